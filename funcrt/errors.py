@@ -1,0 +1,81 @@
+"""The core's errors: what is wrong, where, what was found and expected. The CLI adds what to type."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+__all__ = [
+    "DeployError",
+    "FuncrtError",
+    "FunctionUnknown",
+    "LoadError",
+    "ManifestError",
+    "Overloaded",
+    "Problem",
+    "SandboxError",
+]
+
+
+class FuncrtError(Exception):
+    """Base of everything that a user or a function can cause."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One mistake: where it is, and what is wrong, in one message."""
+
+    file: str
+    line: int | None = None
+    path: str = ""
+    """The key, e.g. `trigger[0].filters`."""
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+
+
+class ManifestError(FuncrtError):
+    """A manifest with mistakes: all of them at once."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class LoadError(FuncrtError):
+    """A function's code that cannot be loaded.
+
+    `problem` says where and what; `traceback` is cut to the author's frames ("" where none).
+    """
+
+    def __init__(self, problem: Problem, traceback: str = "") -> None:
+        self.problem = problem
+        self.traceback = traceback
+        super().__init__(f"{problem}\n{traceback}" if traceback else str(problem))
+
+
+class SandboxError(FuncrtError):
+    """The sandbox itself failed: a process could not be made, or is gone."""
+
+
+class DeployError(FuncrtError):
+    """A deployment that was refused; what was in service still is."""
+
+
+class FunctionUnknown(FuncrtError):
+    """No function of that name is deployed."""
+
+    def __init__(self, name: str, known: Sequence[str] = ()) -> None:
+        self.name = name
+        self.known = tuple(known)
+        there = ", ".join(sorted(known)) if known else "none"
+        super().__init__(f"no function is named {name!r}; deployed: {there}")
+
+
+class Overloaded(FuncrtError):
+    """A call that was not admitted: too many wait already."""
+
+    def __init__(self, function: str, waiting: int, retry_after_s: int = 1) -> None:
+        self.function = function
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{function}: {waiting} calls wait already; try again later")

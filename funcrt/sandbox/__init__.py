@@ -1,0 +1,107 @@
+"""Where functions run. The host sees this contract, never a process.
+
+`Sandbox` makes one `Zygote` for each deployed version (its code imported once), and a zygote
+makes `Instance`s. An instance takes calls without waiting and answers through callbacks on the
+host's event loop.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from funcrt.sandbox.protocol import Log, Result, ToInstance
+
+__all__ = ["Code", "Exit", "HandlerInfo", "Instance", "OnExit", "OnMessages", "Sandbox", "Zygote"]
+
+
+class Code(msgspec.Struct, frozen=True, kw_only=True):
+    """What a zygote needs to load one version of a function."""
+
+    name: str
+    version: str
+    path: Path
+    """The unpacked directory; its root is put on sys.path."""
+    handler: str = ""
+    """`module:attribute`, or empty for the conventional names of `main.py`."""
+    concurrency: int | None = None
+    """Calls at once in one instance; None for the handler's default (1 sync, 32 async)."""
+    env: Mapping[str, str] = {}
+    memory_bytes: int | None = None
+    max_output_bytes: int = 1 << 20
+    batch: bool = False
+    """A trigger asks for batches: the handler must take a list."""
+
+
+class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the zygote found after the import."""
+
+    handler: str
+    """As resolved, e.g. `main:handler`."""
+    kind: str
+    """`sync`, `async`, `generator` or `async generator`."""
+    batch: bool
+    """The handler takes `list[...]`."""
+    signature: str
+    """For people: `async (order: Order, ctx) -> Receipt`."""
+    concurrency: int
+    """Calls at once in one instance, as resolved."""
+    import_ms: float
+    threads: int = 1
+    """Threads alive after the import; more than one forbids forking."""
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How an instance ended."""
+
+    code: int | None
+    """Exit code; None where a signal ended it."""
+    signal: int | None
+    reason: str
+    """For people: `exited 3`, `segmentation fault`, `killed: over its timeout`, ..."""
+
+
+OnMessages = Callable[["Instance", Sequence[Result | Log]], None]
+OnExit = Callable[["Instance", Exit], None]
+
+
+class Instance(Protocol):
+    """One running copy of a function."""
+
+    pid: int
+
+    def send(self, messages: Sequence[ToInstance]) -> None:
+        """Hand over messages; they leave together at the end of this turn of the loop."""
+
+    def finish(self) -> None:
+        """Let it end what it holds and exit. No more calls may be sent."""
+
+    def kill(self, reason: str) -> None:
+        """End it now (SIGKILL); `on_exit` follows with `reason`. Again is harmless."""
+
+
+class Zygote(Protocol):
+    """A function's code, loaded; the process its instances are forked from."""
+
+    info: HandlerInfo
+    alive: bool
+
+    async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> Instance:
+        """Fork an instance. Raises SandboxError if the zygote is gone or cannot fork."""
+
+    async def stop(self) -> None:
+        """End it, and with it all its instances. Twice is harmless."""
+
+
+class Sandbox(Protocol):
+    """The maker of zygotes; one a host."""
+
+    async def start(self) -> None:
+        """Make ready. Called before the host starts threads."""
+
+    async def load(self, code: Code) -> Zygote:
+        """Start a zygote and import the code. Raises LoadError with the author's frames."""
+
+    async def close(self) -> None:
+        """End everything it started. Twice is harmless."""

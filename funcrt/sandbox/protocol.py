@@ -1,0 +1,110 @@
+"""The frames between host and instance, and the limits both sides hold.
+
+The channel is a Unix stream socketpair. A frame is a 4-byte little-endian length and that many
+bytes of msgpack: an array of messages. Many messages share a frame, coalesced once per turn of
+the sender's loop and never by a timer. The host trusts nothing in a frame that an instance sends.
+"""
+
+import struct
+
+import msgspec
+
+from mesh.event import Event
+
+__all__ = [
+    "HEADER",
+    "MAX_FRAME",
+    "Call",
+    "Cancel",
+    "Failure",
+    "FromInstance",
+    "Item",
+    "Log",
+    "Out",
+    "Result",
+    "ToInstance",
+]
+
+HEADER = struct.Struct("<I")
+MAX_FRAME = 16 << 20
+"""A longer frame from an instance ends it: its output is too large, or it lies."""
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
+    """Run the handler once: on one event, or on a batch where the handler takes a list."""
+
+    id: int
+    trigger: str
+    events: list[Event]
+    attempt: int
+    max_attempts: int
+    timeout_s: float
+    """From the start of the call; 0 for none."""
+    idempotency_keys: list[str] = []
+    """One an event: the same in every attempt."""
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """The call's time is over, or its caller left: cancel it if it is async."""
+
+    id: int
+
+
+ToInstance = Call | Cancel
+
+
+class Out(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An event the handler made. Its empty `id`, `source` and `type` are the host's to fill."""
+
+    event: Event
+    topic: str = ""
+    """Where `ctx.emit(topic=...)` sent it; empty for the manifest's `[output] topic`."""
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Why a call, or one item of a batch, failed."""
+
+    error: str
+    """The exception's class name, e.g. `IndexError`."""
+    message: str
+    where: str = ""
+    """`main.py:14 in handler`: the innermost of the author's frames."""
+    traceback: str = ""
+    """Cut to the author's frames."""
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How one event of a batch ended. `status` as in Result."""
+
+    status: str
+    outputs: list[Out] = []
+    failure: Failure | None = None
+    retry_after_s: float | None = None
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
+    """How a call ended.
+
+    `status`: `ok`, `error` (the retry policy decides), `retry` (the author asked, after
+    `retry_after_s` where given), `reject` (a dead letter now), `timeout`.
+    """
+
+    id: int
+    status: str
+    outputs: list[Out] = []
+    failure: Failure | None = None
+    took_us: int = 0
+    retry_after_s: float | None = None
+    items: list[Item] | None = None
+    """Per-item outcomes of a batch, as many as it had events; `outputs` is then the batch's own."""
+
+
+class Log(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """A line from `ctx.log`. `id` is the call's, or 0."""
+
+    id: int
+    level: str
+    text: str
+
+
+FromInstance = Result | Log
