@@ -47,7 +47,7 @@ class HttpTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="http", tag_fie
 
     name: str
     path: str
-    methods: list[str] = ["POST"]
+    methods: list[str] = msgspec.field(default_factory=lambda: ["POST"])
     strict: bool = False
     """Refuse what is no CloudEvent, instead of wrapping it."""
 

@@ -283,9 +283,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 class Feed(Protocol):
     """One host's end of a subscription. `pull` is the only flow control."""
 
-    async def pull(
-        self, max_n: int, max_wait_s: float, max_bytes: int = 8 << 20
-    ) -> list[Delivery]:
+    async def pull(self, max_n: int, max_wait_s: float, max_bytes: int = 8 << 20) -> list[Delivery]:
         """At most `max_n` deliveries, leased (G8); waits up to `max_wait_s` for the first.
 
         Returns as soon as there is one; an empty list after the wait. One event larger than
@@ -305,9 +303,7 @@ class Transport(Protocol):
 
     features: Features
 
-    async def publish(
-        self, topic: str, events: Sequence[Event], *, hops: int = 0
-    ) -> list[Receipt]:
+    async def publish(self, topic: str, events: Sequence[Event], *, hops: int = 0) -> list[Receipt]:
         """Store events in order; returns a receipt each when they are durable (G1).
 
         Never raises for one event's sake. Cancelled, its outcome is ambiguous.
@@ -316,9 +312,7 @@ class Transport(Protocol):
     def set_router(self, router: Router) -> None:
         """Swap the router of a routed transport as one reference. Others ignore it."""
 
-    async def subscribe(
-        self, subscription: Subscription, *, key_of: KeyOf | None = None
-    ) -> Feed:
+    async def subscribe(self, subscription: Subscription, *, key_of: KeyOf | None = None) -> Feed:
         """Create the subscription where it is new, take up its queue where not."""
 
     async def unsubscribe(self, name: str, *, purge: bool = False) -> None:
@@ -340,9 +334,7 @@ class Transport(Protocol):
     async def share(self, name: str) -> float:
         """This host's part of the subscription, above 0 and at most 1."""
 
-    async def replay(
-        self, name: str, start: str, end: str, replay_id: str
-    ) -> int:
+    async def replay(self, name: str, start: str, end: str, replay_id: str) -> int:
         """Queue the topic's events from `start` to `end` once more; how many. Same forms as
         `Subscription.start`; `end` may be `now`."""
 
