@@ -1,4 +1,4 @@
-"""The core's errors: what is wrong, where, what was found and expected. The CLI adds what to type."""
+"""The core's errors: what is wrong, where, found, expected. The CLI adds what to type next."""
 
 from collections.abc import Sequence
 

@@ -8,8 +8,9 @@ from mesh.errors import EventError
 
 __all__ = ["CONTEXT", "AttributeValue", "Event"]
 
-AttributeValue = str | int | bool | bytes
-"""What an extension may hold (CloudEvents 1.0 §3.1): Integer is 32 bits, bytes is Binary."""
+AttributeValue = str | int | bool
+"""What an extension may hold (CloudEvents 1.0 §3.1): Integer is 32 bits; Binary, URI and
+Timestamp values are kept as their canonical string, which is all that any wire format carries."""
 
 CONTEXT = ("id", "source", "type", "subject", "time", "datacontenttype", "dataschema")
 """The context attributes that have a field of their own; `specversion` is always "1.0"."""
