@@ -1,0 +1,106 @@
+"""What the gateway, the admin API and the CLI see of a host: plain data and one protocol."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from funcrt.sandbox.protocol import Failure
+from mesh.event import Event
+from mesh.transport import DeadLetter, Receipt, Transport
+
+__all__ = ["FunctionStatus", "HostApi", "HostState", "Reply", "Route", "TriggerStatus"]
+
+HostState = Literal["starting", "ready", "draining", "stopped"]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """How a synchronous call ended.
+
+    `status`: `ok`, `error` (the handler failed), `reject` (it refused the event), `timeout`,
+    `crash` (its instance died).
+    """
+
+    status: Literal["ok", "error", "reject", "timeout", "crash"]
+    outputs: Sequence[Event] = ()
+    failure: Failure | None = None
+
+
+class Route(msgspec.Struct, frozen=True):
+    """An HTTP trigger of a deployed function."""
+
+    function: str
+    trigger: str
+    methods: tuple[str, ...]
+    strict: bool
+
+
+class TriggerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One trigger, as `ls` shows it."""
+
+    name: str
+    kind: str
+    target: str
+    """The topic, or the path."""
+    filter: str = ""
+    """The filter for people, e.g. `type = image.uploaded`; empty where there is none."""
+    ready: int = 0
+    leased: int = 0
+    delayed: int = 0
+
+
+class FunctionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One function, as `ls` and the API show it. Counters since the host started."""
+
+    name: str
+    version: str
+    state: Literal["zero", "warming", "ready", "failing", "paused"]
+    instances: int
+    busy: int
+    wanted: int
+    reason: str
+    """Why the scaler wants that many."""
+    depth: int
+    done: int
+    failed: int
+    """Attempts that failed."""
+    dead: int
+    outputs: int
+    triggers: list[TriggerStatus]
+    output_topic: str | None = None
+    dlq_topic: str | None = None
+    isolation: str = "process"
+
+
+class HostApi(Protocol):
+    """A running host. All names are of its namespace."""
+
+    mesh: Transport
+    state: HostState
+
+    async def publish(self, topic: str, events: Sequence[Event]) -> list[Receipt]:
+        """Store events that came from outside; receipts as `Transport.publish`."""
+
+    async def call(
+        self, function: str, event: Event, *, trigger: str = "http", timeout_s: float | None = None
+    ) -> Reply:
+        """Call a function now and wait. Bypasses the queue: no retry, no dead letter; its outputs
+        are durable before this returns. `timeout_s` can only shorten the manifest's.
+
+        Raises FunctionUnknown, or Overloaded where admission is full. Cancelling it cancels the
+        call.
+        """
+
+    def route(self, path: str) -> Route | None:
+        """The HTTP trigger with exactly this path, if a deployed function has one."""
+
+    async def functions(self) -> list[FunctionStatus]:
+        """Every deployed function, by name."""
+
+    async def dead_letters(
+        self, function: str, *, after: int = 0, limit: int = 100
+    ) -> list[DeadLetter]:
+        """A function's dead letters over all its triggers. Raises FunctionUnknown."""
+
+    async def redrive(self, function: str, ids: Sequence[int] | None) -> int:
+        """Queue dead letters again (None: all of them); how many. Raises FunctionUnknown."""
