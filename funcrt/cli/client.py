@@ -1,0 +1,73 @@
+"""The admin API as the commands use it: JSON over the host's Unix socket."""
+
+import http.client
+from pathlib import Path
+from socket import socket
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from funcrt.cli.errors import FAILED, UNREACHABLE, CliError
+from funcrt.sockets import connect_unix
+
+__all__ = ["AdminClient"]
+
+TIMEOUT_S = 30.0
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self.path = path
+        self.sock: socket | None
+
+    def connect(self) -> None:
+        self.sock = connect_unix(self.path, TIMEOUT_S)
+
+
+class AdminClient:
+    """Requests to one host. Raises CliError, with code 3 where no host answers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, *parts: str, **query: Any) -> Any:
+        """The JSON at a path below `/admin`."""
+        words = "&".join(f"{name}={value}" for name, value in query.items())
+        return self._ask("GET", _path(parts) + ("?" + words if words else ""), None)
+
+    def post(self, *parts: str, body: Any) -> Any:
+        """Send JSON, return JSON."""
+        return self._ask("POST", _path(parts), msgspec.json.encode(body))
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
+        connection = _Connection(self.path)
+        headers = {"content-type": "application/json"} if body is not None else {}
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except PermissionError:
+            raise CliError(
+                f"{self.path} belongs to another user", "the same with sudo", UNREACHABLE
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise CliError(
+                f"no host answers at {self.path} ({why})",
+                "funcrt serve DIR   # in another terminal, with the same --data",
+                UNREACHABLE,
+            ) from None
+        finally:
+            connection.close()
+        found = msgspec.json.decode(content)
+        if answer.status >= 400:
+            code = UNREACHABLE if answer.status == 503 else FAILED
+            hint = "funcrt ls" if answer.status == 404 else ""
+            raise CliError(found["detail"], hint, code)
+        return found
+
+
+def _path(parts: tuple[str, ...]) -> str:
+    return "/admin/" + "/".join(quote(part, safe="") for part in parts)

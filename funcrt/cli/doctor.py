@@ -1,0 +1,196 @@
+"""`funcrt doctor`: what this machine and its host can be relied on for."""
+
+import asyncio
+import ctypes
+import os
+import platform
+import resource
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import typer
+
+from funcrt.cli.client import AdminClient
+from funcrt.cli.errors import FAILED, CliError, explain
+from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, Socket, place
+from funcrt.cli.output import json_line, line, safe
+from mesh.connect import connect
+
+__all__ = ["app", "doctor"]
+
+app = typer.Typer()
+
+MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
+SYNCS = 30
+SLOW_SYNC_MS = 10.0
+FILES_WANTED = 4096
+_LANDLOCK_CREATE_RULESET = 444
+_LANDLOCK_VERSION_FLAG = 1
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing looked at."""
+
+    check: str
+    status: Literal["ok", "warn", "fail"]
+    found: str
+    hint: str = ""
+
+
+@app.command()
+def doctor(
+    *,
+    data: Data = None,
+    mesh: Mesh = None,
+    namespace: Namespace = "default",
+    admin_socket: Socket = None,
+    json: Json = False,
+) -> int:
+    """Check this machine and the host on it. Changes nothing.
+
+    Example: funcrt doctor --data /var/lib/funcrt
+
+    Exits with 1 where something is wrong; a host that does not run is no fault.
+    """
+    failed = False
+    for check in _checks(place(data, mesh, namespace, admin_socket)):
+        failed = failed or check.status == "fail"
+        if json:
+            json_line(check)
+            continue
+        line(f"{MARKS[check.status]} {check.check:<11} {safe(check.found)}")
+        if check.hint:
+            line(f"  try: {check.hint}")
+    return FAILED if failed else 0
+
+
+def _checks(where: Place) -> Iterator[Check]:
+    yield _python()
+    yield _sqlite()
+    yield _disk(where)
+    yield _files()
+    host = _host(where)
+    yield host
+    yield _mesh(where)
+    yield from _isolation()
+
+
+def _python() -> Check:
+    version = f"{platform.python_version()} on {platform.system()} {platform.release()}"
+    return Check("python", "ok", version)
+
+
+def _sqlite() -> Check:
+    version = sqlite3.sqlite_version
+    if sqlite3.sqlite_version_info < (3, 35):
+        return Check("sqlite", "fail", version, "a Python with SQLite 3.35 or newer")
+    return Check("sqlite", "ok", version)
+
+
+def _disk(where: Place) -> Check:
+    """How long the data directory's disk takes to make an event durable."""
+    root = where.data.root
+    while not root.is_dir():
+        root = root.parent
+    try:
+        took = sorted(_sync_times(root))
+    except OSError as error:
+        return Check("disk", "fail", f"{root}: {error.strerror}", "--data DIR, one you may write")
+    half, most = took[len(took) // 2], took[-1]
+    found = f"sync of 1 KB: {half:.2f} ms median, {most:.2f} ms worst of {len(took)} ({root})"
+    return Check("disk", "warn" if half > SLOW_SYNC_MS else "ok", found)
+
+
+def _sync_times(root: Path) -> Iterator[float]:
+    """Milliseconds of an append and its fdatasync, several times."""
+    with tempfile.TemporaryFile(dir=root) as file:
+        fd = file.fileno()
+        for _ in range(SYNCS):
+            began = time.perf_counter()
+            os.write(fd, bytes(1024))
+            os.fdatasync(fd)
+            yield (time.perf_counter() - began) * 1000
+
+
+def _files() -> Check:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = f"{soft} open files allowed"
+    if soft < FILES_WANTED:
+        return Check("files", "warn", found, f"ulimit -n {min(hard, FILES_WANTED)}")
+    return Check("files", "ok", found)
+
+
+def _host(where: Place) -> Check:
+    try:
+        status: dict[str, Any] = AdminClient(where.admin_socket).get("status")
+    except CliError as error:
+        return Check("host", "warn", error.what, error.hint)
+    found = (
+        f"process {status['pid']}, {status['state']}, {status['functions']} functions"
+        f" ({where.admin_socket})"
+    )
+    return Check("host", "ok" if status["state"] == "ready" else "warn", found)
+
+
+def _mesh(where: Place) -> Check:
+    if where.default_mesh_missing:
+        found = f"none yet; a host makes {where.data.mesh_file}"
+        return Check("mesh", "warn", found, "funcrt serve DIR")
+    try:
+        return Check("mesh", "ok", asyncio.run(_durability(where)))
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            raise
+        return Check("mesh", "fail", known.what, known.hint)
+
+
+async def _durability(where: Place) -> str:
+    transport = await connect(where.mesh_url, namespace=where.namespace)
+    try:
+        return await transport.durability()
+    finally:
+        await transport.close()
+
+
+def _isolation() -> Iterator[Check]:
+    """The levels of isolation, and what of each this machine has."""
+    yield Check("process", "ok", "isolation level process: available")
+    lacks = []
+    if not _number("/proc/sys/user/max_user_namespaces"):
+        lacks.append("user namespaces")
+    if not Path("/proc/sys/kernel/seccomp/actions_avail").exists():
+        lacks.append("seccomp")
+    landlock = _landlock()
+    if not landlock:
+        lacks.append("Landlock")
+    if lacks:
+        found = f"isolation level sandbox: this kernel lacks {', '.join(lacks)}"
+        yield Check("sandbox", "warn", found)
+    else:
+        found = f"isolation level sandbox: the kernel has what it needs (Landlock {landlock})"
+        yield Check("sandbox", "ok", found)
+    if shutil.which("docker"):
+        yield Check("container", "ok", "isolation level container: docker is installed")
+    else:
+        yield Check("container", "warn", "isolation level container: no docker command")
+
+
+def _number(path: str) -> int:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _landlock() -> int:
+    """The kernel's Landlock ABI, 0 for none (landlock_create_ruleset(2), VERSION flag)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    abi = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
+    return max(0, int(abi))

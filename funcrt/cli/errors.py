@@ -1,0 +1,109 @@
+"""What the user reads when something is wrong: what, and what to type next. Never a traceback."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["FAILED", "UNREACHABLE", "USAGE", "CliError", "explain", "report"]
+
+FAILED = 1
+USAGE = 2
+UNREACHABLE = 3
+
+
+class CliError(Exception):
+    """`✗ what`, and `try: hint` where there is something to try."""
+
+    def __init__(self, what: str, hint: str = "", code: int = FAILED) -> None:
+        self.what = what
+        self.hint = hint
+        self.code = code
+        super().__init__(what)
+
+
+def report(error: Exception, words: Sequence[str] = ()) -> int:
+    """Write `error` to stderr; the exit code it means."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # Typer's own class for it is private
+        print(error, file=sys.stderr)
+        return USAGE
+    found = _usage(error) or explain(error)
+    if found is None:
+        if "FUNCRT_TRACEBACK" in os.environ:
+            raise error
+        kind = type(error).__name__
+        found = CliError(
+            f"{kind}: {error}" if str(error) else kind,
+            f"FUNCRT_TRACEBACK=1 funcrt {' '.join(words)}   # this is a bug of ours; it says where",
+        )
+    red, plain = ("\x1b[31m", "\x1b[0m") if _coloured() else ("", "")
+    lines = [f"{red}✗{plain} {found.what}"]
+    if found.hint:
+        lines += [f"  try: {line}" for line in found.hint.splitlines()]
+    sys.stdout.flush()
+    print("\n".join(lines), file=sys.stderr, flush=True)
+    return found.code
+
+
+def explain(error: BaseException) -> CliError | None:
+    """The message for an error that a user can cause; None for one that is a bug."""
+    if isinstance(error, CliError):
+        return error
+    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        return explain(error.exceptions[0])
+    from mesh import errors as mesh_errors
+
+    match error:
+        case mesh_errors.MeshBusy():
+            return CliError(str(error), "funcrt serve DIR --data ./another")
+        case mesh_errors.UrlInvalid():
+            return CliError(str(error), "--mesh embedded://./mesh.db", USAGE)
+        case mesh_errors.NameInvalid():
+            return CliError(str(error), code=USAGE)
+        case mesh_errors.MeshClosed():
+            return CliError(str(error), "the same again, once a host runs", UNREACHABLE)
+        case mesh_errors.MeshError():
+            return CliError(str(error))
+        case FileNotFoundError() | IsADirectoryError() | PermissionError() if error.filename:
+            return CliError(f"{error.filename}: {error.strerror}", code=USAGE)
+        case OSError():
+            return CliError(str(error))
+    return _ours(error)
+
+
+def _ours(error: BaseException) -> CliError | None:
+    """Errors of `funcrt` itself; imported only now that one is there."""
+    from funcrt import auth
+    from funcrt.errors import FuncrtError
+
+    if not isinstance(error, FuncrtError):
+        return None
+    match error:
+        case auth.UnsafeBind():
+            return CliError(
+                str(error),
+                "funcrt token ops --scope publish,read --tokens tokens.txt\n"
+                "funcrt serve DIR --host ... --tokens tokens.txt",
+                USAGE,
+            )
+        case auth.TokenFileInvalid():
+            return CliError(str(error), "funcrt token NAME --scope publish", USAGE)
+    hint = "--port 0 lets the system choose" if type(error).__name__ == "PortTaken" else ""
+    return CliError(str(error), hint)
+
+
+def _usage(error: Any) -> CliError | None:
+    """A mistake in the command line itself, found by Typer."""
+    import typer
+
+    usage: Any = typer.BadParameter.__mro__[1]
+    if not isinstance(error, usage):
+        return None
+    message: str = error.format_message()
+    context = error.ctx
+    where = context.command_path if context is not None else "funcrt"
+    return CliError(message.rstrip("."), f"{where} --help", USAGE)
+
+
+def _coloured() -> bool:
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ

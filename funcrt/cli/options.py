@@ -1,0 +1,77 @@
+"""Options that several commands share, and what they mean together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from funcrt.config import DEFAULT_NAMESPACE, DataDir
+
+__all__ = ["Data", "Json", "Mesh", "Namespace", "Place", "Socket", "place"]
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        envvar="FUNCRT_DATA",
+        help="Directory of the host's files: mesh, admin socket.",
+        show_default="./.funcrt",
+        metavar="DIR",
+    ),
+]
+Mesh = Annotated[
+    str | None,
+    typer.Option(
+        "--mesh",
+        envvar="FUNCRT_MESH",
+        help="Mesh to use.",
+        show_default="embedded mesh in the data directory",
+        metavar="URL",
+    ),
+]
+Namespace = Annotated[
+    str, typer.Option("--namespace", envvar="FUNCRT_NAMESPACE", help="Prefix of every name.")
+]
+Socket = Annotated[
+    Path | None,
+    typer.Option(
+        "--admin-socket",
+        envvar="FUNCRT_ADMIN_SOCKET",
+        help="Unix socket of the admin API.",
+        show_default="admin.sock in the data directory",
+        metavar="PATH",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the mesh and the host are."""
+
+    data: DataDir
+    mesh_url: str
+    namespace: str
+    admin_socket: Path
+
+    @property
+    def default_mesh_missing(self) -> bool:
+        """Whether the mesh is the data directory's own, and not there yet."""
+        return self.mesh_url == self.data.mesh_url and not self.data.mesh_file.exists()
+
+
+def place(
+    data: Path | None,
+    mesh: str | None = None,
+    namespace: str = DEFAULT_NAMESPACE,
+    admin_socket: Path | None = None,
+) -> Place:
+    """Fill in what was not given."""
+    found = DataDir.find(data)
+    return Place(
+        data=found,
+        mesh_url=mesh or found.mesh_url,
+        namespace=namespace,
+        admin_socket=(admin_socket or found.admin_socket).absolute(),
+    )

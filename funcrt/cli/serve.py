@@ -1,0 +1,80 @@
+"""`funcrt serve`: a host in the foreground."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from funcrt.cli.errors import USAGE, CliError
+from funcrt.cli.options import Data, Json, Mesh, Namespace, Socket, place
+from funcrt.config import ServeConfig
+
+__all__ = ["app", "serve"]
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    functions: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Functions, or directories of them.")
+    ],
+    *,
+    data: Data = None,
+    mesh: Mesh = None,
+    namespace: Namespace = "default",
+    host: Annotated[
+        str, typer.Option(help="Address of the gateway. Any but the loopback needs --tokens.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port of the gateway; 0 for any.", min=0, max=65535)
+    ] = 8080,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(envvar="FUNCRT_TOKENS", help="Token file; `funcrt token` adds to it."),
+    ] = None,
+    admin_socket: Socket = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name that Host headers may carry; repeatable.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="An origin whose pages may call; repeatable.")
+    ] = None,
+    drain: Annotated[
+        float, typer.Option(help="Seconds for calls in flight to finish at the end.", min=0)
+    ] = 30.0,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say only what went wrong.")] = False,
+) -> int:
+    """Run a host: functions, mesh, HTTP gateway. Ctrl-C or SIGTERM drains and stops it.
+
+    Example: funcrt serve ./functions --port 8080
+    """
+    for directory in functions:
+        if not directory.is_dir():
+            found = "is a file" if directory.exists() else "does not exist"
+            raise CliError(
+                f"{directory} {found}, expected a directory of functions",
+                "funcrt serve ./functions",
+                USAGE,
+            )
+    where = place(data, mesh, namespace, admin_socket)
+    config = ServeConfig(
+        functions=tuple(directory.absolute() for directory in functions),
+        data=where.data,
+        mesh_url=where.mesh_url,
+        namespace=where.namespace,
+        host=host,
+        port=port,
+        tokens=tokens,
+        admin_socket=where.admin_socket,
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=tuple(allow_origin or ()),
+        drain_s=drain,
+        json=json,
+        quiet=quiet,
+    )
+    from funcrt import serve as runtime
+
+    code = runtime.run(config)
+    return code if isinstance(code, int) else 0

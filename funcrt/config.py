@@ -1,0 +1,67 @@
+"""Where a host keeps its files, and what `funcrt serve` was asked to do.
+
+One data directory (`--data`, FUNCRT_DATA, else `./.funcrt`) holds all of it, so that commands in
+other terminals find the same mesh and the same host without being told.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+__all__ = ["DEFAULT_NAMESPACE", "DataDir", "ServeConfig"]
+
+DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True)
+class DataDir:
+    """The directory of one host's files. Nothing is made until a host starts."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, given: Path | None = None) -> "DataDir":
+        """`given`, else FUNCRT_DATA, else `./.funcrt`; always absolute."""
+        root = given or Path(os.environ.get("FUNCRT_DATA") or ".funcrt")
+        return cls(root.absolute())
+
+    @property
+    def mesh_file(self) -> Path:
+        """The embedded mesh's file."""
+        return self.root / "mesh.db"
+
+    @property
+    def mesh_url(self) -> str:
+        """The default mesh, e.g. `embedded:///srv/app/.funcrt/mesh.db`."""
+        return f"embedded://{quote(str(self.mesh_file))}"
+
+    @property
+    def admin_socket(self) -> Path:
+        """The Unix socket of the admin API."""
+        return self.root / "admin.sock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What `funcrt serve` hands to `funcrt.serve.run`."""
+
+    functions: tuple[Path, ...]
+    """Function directories, or directories of them."""
+    data: DataDir
+    mesh_url: str
+    namespace: str = DEFAULT_NAMESPACE
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0 lets the system choose; the banner says which."""
+    tokens: Path | None = None
+    admin_socket: Path
+    allowed_hosts: tuple[str, ...] = ()
+    """Names besides the loopback's that a Host header may carry."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins, e.g. `https://ops.example`, whose pages may call the gateway."""
+    drain_s: float = 30.0
+    """How long calls in flight may take to finish once the host was told to stop."""
+    json: bool = False
+    """Say what happens as JSON lines."""
+    quiet: bool = False

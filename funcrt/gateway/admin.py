@@ -1,0 +1,122 @@
+"""The admin API: `/admin/...`, on the admin socket, or over TCP with an admin token.
+
+Each act is written to the logger `funcrt.audit`, one line, with who asked.
+"""
+
+import logging
+import os
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from funcrt.api import HostApi
+from funcrt.gateway.limits import read_body
+from funcrt.gateway.problem import HttpProblem
+from funcrt.gateway.publish import json_response, number
+from mesh.transport import DeadLetter
+
+__all__ = ["Admin", "audit", "json_body"]
+
+_AUDIT = logging.getLogger("funcrt.audit")
+_IDS_MAX = 10_000
+_BODY = 1 << 20
+T = TypeVar("T")
+_JSON = re.compile(rb"application/json\s*(;.*)?", re.IGNORECASE)
+
+
+class Redrive(msgspec.Struct, forbid_unknown_fields=True):
+    """Which dead letters to queue again: `{"ids": [1, 2]}` or `{"all": true}`."""
+
+    ids: list[int] | None = None
+    all: bool = False
+
+
+class Admin:
+    """What an operator asks of a host."""
+
+    def __init__(self, host: HostApi) -> None:
+        self.host = host
+
+    def routes(self) -> list[Route]:
+        """Each path below `/admin`."""
+        return [
+            Route("/admin/status", self.status),
+            Route("/admin/functions", self.functions),
+            Route("/admin/functions/{name}/dlq", self.dead_letters),
+            Route("/admin/functions/{name}/dlq/replay", self.redrive, methods=["POST"]),
+        ]
+
+    async def status(self, request: Request) -> Response:
+        """The host itself."""
+        mesh = self.host.mesh
+        return json_response(
+            {
+                "state": self.host.state,
+                "pid": os.getpid(),
+                "transport": mesh.features.name,
+                "durability": await mesh.durability(),
+                "functions": len(await self.host.functions()),
+            }
+        )
+
+    async def functions(self, request: Request) -> Response:
+        """Every deployed function."""
+        return json_response({"functions": await self.host.functions()})
+
+    async def dead_letters(self, request: Request) -> Response:
+        """A page of a function's dead letters, oldest first; `after` is the last page's last id."""
+        found = await self.host.dead_letters(
+            request.path_params["name"],
+            after=number(request, "after", 0, 2**63 - 1),
+            limit=number(request, "limit", 100, 1000),
+        )
+        return json_response({"dead_letters": [_letter_json(letter) for letter in found]})
+
+    async def redrive(self, request: Request) -> Response:
+        """Queue dead letters again."""
+        name = request.path_params["name"]
+        asked = await json_body(request, Redrive)
+        if asked.all == (asked.ids is not None):
+            raise HttpProblem(400, "body", 'expected either {"ids": [...]} or {"all": true}')
+        if asked.ids is not None and len(asked.ids) > _IDS_MAX:
+            raise HttpProblem(400, "body", f"more than {_IDS_MAX} ids; replay them in parts")
+        count = await self.host.redrive(name, asked.ids)
+        audit(request, "dlq.replay", function=name, ids=asked.ids or "all", replayed=count)
+        return json_response({"replayed": count})
+
+
+def audit(request: Request, act: str, **what: Any) -> None:
+    """Record one admin act."""
+    who = request.scope["funcrt.grant"].name
+    _AUDIT.info("%s", msgspec.json.encode({"act": act, "by": who, **what}).decode())
+
+
+async def json_body(request: Request, kind: type[T]) -> T:
+    """The body as `kind`. Raises HttpProblem 415 for what is not sent as JSON, 400 for bad JSON.
+
+    Only `application/json` is taken: a web page cannot send that across origins unasked.
+    """
+    if not _JSON.fullmatch(request.headers.get("content-type", "").encode("latin-1")):
+        raise HttpProblem(415, "media-type", "expected application/json")
+    body = await read_body(request.scope, request.receive, _BODY)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise HttpProblem(400, "body", str(error)) from None
+
+
+def _letter_json(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "subscription": letter.subscription,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "died_at": letter.died_at,
+        "letter_topic": letter.letter_topic,
+        "letter_position": letter.letter_position,
+        "event": msgspec.Raw(letter.event.to_json()),
+    }

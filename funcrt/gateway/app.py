@@ -1,0 +1,121 @@
+"""The ASGI application: the hot paths by hand, the rest by Starlette's router, the guard in front.
+
+Paths of our own come first; whatever else arrives is looked up among the functions' HTTP triggers.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+
+from funcrt.api import HostApi
+from funcrt.gateway.admin import Admin
+from funcrt.gateway.call import Calls
+from funcrt.gateway.guard import App, Guard, refuse
+from funcrt.gateway.limits import ClientGone, GatewayConfig, Receive, Scope, Send
+from funcrt.gateway.problem import HttpProblem, problem_of
+from funcrt.gateway.publish import Topics, json_response
+
+__all__ = ["RESERVED", "make_admin_app", "make_app"]
+
+RESERVED = ("admin", "functions", "healthz", "readyz", "topics", "ui")
+"""First segments of paths that are the gateway's own. No trigger may take them."""
+
+_LOG = logging.getLogger("funcrt.gateway")
+
+
+def make_app(host: HostApi, config: GatewayConfig, *, extra: Sequence[BaseRoute] = ()) -> App:
+    """The gateway of a host, for `serve_http`. `extra` adds routes below the reserved paths."""
+    return Guard(_Front(host, config, extra), host, config)
+
+
+def make_admin_app(host: HostApi, config: GatewayConfig, *, extra: Sequence[BaseRoute] = ()) -> App:
+    """The same for the admin socket: whoever can open the socket may do everything."""
+    return Guard(_Front(host, config, extra), host, config, trusted=True)
+
+
+class _Front:
+    """Sends a request to its handler, and turns what that raises into a problem."""
+
+    def __init__(self, host: HostApi, config: GatewayConfig, extra: Sequence[BaseRoute]) -> None:
+        self.host = host
+        self.config = config
+        self.calls = Calls(host, config)
+        self.topics = Topics(host, config)
+        self.rest = _router(host, self.topics, extra)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.dispatch(scope, receive, send)
+        except ClientGone:
+            return
+        except HTTPException as error:
+            allow = (error.headers or {}).get("Allow", "")
+            wrong = _wrong_method if error.status_code == 405 else _no_such_path
+            await refuse(scope, receive, send, wrong(scope["path"], allow), self.config)
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None:
+                _LOG.exception("%s %r failed", scope["method"], scope["path"])
+                problem = HttpProblem(500, "internal", "the gateway failed; its log says how")
+            await refuse(scope, receive, send, problem, self.config)
+
+    async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        first, _, rest = path[1:].partition("/")
+        if first == "functions" and rest:
+            if "/" in rest:
+                raise _no_such_path(path)
+            _only(scope, "POST")
+            await self.calls.function(scope, receive, send, rest)
+        elif first == "topics" and scope["method"] == "POST":
+            topic, _, last = rest.partition("/")
+            if last != "events":
+                raise _no_such_path(path)
+            await self.topics.publish(scope, receive, send, topic)
+        elif first in RESERVED:
+            scope["app"] = self  # makes the router raise its 404 and 405, for us to answer
+            await self.rest(scope, receive, send)
+        else:
+            route = self.host.route(path)
+            if route is None:
+                raise _no_such_path(path)
+            await self.calls.route(scope, receive, send, route)
+
+
+def _router(host: HostApi, topics: Topics, extra: Sequence[BaseRoute]) -> Router:
+    async def health(request: Request) -> Response:
+        return json_response({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        return json_response({"state": host.state}, 200 if host.state == "ready" else 503)
+
+    return Router(
+        [
+            Route("/healthz", health),
+            Route("/readyz", ready),
+            Route("/topics", topics.list),
+            Route("/topics/{topic}/events", topics.read),
+            *Admin(host).routes(),
+            *extra,
+        ],
+        redirect_slashes=False,
+    )
+
+
+def _only(scope: Scope, method: str) -> None:
+    if scope["method"] != method:
+        raise _wrong_method(scope["path"], method)
+
+
+def _wrong_method(path: str, allow: str) -> HttpProblem:
+    return HttpProblem(
+        405, "method", f"{path} takes {allow}", headers=[(b"allow", allow.encode("latin-1"))]
+    )
+
+
+def _no_such_path(path: str, allow: str = "") -> HttpProblem:
+    return HttpProblem(404, "unknown-path", f"nothing is at {path[:200]}")

@@ -1,0 +1,250 @@
+"""Calling a function over HTTP and waiting for its result. The gateway's hottest path."""
+
+import asyncio
+import re
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from funcrt.api import HostApi, Reply, Route
+from funcrt.gateway.limits import (
+    ClientGone,
+    GatewayConfig,
+    Head,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+)
+from funcrt.gateway.problem import HttpProblem
+from mesh.codec import decode_http, encode_http
+from mesh.errors import EventError
+from mesh.event import AttributeValue, Event
+
+__all__ = ["CLOUDEVENTS", "Calls", "event_headers"]
+
+CLOUDEVENTS = b"application/cloudevents"
+BATCH = b"application/cloudevents-batch"
+
+WATCH_AFTER_S = 0.05
+"""A call shorter than this is not worth watching for a client that leaves."""
+
+_TIMEOUT = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m)?", re.ASCII)
+_UNITS = {None: 1.0, "s": 1.0, "ms": 0.001, "m": 60.0}
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])", re.ASCII)
+_ASYNC = re.compile(r"(?:^|[,;])\s*respond-async\s*(?=$|[,;])", re.ASCII)
+
+STATUS = {"error": 500, "reject": 422, "timeout": 504, "crash": 502}
+
+
+class Calls:
+    """`POST /functions/{name}`, and the HTTP-route triggers."""
+
+    def __init__(self, host: HostApi, config: GatewayConfig) -> None:
+        self.host = host
+        self.limit = config.event_bytes
+
+    async def function(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
+        """Call a function by its name. Raises HttpProblem and the host's errors."""
+        timeout_s = _query_timeout(scope["query_string"]) if scope["query_string"] else None
+        await self._call(
+            scope, receive, send, name=name, trigger="http", strict=False, timeout_s=timeout_s
+        )
+
+    async def route(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
+        """Call the function behind an HTTP trigger. Raises as `function`."""
+        method = scope["method"]
+        if method not in route.methods and not (method == "HEAD" and "GET" in route.methods):
+            allow = ", ".join(route.methods)
+            raise HttpProblem(
+                405,
+                "method",
+                f"{scope['path']} takes {allow}",
+                headers=[(b"allow", allow.encode("latin-1"))],
+            )
+        await self._call(
+            scope,
+            receive,
+            send,
+            name=route.function,
+            trigger=route.trigger,
+            strict=route.strict,
+            timeout_s=None,
+        )
+
+    async def _call(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        name: str,
+        trigger: str,
+        strict: bool,
+        timeout_s: float | None,
+    ) -> None:
+        head: Head = scope["funcrt.head"]
+        if b"prefer" in head:
+            timeout_s = _prefer(head[b"prefer"].decode("latin-1"), timeout_s)
+        body = await read_body(scope, receive, self.limit)
+        event = _event(scope, head, body, strict)
+        watch = _Watch(receive)
+        try:
+            reply = await self.host.call(name, event, trigger=trigger, timeout_s=timeout_s)
+            start, content = _response(reply, name, head)
+            await send(start)
+            await send(content)
+        except asyncio.CancelledError:
+            if not watch.gone:
+                raise HttpProblem(503, "closed", "the host stopped during the call") from None
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            raise ClientGone from None
+        finally:
+            watch.close()
+
+
+class _Watch:
+    """Cancels the running request when its client leaves.
+
+    It starts to listen only once the call has lasted for a while: one timer is all that a short
+    call pays.
+    """
+
+    __slots__ = ("gone", "listener", "receive", "task", "timer")
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self.gone = False
+        self.listener: asyncio.Task[None] | None = None
+        self.task = asyncio.current_task()
+        self.timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
+
+    def _start(self) -> None:
+        self.listener = asyncio.get_running_loop().create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def close(self) -> None:
+        """Stop; whatever happens to the client now is not the call's business."""
+        self.timer.cancel()
+        if self.listener is not None:
+            self.listener.cancel()
+
+
+def event_headers(scope: Scope) -> list[tuple[str, str]]:
+    """The headers that make an event: `ce-*` and Content-Type."""
+    return [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in scope["headers"]
+        if name[:3] == b"ce-" or name == b"content-type"
+    ]
+
+
+def _event(scope: Scope, head: Head, body: bytes, strict: bool) -> Event:
+    """The event that a request carries or, where it is none and `strict` is off, is wrapped in."""
+    media = head.get(b"content-type", b"").lower()
+    if media.startswith(BATCH):
+        raise HttpProblem(
+            415, "media-type", "a call takes one event; publish a batch to a topic instead"
+        )
+    headers = event_headers(scope)
+    if media.startswith(CLOUDEVENTS) or len(headers) > (b"content-type" in head):
+        return decode_http(headers, body)[0]
+    if strict:
+        raise HttpProblem(
+            415,
+            "media-type",
+            "only CloudEvents are taken here: send ce- headers, or application/cloudevents+json",
+        )
+    extensions: dict[str, AttributeValue] = {"httpmethod": scope["method"]}
+    if scope["query_string"]:
+        extensions["httpquery"] = scope["query_string"].decode("latin-1")
+    return Event(
+        id=str(uuid.uuid4()),
+        source="/http" + scope["raw_path"].decode("latin-1"),
+        type="funcrt.http.request",
+        time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        datacontenttype=head[b"content-type"].decode("latin-1") if media else None,
+        extensions=extensions,
+        data=body or None,
+    )
+
+
+def _response(reply: Reply, name: str, head: Head) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two ASGI messages that answer a call."""
+    if reply.status != "ok":
+        raise _failed(reply, name)
+    outputs = reply.outputs
+    if not outputs:
+        start = {"type": "http.response.start", "status": 204, "headers": _NOSNIFF}
+        return start, {"type": "http.response.body", "body": b""}
+    try:
+        if len(outputs) > 1:
+            named, body = encode_http(outputs, "batch")
+        elif b"application/cloudevents+json" in head.get(b"accept", b""):
+            named, body = encode_http(outputs[0], "structured")
+        else:
+            named, body = encode_http(outputs[0], "binary")
+    except EventError as error:
+        raise HttpProblem(
+            500, "error", f"{name} returned what is no valid event: {error}"
+        ) from None
+    headers = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in named]
+    headers.append((b"content-length", b"%d" % len(body)))
+    headers += _NOSNIFF
+    start = {"type": "http.response.start", "status": 200, "headers": headers}
+    return start, {"type": "http.response.body", "body": body}
+
+
+_NOSNIFF = [(b"x-content-type-options", b"nosniff")]
+
+
+def _failed(reply: Reply, name: str) -> HttpProblem:
+    failure = reply.failure
+    if failure is None:
+        return HttpProblem(STATUS[reply.status], reply.status, f"{name}: {reply.status}")
+    place = f" ({failure.where})" if failure.where else ""
+    return HttpProblem(
+        STATUS[reply.status],
+        reply.status,
+        f"{name}: {failure.error}: {failure.message}{place}",
+        error=failure.error,
+        message=failure.message,
+        where=failure.where,
+    )
+
+
+def _query_timeout(query: bytes) -> float | None:
+    for part in query.decode("latin-1").split("&"):
+        name, _, value = part.partition("=")
+        if name == "timeout":
+            found = _TIMEOUT.fullmatch(value)
+            seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+            if seconds <= 0:
+                raise HttpProblem(
+                    400, "timeout", f"timeout={value[:40]}: expected seconds, e.g. 2, 0.5, 500ms"
+                )
+            return seconds
+    return None
+
+
+def _prefer(value: str, timeout_s: float | None) -> float | None:
+    """The preferences of RFC 7240: `wait` (§4.3) shortens; `respond-async` (§4.1) is not built."""
+    if _ASYNC.search(value):
+        raise HttpProblem(
+            501,
+            "respond-async",
+            "calling without waiting is not built yet; publish the event to a topic instead",
+        )
+    found = _WAIT.search(value)
+    if found is None:
+        return timeout_s
+    wait_s = max(float(found[1]), 0.001)
+    return wait_s if timeout_s is None else min(wait_s, timeout_s)

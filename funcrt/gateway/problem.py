@@ -1,0 +1,136 @@
+"""Errors as RFC 9457 problem details, and the one table from exceptions to them."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from funcrt.errors import FuncrtError, FunctionUnknown, Overloaded
+from mesh.errors import (
+    EventError,
+    MeshClosed,
+    MeshCorrupt,
+    MeshError,
+    MeshFull,
+    NameInvalid,
+    QueueFull,
+    UnsupportedFeature,
+)
+
+__all__ = ["SAFE", "HttpProblem", "problem_of", "retry_after"]
+
+SAFE: list[tuple[bytes, bytes]] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+]
+"""On every answer of the gateway's own: no page may run, frame or keep what it holds."""
+
+TITLES = {
+    "admission": "Too many requests at once",
+    "closed": "The host is not taking requests",
+    "crash": "The function's instance died",
+    "draining": "The host is stopping",
+    "error": "The function failed",
+    "event": "Not a valid event",
+    "forbidden": "The token does not allow this",
+    "full": "The mesh is full",
+    "host": "Host not allowed",
+    "internal": "Internal error",
+    "origin": "Cross-origin request refused",
+    "overloaded": "Too many calls wait already",
+    "queue-full": "A queue is full",
+    "reject": "The function refused the event",
+    "timeout": "The function took too long",
+    "too-large": "The body is too large",
+    "unauthorized": "A token is needed",
+    "unknown-function": "No such function",
+}
+
+
+class HttpProblem(Exception):
+    """A request that is answered with an error.
+
+    `kind` ends the `type` URI, `urn:funcrt:problem:<kind>`, for programs; `detail` is for people;
+    `members` are the extension members (RFC 9457 §3.2).
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        **members: Any,
+    ) -> None:
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.headers = list(headers)
+        self.members = members
+        super().__init__(detail)
+
+    def body(self) -> bytes:
+        """The JSON document."""
+        return msgspec.json.encode(
+            {
+                "type": f"urn:funcrt:problem:{self.kind}",
+                "title": TITLES.get(self.kind) or HTTPStatus(self.status).phrase,
+                "status": self.status,
+                "detail": self.detail,
+                **self.members,
+            }
+        )
+
+    def response(self, *, close: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The two ASGI messages. `close` ends the connection after them."""
+        body = self.body()
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(body)),
+            *SAFE,
+            *self.headers,
+        ]
+        if close:
+            headers.append((b"connection", b"close"))
+        start = {"type": "http.response.start", "status": self.status, "headers": headers}
+        return start, {"type": "http.response.body", "body": body}
+
+
+def retry_after(seconds: int) -> list[tuple[bytes, bytes]]:
+    """The Retry-After header, in whole seconds."""
+    return [(b"retry-after", b"%d" % max(1, seconds))]
+
+
+def problem_of(error: Exception) -> HttpProblem | None:
+    """The problem that an exception of ours stands for; None for one that is a bug."""
+    match error:
+        case HttpProblem():
+            return error
+        case EventError():
+            return HttpProblem(
+                error.status, "event", str(error), attribute=error.attribute, reason=error.reason
+            )
+        case FunctionUnknown():
+            return HttpProblem(404, "unknown-function", str(error), known=sorted(error.known))
+        case Overloaded():
+            return HttpProblem(
+                429, "overloaded", str(error), headers=retry_after(error.retry_after_s)
+            )
+        case QueueFull():
+            return HttpProblem(429, "queue-full", str(error), headers=retry_after(1))
+        case MeshFull():
+            return HttpProblem(507, "full", str(error))
+        case MeshClosed():
+            return HttpProblem(503, "closed", str(error), headers=retry_after(1))
+        case MeshCorrupt():
+            return HttpProblem(500, "corrupt", str(error))
+        case NameInvalid():
+            return HttpProblem(400, "name", str(error))
+        case UnsupportedFeature():
+            return HttpProblem(501, "unsupported", str(error))
+        case MeshError() | FuncrtError():
+            return HttpProblem(400, "refused", str(error))
+    return None
