@@ -60,8 +60,8 @@ def connect_unix(path: Path, timeout_s: float) -> socket:
     return sock
 
 
-def unlink_unix(path: Path, sock: socket) -> None:
-    """Remove the socket's file, unless another host has put its own there."""
+def unlink_unix(path: Path) -> None:
+    """Remove the file of a socket that was closed, unless another host answers there by now."""
     with contextlib.suppress(OSError):
         if not _answers(path):
             path.unlink()

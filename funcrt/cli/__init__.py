@@ -84,7 +84,9 @@ def _app(wanted: set[str | None]) -> Any:
             continue
         sub = importlib.import_module(f"funcrt.cli.{name}").app
         if sub.registered_callback:
-            app.add_typer(sub, name=name, help=line, epilog=EPILOG)
+            app.add_typer(sub, name=name, epilog=EPILOG)
+            for each in sub.registered_commands:
+                each.epilog = EPILOG
         else:
             run: Callable[..., Any] = sub.registered_commands[0].callback
             app.command(name, epilog=EPILOG)(run)

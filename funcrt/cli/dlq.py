@@ -33,7 +33,7 @@ def dlq() -> None:
 @app.command()
 def ls(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The function; all where left out.")
+        str | None, typer.Argument(metavar="NAME", help="The function; all where left out.")
     ] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 1000,
     data: Data = None,

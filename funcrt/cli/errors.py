@@ -1,6 +1,7 @@
 """What the user reads when something is wrong: what, and what to type next. Never a traceback."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +35,7 @@ def report(error: Exception, words: Sequence[str] = ()) -> int:
         kind = type(error).__name__
         found = CliError(
             f"{kind}: {error}" if str(error) else kind,
-            f"FUNCRT_TRACEBACK=1 funcrt {' '.join(words)}   # this is a bug of ours; it says where",
+            f"FUNCRT_TRACEBACK=1 funcrt {shlex.join(words)}   # our bug; this says where",
         )
     red, plain = ("\x1b[31m", "\x1b[0m") if _coloured() else ("", "")
     lines = [f"{red}✗{plain} {found.what}"]

@@ -8,14 +8,25 @@ import typer
 
 from funcrt.config import DEFAULT_NAMESPACE, DataDir
 
-__all__ = ["Data", "Json", "Mesh", "Namespace", "Place", "Socket", "place"]
+__all__ = ["Data", "DataDirOnly", "Json", "Mesh", "Namespace", "Place", "Socket", "place"]
 
 Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
+        "--data-dir",
         envvar="FUNCRT_DATA",
         help="Directory of the host's files: mesh, admin socket.",
+        show_default="./.funcrt",
+        metavar="DIR",
+    ),
+]
+DataDirOnly = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="FUNCRT_DATA",
+        help="Directory of the host's files. (Elsewhere --data; here that is the event's.)",
         show_default="./.funcrt",
         metavar="DIR",
     ),

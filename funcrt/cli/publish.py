@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from funcrt.cli.errors import FAILED, USAGE, CliError
-from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, place
+from funcrt.cli.options import DataDirOnly, Json, Mesh, Namespace, Place, place
 from funcrt.cli.output import json_line, line, note, safe
 from funcrt.cli.reading import batches
 from mesh.connect import connect
@@ -30,7 +30,7 @@ def publish(
     file: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE|-]",
+            metavar="FILE|-",
             help="An event as JSON, an array of events, or one event a line; - is stdin.",
         ),
     ] = None,
@@ -50,7 +50,7 @@ def publish(
         str, typer.Option("--content-type", help="What the data is.")
     ] = "application/json",
     jsonl: Annotated[bool, typer.Option("--jsonl", help="FILE holds one event a line.")] = False,
-    data: Data = None,
+    data_dir: DataDirOnly = None,
     mesh: Mesh = None,
     namespace: Namespace = "default",
     json: Json = False,
@@ -96,7 +96,7 @@ def publish(
         events = batches(sys.stdin.fileno(), "<stdin>", jsonl=jsonl)
     else:
         events = _file(str(file), jsonl)
-    where = place(data, mesh, namespace)
+    where = place(data_dir, mesh, namespace)
     return asyncio.run(_publish(where, topic, events, json))
 
 

@@ -17,7 +17,7 @@ app = typer.Typer()
 @app.command()
 def serve(
     functions: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Functions, or directories of them.")
+        list[Path], typer.Argument(metavar="DIR", help="Functions, or directories of them.")
     ],
     *,
     data: Data = None,

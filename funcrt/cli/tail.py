@@ -37,7 +37,7 @@ def tail(
     namespace: Namespace = "default",
     json: Json = False,
 ) -> None:
-    """Show a topic's events as they come, until Ctrl-C.
+    """Show a topic's events as they come. Ctrl-C ends it.
 
     Example: funcrt tail thumbs --from earliest --limit 10 --json
 

@@ -191,6 +191,9 @@ def _response(reply: Reply, name: str, head: Head) -> tuple[dict[str, Any], dict
         elif b"application/cloudevents+json" in head.get(b"accept", b""):
             named, body = encode_http(outputs[0], "structured")
         else:
+            kind = outputs[0].datacontenttype or ""
+            if not (kind.isascii() and kind.isprintable()):
+                raise EventError("not a media type", attribute="datacontenttype")
             named, body = encode_http(outputs[0], "binary")
     except EventError as error:
         raise HttpProblem(

@@ -90,7 +90,12 @@ class Guard:
                 431, "headers", f"more than {self.config.header_count} headers were sent"
             )
         host = head.get(b"host", b"").lower()
-        name = host[1 : host.find(b"]")] if host[:1] == b"[" else host.partition(b":")[0]
+        if host[:1] == b"[":
+            name, _, port = host[1:].partition(b"]")
+            if port and port[:1] != b":":
+                name = host
+        else:
+            name = host.partition(b":")[0]
         if name not in self.names and not (self.any_address and _is_address(name)):
             raise HttpProblem(
                 403 if host else 400,

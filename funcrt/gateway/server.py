@@ -11,7 +11,7 @@ from socket import AF_INET6, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from funcrt.auth import check_bind
@@ -23,6 +23,8 @@ from funcrt.gateway.problem import HttpProblem
 __all__ = ["PortTaken", "bind_tcp", "serve_http"]
 
 BACKLOG = 1024
+LINGER_S = 2.0
+"""How long a client that was refused may go on sending before its connection is cut."""
 
 
 class PortTaken(FuncrtError):
@@ -82,9 +84,10 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.in_head = True
         self.head_size = 0
-        self.since = self.loop.time()
-        """When the head began, or of a body when its last piece came."""
+        self.piece = 0
+        self.since = self.loop.time()  # the head began, or a piece of a body came
         self.unsent = 0
+        self.refused: HttpProblem | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -97,41 +100,63 @@ class Connection(HttpToolsProtocol):
         if not self.in_head:
             self.in_head = True
             self.since = self.loop.time()
-        self.head_size = 0
+        self.head_size = self.piece  # at most: the head begins somewhere in it
 
     def on_headers_complete(self) -> None:
         self.in_head = False
+        limit = self.settings.header_bytes
+        if self.head_size > limit and sum(len(k) + len(v) + 4 for k, v in self.headers) > limit:
+            self.refused = self.head_too_large()
+            raise self.refused  # out of the parser, and back to us in send_400_response
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        limit = self.settings.header_bytes
-        if not self.in_head:
+        if self.refused is not None:
+            return
+        self.piece = len(data)
+        if self.in_head:
+            self.head_size += self.piece
+        else:
             self.since = self.loop.time()
         super().data_received(data)
-        if self.in_head:
-            self.head_size += len(data)
-            if self.head_size > limit:
-                self.refuse(431, "headers", f"the headers are over the limit of {limit} bytes")
-        elif len(data) > limit and sum(len(k) + len(v) + 4 for k, v in self.headers) > limit:
-            self.refuse(431, "headers", f"the headers are over the limit of {limit} bytes")
+        if self.in_head and self.head_size > self.settings.header_bytes and self.refused is None:
+            self.refuse(self.head_too_large())
 
-    def refuse(self, status: int, kind: str, detail: str) -> None:
-        """Answer before there is a request, and hang up."""
-        if self.transport.is_closing():
+    def head_too_large(self) -> HttpProblem:
+        limit = self.settings.header_bytes
+        return HttpProblem(431, "headers", f"the headers are over the limit of {limit} bytes")
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls when the parser has failed."""
+        self.refuse(self.refused or HttpProblem(400, "http", "this is no valid HTTP request"))
+
+    def refuse(self, problem: HttpProblem) -> None:
+        """Answer before there is a request, and hang up.
+
+        Only our side is closed: closing both while the client still sends would reset the
+        connection, and the answer with it. What it sends is dropped; the sweep ends it.
+        """
+        self.refused = problem
+        self.since = self.loop.time()
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if busy or not self.transport.can_write_eof():
+            self.transport.close()
             return
-        if self.cycle is None or self.cycle.response_complete:
-            start, body = HttpProblem(status, kind, detail).response(close=True)
-            lines = [b"HTTP/1.1 %d \r\n" % status]
-            lines += [b"%s: %s\r\n" % header for header in start["headers"]]
-            self.transport.write(b"".join([*lines, b"\r\n", body["body"]]))
-        self.transport.close()
+        start, body = problem.response(close=True)
+        lines = [STATUS_LINE[problem.status]]
+        lines += [b"%s: %s\r\n" % header for header in start["headers"]]
+        self.transport.write(b"".join([*lines, b"\r\n", body["body"]]))
+        self.transport.write_eof()
 
     def sweep(self, now: float) -> None:
         """End this connection where its client is too slow."""
         quiet_s = now - self.since
         cycle = self.cycle
         waiting = self.transport.get_write_buffer_size()
-        if waiting and waiting == self.unsent:
+        if self.refused is not None:
+            if quiet_s > LINGER_S:
+                self.transport.abort()
+        elif waiting and waiting == self.unsent:
             if quiet_s > self.settings.body_timeout_s:
                 self.transport.abort()
         elif cycle is not None and not cycle.response_complete:
@@ -139,7 +164,7 @@ class Connection(HttpToolsProtocol):
                 self.transport.abort()
         elif self.in_head and (self.head_size or cycle is None):
             if quiet_s > self.settings.head_timeout_s:
-                self.refuse(408, "slow", "the request's headers took too long")
+                self.refuse(HttpProblem(408, "slow", "the request's headers took too long"))
         elif quiet_s > self.settings.keep_alive_s + self.settings.body_timeout_s:
             self.transport.close()
         self.unsent = waiting
@@ -164,10 +189,10 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=max(1, round(config.keep_alive_s)),
-                timeout_graceful_shutdown=max(1, round(config.drain_s)),
             )
         )
         self.stopping = asyncio.Event()
+        self.drain_s = config.drain_s
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
 
@@ -179,6 +204,27 @@ class _Server(uvicorn.Server):
             sweep(self.server_state, loop.time())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), 1.0)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Let what is in flight finish, then cancel it. Unlike uvicorn's own, returns at once
+        when there is nothing to wait for, and always by the deadline."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.drain_s
+        state = self.server_state
+        for server in self.servers:
+            server.close()
+        for connection in list(state.connections):
+            connection.shutdown()
+        while (state.tasks or state.connections) and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for task in list(state.tasks):
+            task.cancel()
+        if state.tasks:
+            await asyncio.wait(list(state.tasks), timeout=1.0)
+        for connection in list(state.connections):
+            connection.transport.abort()
+        for server in self.servers:
+            await server.wait_closed()
 
 
 def sweep(state: ServerState, now: float) -> None:

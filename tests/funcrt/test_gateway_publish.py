@@ -1,0 +1,181 @@
+"""Publishing to a topic and reading it back, over HTTP."""
+
+import asyncio
+import json
+
+import pytest
+
+from mesh.errors import MeshClosed, MeshFull, QueueFull
+from mesh.transport import Receipt
+from tests.funcrt.gateway_fakes import gateway
+
+CE = {"ce-specversion": "1.0", "ce-source": "/shop", "ce-type": "t"}
+BATCH = {"content-type": "application/cloudevents-batch+json"}
+STORED = Receipt("stored", "@1")
+FULL = Receipt("refused", reason="the disk is full", error="full")
+QUEUE = Receipt("refused", reason="resize/images is at its cap", error="queue_full")
+CLOSED = Receipt("refused", reason="closing", error="closed")
+
+
+def run(test):
+    asyncio.run(asyncio.wait_for(test, 20))
+
+
+def event(number, data=None):
+    return {"specversion": "1.0", "id": str(number), "source": "/s", "type": "t", "data": data}
+
+
+def test_the_three_modes_are_stored_and_read_back():
+    async def test():
+        async with gateway() as (_, client):
+            path = "/topics/orders/events"
+            answer = await client.post(path, content=b'{"n":1}', headers={**CE, "ce-id": "1"})
+            assert answer.status_code == 202
+            (receipt,) = answer.json()["receipts"]
+            assert receipt["id"] == "1"
+            assert receipt["status"] == "stored"
+            assert receipt["duplicate"] is False
+            assert receipt["position"]
+            structured = {"content-type": "application/cloudevents+json"}
+            answer = await client.post(path, content=json.dumps(event(2)), headers=structured)
+            assert answer.status_code == 202
+            batch = json.dumps([event(3), event(4), event(3)])
+            answer = await client.post(path, content=batch, headers=BATCH)
+            assert answer.status_code == 202
+            assert [each["duplicate"] for each in answer.json()["receipts"]] == [False, False, True]
+
+            page = (await client.get(f"{path}?limit=3")).json()
+            assert [each["event"]["id"] for each in page["events"]] == ["1", "2", "3"]
+            assert page["events"][0]["topic"] == "orders"
+            rest = (await client.get(path, params={"from": page["next"]})).json()
+            assert [each["event"]["id"] for each in rest["events"]] == ["4"]
+            assert (await client.get("/topics")).json() == {"topics": {"orders": 4}}
+
+    run(test())
+
+
+def test_empty_batch_is_accepted():
+    async def test():
+        async with gateway() as (_, client):
+            answer = await client.post("/topics/t/events", content=b"[]", headers=BATCH)
+            assert (answer.status_code, answer.json()) == (202, {"receipts": []})
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "application/json"}, 415),
+        ({"content-type": "text/plain"}, 415),
+        ({}, 415),
+        ({"content-type": "application/cloudevents+xml"}, 415),
+        ({**CE, "ce-id": "1", "content-encoding": "gzip"}, 415),
+        (CE, 400),
+        ({**CE, "ce-id": "1", "ce-specversion": "0.3"}, 400),
+    ],
+)
+def test_what_is_no_event_is_refused(headers, status):
+    async def test():
+        async with gateway() as (_, client):
+            answer = await client.post("/topics/t/events", content=b"{}", headers=headers)
+            assert answer.status_code == status
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["status"] == status
+            assert (await client.get("/topics")).json() == {"topics": {}}
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("receipts", "status", "kind"),
+    [
+        ([STORED, FULL], 202, None),
+        ([FULL, FULL], 507, "full"),
+        ([QUEUE, QUEUE], 429, "queue-full"),
+        ([QUEUE, CLOSED], 503, "closed"),
+        ([Receipt("ambiguous"), FULL], 503, "ambiguous"),
+    ],
+)
+def test_refusals_are_visible_per_event(receipts, status, kind):
+    async def test():
+        async with gateway() as (host, client):
+            host.receipts = receipts
+            batch = json.dumps([event(1), event(2)])
+            answer = await client.post("/topics/t/events", content=batch, headers=BATCH)
+            assert answer.status_code == status
+            shown = answer.json()["receipts"]
+            assert [each["status"] for each in shown] == [each.status for each in receipts]
+            assert [each.get("error", "") for each in shown] == [each.error for each in receipts]
+            if kind:
+                assert answer.json()["type"] == f"urn:funcrt:problem:{kind}"
+            assert ("retry-after" in answer.headers) == (status in (429, 503))
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(MeshFull("t", "disk"), 507), (QueueFull("a/b", 5), 429), (MeshClosed(), 503)],
+)
+def test_errors_of_the_whole_publish(error, status):
+    async def fails(topic, events):
+        raise error
+
+    async def test():
+        async with gateway() as (host, client):
+            host.publish = fails
+            answer = await client.post(
+                "/topics/t/events", content=b"1", headers={**CE, "ce-id": "1"}
+            )
+            assert answer.status_code == status
+            assert ("retry-after" in answer.headers) == (status != 507)
+
+    run(test())
+
+
+def test_sizes():
+    async def test():
+        async with gateway(event_bytes=1000, batch_bytes=4000) as (_, client):
+            path = "/topics/t/events"
+            headers = {**CE, "ce-id": "1", "content-type": "text/plain"}
+            answer = await client.post(path, content=b"x" * 1000, headers=headers)
+            assert answer.status_code == 202
+            answer = await client.post(path, content=b"x" * 1001, headers=headers)
+            assert (answer.status_code, answer.json()["limit"]) == (413, 1000)
+            batch = json.dumps([event(1, "x" * 900), event(2, "x" * 900)])
+            answer = await client.post(path, content=batch, headers=BATCH)
+            assert answer.status_code == 202
+            batch = json.dumps([event(1, "x" * 900), event(2, "x" * 1500)])
+            answer = await client.post(path, content=batch, headers=BATCH)
+            assert (answer.status_code, answer.json()["attribute"]) == (413, "data")
+            answer = await client.post(path, content=b"[" + b" " * 4000 + b"]", headers=BATCH)
+            assert answer.status_code == 413
+
+    run(test())
+
+
+@pytest.mark.parametrize("topic", ["a b", "..%2f..", "x" * 201, "a'--", "%00", "-a"])
+def test_bad_topic_names(topic):
+    async def test():
+        async with gateway() as (_, client):
+            answer = await client.post(
+                f"/topics/{topic}/events", content=b"1", headers={**CE, "ce-id": "1"}
+            )
+            assert answer.status_code in (400, 404)
+            answer = await client.get(f"/topics/{topic}/events")
+            assert answer.status_code in (400, 404)
+
+    run(test())
+
+
+def test_bad_queries():
+    async def test():
+        async with gateway() as (_, client):
+            await client.post("/topics/t/events", content=b"1", headers={**CE, "ce-id": "1"})
+            for query in ("limit=-1", "limit=1001", "limit=x", "from=yesterday", "from=@x"):
+                answer = await client.get(f"/topics/t/events?{query}")
+                assert answer.status_code == 400, query
+                assert answer.headers["content-type"] == "application/problem+json"
+
+    run(test())
