@@ -6,6 +6,7 @@ next; it returns the exit code, or None for 0.
 """
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +40,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command that `args` (by default the process's own) ask for, and exit."""
     words = list(sys.argv[1:] if args is None else args)
     code: int = 0
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a sign shows its code
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _run(words)
     except KeyboardInterrupt:

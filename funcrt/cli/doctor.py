@@ -161,7 +161,7 @@ async def _durability(where: Place) -> str:
 
 def _isolation() -> Iterator[Check]:
     """The levels of isolation, and what of each this machine has."""
-    yield Check("process", "ok", "isolation level process: available")
+    yield Check("process", "ok", "isolation: available")
     lacks = []
     if not _number("/proc/sys/user/max_user_namespaces"):
         lacks.append("user namespaces")
@@ -171,15 +171,15 @@ def _isolation() -> Iterator[Check]:
     if not landlock:
         lacks.append("Landlock")
     if lacks:
-        found = f"isolation level sandbox: this kernel lacks {', '.join(lacks)}"
+        found = f"isolation: this kernel lacks {', '.join(lacks)}"
         yield Check("sandbox", "warn", found)
     else:
-        found = f"isolation level sandbox: the kernel has what it needs (Landlock {landlock})"
+        found = f"isolation: the kernel has what it needs (Landlock {landlock})"
         yield Check("sandbox", "ok", found)
     if shutil.which("docker"):
-        yield Check("container", "ok", "isolation level container: docker is installed")
+        yield Check("container", "ok", "isolation: docker is installed")
     else:
-        yield Check("container", "warn", "isolation level container: no docker command")
+        yield Check("container", "warn", "isolation: no docker command")
 
 
 def _number(path: str) -> int:

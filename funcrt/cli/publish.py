@@ -115,7 +115,7 @@ def _made(
         raise CliError(
             "an event needs a type", f"funcrt publish {topic} --type com.example.created", USAGE
         )
-    content = None if payload is None else payload.encode()
+    content = None if payload is None else payload.encode(errors="surrogateescape")
     if content is not None and content_type.partition(";")[0].strip().endswith("json"):
         try:
             msgspec.json.decode(content)

@@ -92,7 +92,10 @@ def _is_json(text: bytes) -> bool:
 
 
 async def _lines(fd: int, name: str) -> AsyncIterator[list[bytes]]:
-    """The lines that each read brings, without their ends. Only an unfinished one is kept."""
+    """The lines that each read brings. Only an unfinished one is kept.
+
+    A carriage return at the end of one stays: to JSON it is white space.
+    """
     rest: list[bytes] = []
     kept = 0
     first = True
@@ -105,13 +108,13 @@ async def _lines(fd: int, name: str) -> AsyncIterator[list[bytes]]:
         if whole:
             whole[0] = b"".join([*rest, whole[0]])
             rest, kept = [], 0
-            yield [each.removesuffix(b"\r") for each in whole]
+            yield whole
         rest.append(last)
         kept += len(last)
         if kept > LINE_MAX:
             raise CliError(f"{name}: a line of over {LINE_MAX} bytes")
     if kept:
-        yield [b"".join(rest).removesuffix(b"\r")]
+        yield [b"".join(rest)]
 
 
 async def _read(fd: int) -> bytes:

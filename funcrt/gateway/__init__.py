@@ -4,11 +4,12 @@
 socket in the loop that is already running.
 """
 
-from funcrt.gateway.app import RESERVED, make_admin_app, make_app
+from funcrt.gateway.app import OPEN_NOTICE, RESERVED, make_admin_app, make_app
 from funcrt.gateway.limits import GatewayConfig
 from funcrt.gateway.server import PortTaken, bind_tcp, serve_http
 
 __all__ = [
+    "OPEN_NOTICE",
     "RESERVED",
     "GatewayConfig",
     "PortTaken",

@@ -19,16 +19,23 @@ from funcrt.gateway.limits import ClientGone, GatewayConfig, Receive, Scope, Sen
 from funcrt.gateway.problem import HttpProblem, problem_of
 from funcrt.gateway.publish import Topics, json_response
 
-__all__ = ["RESERVED", "make_admin_app", "make_app"]
+__all__ = ["OPEN_NOTICE", "RESERVED", "make_admin_app", "make_app"]
 
 RESERVED = ("admin", "functions", "healthz", "readyz", "topics", "ui")
 """First segments of paths that are the gateway's own. No trigger may take them."""
+
+OPEN_NOTICE = (
+    "no tokens are configured: whoever is on this machine may publish, call and read;"
+    " administering needs the admin socket"
+)
 
 _LOG = logging.getLogger("funcrt.gateway")
 
 
 def make_app(host: HostApi, config: GatewayConfig, *, extra: Sequence[BaseRoute] = ()) -> App:
     """The gateway of a host, for `serve_http`. `extra` adds routes below the reserved paths."""
+    if not config.tokens:
+        _LOG.info(OPEN_NOTICE)
     return Guard(_Front(host, config, extra), host, config)
 
 

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-ROOT = os.getcwd()
+import funcrt as funcrt_package
+
+ROOT = str(Path(funcrt_package.__file__).parents[1])
 
 
 def event(number, **more):

@@ -9,8 +9,10 @@ import httpx
 import msgspec
 import pytest
 
+from funcrt.api import Reply
 from funcrt.gateway import GatewayConfig, PortTaken, bind_tcp
 from funcrt.sockets import SocketTaken, bind_unix, connect_unix, unlink_unix
+from mesh.event import Event
 from tests.funcrt.gateway_fakes import admin_socket, gateway
 
 HEAD = (
@@ -19,6 +21,11 @@ HEAD = (
 )
 DEEP = b'{"ids": ' + b"[" * 10_000
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    monkeypatch.setattr("funcrt.gateway.server.SWEEP_S", 0.05)
 
 
 def run(test):
@@ -167,10 +174,39 @@ def test_a_head_that_trickles_is_cut_off():
     run(test())
 
 
+def test_a_client_that_does_not_read_its_answers_is_cut_off():
+    async def large(event, timeout_s):
+        return Reply("ok", (Event("1", "/f", "t", data=bytes(16 << 20)),))
+
+    async def test():
+        async with gateway(body_timeout_s=0.3) as (host, client), dial(client) as (reader, writer):
+            host.by_name["large"] = large
+            writer.transport.pause_reading()
+            writer.write(b"POST /functions/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await asyncio.sleep(1)
+            writer.transport.resume_reading()
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await answer_of(reader)
+
+    run(test())
+
+
+def test_answers_do_not_wait_for_delayed_acknowledgements():
+    async def test():
+        async with gateway() as (_, client):
+            await client.get("/healthz")
+            began = asyncio.get_running_loop().time()
+            for _ in range(10):
+                await client.get("/healthz")
+            assert asyncio.get_running_loop().time() - began < 0.3
+
+    run(test())
+
+
 def test_a_slow_call_is_not_a_slow_client():
     async def test():
         async with gateway(head_timeout_s=0.2, body_timeout_s=0.2, keep_alive_s=1) as (_, client):
-            answer = await client.post("/functions/slow?timeout=2500ms", content=b"1")
+            answer = await client.post("/functions/slow?timeout=800ms", content=b"1")
             assert answer.status_code == 504
 
     run(test())
