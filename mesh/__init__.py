@@ -10,7 +10,7 @@ from mesh.errors import EventError, MeshError
 from mesh.event import Event
 
 if TYPE_CHECKING:
-    from mesh.connect import connect
+    from mesh.schemes import connect
     from mesh.transport import Delivery, Features, Receipt, Settlement, Subscription, Transport
 
 __all__ = [
@@ -33,7 +33,7 @@ _LAZY = {
     "Settlement": "mesh.transport",
     "Subscription": "mesh.transport",
     "Transport": "mesh.transport",
-    "connect": "mesh.connect",
+    "connect": "mesh.schemes",
 }
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from mesh.errors import EventError
 
-__all__ = ["CONTEXT", "AttributeValue", "Event"]
+__all__ = ["CONTEXT", "AttributeValue", "Event", "canonical"]
 
 AttributeValue = str | int | bool
 """What an extension may hold (CloudEvents 1.0 §3.1): Integer is 32 bits; Binary, URI and
@@ -14,6 +14,13 @@ Timestamp values are kept as their canonical string, which is all that any wire 
 
 CONTEXT = ("id", "source", "type", "subject", "time", "datacontenttype", "dataschema")
 """The context attributes that have a field of their own; `specversion` is always "1.0"."""
+
+
+def canonical(value: AttributeValue) -> str:
+    """The canonical string of an attribute's value (core, Type System): `true`, never `True`."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -53,3 +60,16 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
             return msgspec.json.decode(self.data)
         except (msgspec.DecodeError, RecursionError) as error:
             raise EventError(f"not JSON: {error}", attribute="data") from None
+
+    def to_json(self) -> bytes:
+        """The event in the CloudEvents JSON format."""
+        from mesh.codec import encode_json
+
+        return encode_json(self)
+
+    @staticmethod
+    def from_json(body: bytes) -> "Event":
+        """An event in the CloudEvents JSON format. Raises EventError."""
+        from mesh.codec import decode_json
+
+        return decode_json(body)

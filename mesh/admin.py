@@ -1,0 +1,203 @@
+"""What the embedded transport offers beside the way of an event: looking, replaying, keeping."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from mesh.batch import Batch
+from mesh.engine import Engine
+from mesh.errors import MeshClosed, MeshError, SubscriptionBacklog
+from mesh.store import decode_record
+from mesh.transport import DeadLetter, Depth, Subscription
+
+__all__ = ["Admin"]
+
+
+class Admin:
+    """Mixed into the transport, which has the engine and the roles."""
+
+    engine: Engine | None
+    _host: Callable[[], Any]
+    _client: Callable[[], Any]
+    _open_file: Callable[[], Any]
+    resolve: Callable[[str, str], int]
+
+    async def subscriptions(self) -> list[Subscription]:
+        """As the contract says."""
+        engine = await self._host()
+        return [queue.spec for queue in engine.queues.values()]
+
+    async def _remove(self, engine: Engine, name: str, purge: bool) -> None:
+        queue = engine.queue(name)
+        if queue.total and not purge:
+            raise SubscriptionBacklog(name, queue.total)
+
+        def remove(batch: Batch) -> None:
+            batch.store.remove_sub(queue.row.id)
+
+        # First, so that nothing is routed to it while its removal is written.
+        del engine.queues[name]
+        topic = engine.topics[queue.spec.topic]
+        topic.queues.remove(queue)
+        try:
+            await engine.write(remove)
+        except MeshError:
+            engine.queues[name] = queue
+            topic.queues.append(queue)
+            raise
+
+    def depth_now(self, name: str) -> Depth:
+        """The depth, without waiting: it is in memory, but for the delayed."""
+        engine = self.engine
+        if engine is None:
+            raise MeshClosed
+        queue = engine.queue(name)
+        now = engine.clock.time()
+        delayed = 0
+        if queue.row.parked > len(queue.loaded):
+            delayed = engine.reader.delayed(queue.row.id, now)
+        leased = len(queue.leased)
+        total = queue.total
+        age = 0.0
+        if total:
+            oldest = engine.reader.oldest(queue.row.id)
+            age = max(now - oldest, 0.0) if oldest is not None else 0.0
+        return Depth(max(total - leased - delayed, 0), leased, delayed, age, "exact")
+
+    async def replay(self, name: str, start: str, end: str, replay_id: str) -> int:
+        """As the contract says."""
+        if not replay_id:
+            raise MeshError("a replay needs an id of its own")
+        engine = await self._host()
+        queue = engine.queue(name)
+        topic = engine.topics[queue.spec.topic]
+        offset, stop = self.resolve(topic.name, start), self.resolve(topic.name, end)
+        total = 0
+
+        def some(batch: Batch, first: int) -> tuple[int, int]:
+            chunks = batch.store.chunks(topic.row.id, first, 8)
+            count, reached = 0, stop
+            for chunk in chunks:
+                reached = chunk.first + chunk.count
+                for index, record in enumerate(engine.records(chunk)):
+                    at = chunk.first + index
+                    if first <= at < stop and queue in engine.route(topic, record.event):
+                        batch.again(queue, record, at, chunk.at, replay_id)
+                        count += 1
+            return count, reached if chunks else stop
+
+        while offset < stop:
+            count, offset = await engine.write(partial(some, first=offset))
+            total += count
+        return total
+
+    async def topics(self) -> dict[str, int]:
+        """As the contract says."""
+        if self.engine is not None:
+            return {name: topic.row.count for name, topic in self.engine.topics.items()}
+        client = await self._client()
+        if client is not None:
+            return msgspec.convert(await client.ask("topics"), dict[str, int])
+        file = self._open_file()
+        prefix = file.prefix
+        return {
+            row.name[len(prefix) :]: row.count
+            for row in file.store.topics()
+            if row.name.startswith(prefix)
+        }
+
+    async def dead_letters(self, name: str, after: int = 0, limit: int = 100) -> list[DeadLetter]:
+        """As the contract says."""
+        if self.engine is None:
+            client = await self._client()
+            if client is None:
+                raise MeshClosed("no host serves this mesh")
+            rows = await client.ask("dead_letters", name, after, limit)
+            return msgspec.convert(rows, list[DeadLetter])
+        engine = self.engine
+        queue = engine.queue(name)
+        return [
+            DeadLetter(
+                row, name, decode_record(record).event, reason, attempts, at, topic, str(offset)
+            )
+            for row, at, attempts, reason, _, _, record, topic, offset in engine.reader.dead(
+                queue.row.id, after, limit
+            )
+        ]
+
+    async def redrive(self, name: str, ids: Sequence[int], replay_id: str) -> int:
+        """As the contract says."""
+        if not replay_id:
+            raise MeshError("a redrive needs an id of its own")
+        engine = await self._host()
+        queue = engine.queue(name)
+
+        def redrive(batch: Batch) -> int:
+            count = 0
+            for row in ids:
+                taken = batch.store.take_dead(queue.row.id, row)
+                if taken is not None:
+                    offset, at, record = taken
+                    batch.again(queue, decode_record(record), offset, at, replay_id)
+                    count += 1
+            return count
+
+        count: int = await engine.write(redrive)
+        return count
+
+    async def discard(self, name: str, ids: Sequence[int]) -> int:
+        """As the contract says."""
+        engine = await self._host()
+        queue = engine.queue(name)
+
+        def discard(batch: Batch) -> int:
+            return sum(batch.store.take_dead(queue.row.id, row) is not None for row in ids)
+
+        count: int = await engine.write(discard)
+        return count
+
+    async def state(self, scope: str, key: str) -> tuple[bytes, str] | None:
+        """As the contract says."""
+        engine = await self._host()
+        row = engine.reader.one(
+            "SELECT value, etag FROM state WHERE scope = ? AND key = ?"
+            " AND (expires IS NULL OR expires > ?)",
+            engine.prefix + scope, key, engine.clock.time(),
+        )  # fmt: skip
+        return (bytes(row[0]), str(row[1])) if row else None
+
+    async def append_record(self, kind: str, body: bytes) -> int:
+        """As the contract says."""
+        engine = await self._host()
+
+        def append(batch: Batch) -> int:
+            name = engine.prefix + kind
+            return batch.store.run("INSERT INTO record (kind, body) VALUES (?, ?)", name, body)
+
+        seq: int = await engine.write(append)
+        return seq
+
+    async def records(self, kind: str, after: int = 0) -> list[tuple[int, bytes]]:
+        """As the contract says."""
+        engine = await self._host()
+        query = "SELECT seq, body FROM record WHERE kind = ? AND seq > ? ORDER BY seq"
+        rows: list[Any] = engine.reader.all(query, engine.prefix + kind, after)
+        return [(seq, body) for seq, body in rows]
+
+    async def put_blob(self, digest: str, body: bytes) -> None:
+        """As the contract says."""
+        engine = await self._host()
+
+        def put(batch: Batch) -> None:
+            query = "INSERT OR IGNORE INTO blob (digest, body) VALUES (?, ?)"
+            batch.store.run(query, engine.prefix + digest, body)
+
+        await engine.write(put)
+
+    async def get_blob(self, digest: str) -> bytes | None:
+        """As the contract says."""
+        engine = await self._host()
+        row = engine.reader.one("SELECT body FROM blob WHERE digest = ?", engine.prefix + digest)
+        return bytes(row[0]) if row else None

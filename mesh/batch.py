@@ -1,0 +1,270 @@
+"""What one transaction of the embedded mesh does: gathered, written, and then applied.
+
+A batch changes no memory until its transaction is durable; rolled back, it leaves no trace.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mesh.ids import DIGEST_BYTES, IdWindow, digest
+from mesh.queue import Entry, Part, Queue
+from mesh.store import CHUNK_BYTES, CHUNK_EVENTS, Chunk, Record, Store, TopicRow, encode_records
+from mesh.transport import Output
+
+if TYPE_CHECKING:
+    from mesh.engine import Engine
+
+__all__ = ["Batch", "Topic"]
+
+
+class Topic:
+    """A topic as the engine holds it: counters, and the ids it has seen lately."""
+
+    __slots__ = ("name", "queues", "row", "seen", "window")
+
+    def __init__(self, row: TopicRow, name: str, window: IdWindow) -> None:
+        self.row = row
+        self.name = name
+        self.window = window
+        self.seen = 0
+        """The window holds the ids of all offsets below this."""
+        self.queues: list[Queue] = []
+
+    def learn(self, store: Store, since: float) -> None:
+        """Read the ids that the file holds and the window does not."""
+        for at, digests in store.ids_since(self.row.id, self.seen, since):
+            keys = (digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES))
+            self.window.add((key for key in keys if key not in self.window), at)
+        self.seen = self.row.next
+
+
+class _New:
+    """The events that a batch appends to one topic."""
+
+    __slots__ = ("first", "keys", "masks", "next", "records", "size", "topic", "written")
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+        self.next = topic.row.next
+        self.keys: dict[bytes, int] = {}
+        self.written: list[tuple[Chunk, list[Record], dict[Queue, int]]] = []
+        self._open()
+
+    def _open(self) -> None:
+        self.first = self.next
+        self.records: list[Record] = []
+        self.size = 0
+        self.masks: dict[Queue, int] = {}
+
+    def add(self, record: Record, queues: Sequence[Queue]) -> int:
+        offset = self.next
+        bit = 1 << len(self.records)
+        for queue in queues:
+            self.masks[queue] = self.masks.get(queue, 0) | bit
+        self.records.append(record)
+        self.next = offset + 1
+        data = record.event.data
+        self.size += 300 + (len(data) if data else 0)
+        return offset
+
+    def full(self) -> bool:
+        return len(self.records) >= CHUNK_EVENTS or self.size >= CHUNK_BYTES
+
+    def seal(self, at: float) -> None:
+        if self.records:
+            chunk = Chunk(self.first, len(self.records), at, encode_records(self.records))
+            self.written.append((chunk, self.records, self.masks))
+        self._open()
+
+
+class Batch:
+    """One transaction under way."""
+
+    def __init__(self, engine: "Engine", now: float) -> None:
+        self.engine = engine
+        self.store = engine.store
+        self.now = now
+        self.new: dict[Topic, _New] = {}
+        self.ended: list[tuple[Queue, Entry, bool]] = []
+        self.parked: list[tuple[Queue, float | None]] = []
+        self.overflowed: list[tuple[Queue, Entry, int]] = []
+        self.unparked: list[int] = []
+        self.parts: dict[Part, Queue] = {}
+        self.counts: dict[Queue, list[int]] = {}
+        self.touched: list[Entry] = []
+        self.after: list[Callable[[], None]] = []
+        self.undo: list[Callable[[], None]] = []
+        self.dead: list[tuple[Any, ...]] = []
+
+    # Events
+
+    def append(self, topic: Topic, record: Record, key: bytes | None = None) -> tuple[int, bool]:
+        """Add an event to a topic and its queues; (offset, False), or (-1, True) where the
+        topic has seen it within the window."""
+        event = record.event
+        if key is None:
+            key = digest(event.source, event.id)
+        new = self.new.get(topic)
+        if new is None:
+            new = self.new[topic] = _New(topic)
+        if key in new.keys or key in topic.window:
+            return new.keys.get(key, -1), True
+        queues = self.engine.route(topic, event)
+        offset = new.add(record, queues)
+        new.keys[key] = offset
+        for queue in queues:
+            self.count(queue)[0] += 1
+        if new.full():
+            new.seal(self.now)
+        return offset, False
+
+    def count(self, queue: Queue) -> list[int]:
+        """Changes of (waiting, parked, dropped) of a queue."""
+        counts = self.counts.get(queue)
+        if counts is None:
+            counts = self.counts[queue] = [0, 0, 0]
+        return counts
+
+    def output(self, output: Output) -> tuple[Topic, int]:
+        """Add an output or a dead letter to its topic: (topic, offset)."""
+        topic = self.engine.topic(output.topic)
+        offset, _ = self.append(topic, Record(output.event, output.hops))
+        return topic, offset
+
+    # Queues
+
+    def clear(self, queue: Queue, entry: Entry) -> None:
+        """The event leaves its place in the file."""
+        self.touch(entry)
+        part = entry.part
+        if part is not None:
+            part.settling |= 1 << entry.index
+            self.parts[part] = queue
+            self.count(queue)[0] -= 1
+        else:
+            self.unparked.append(entry.row)
+            self.count(queue)[1] -= 1
+
+    def touch(self, entry: Entry) -> None:
+        """Nothing else may settle or expire this lease until the batch is over."""
+        entry.settling = True
+        self.touched.append(entry)
+
+    def end(self, queue: Queue, entry: Entry) -> None:
+        """The event is settled for good."""
+        self.clear(queue, entry)
+        self.ended.append((queue, entry, True))
+
+    def retry(self, queue: Queue, entry: Entry, at: float, attempt: int, error: str) -> None:
+        """The event is to be delivered again at `at`."""
+        holder = queue.spec.order == "key" and entry.key is not None
+        if entry.part is not None:
+            self.clear(queue, entry)
+            self.store.park(
+                queue.row.id, at, entry.key, holder, entry.offset, attempt, entry.at,
+                entry.replay, error, entry.record,
+            )  # fmt: skip
+            self.count(queue)[1] += 1
+        else:
+            self.touch(entry)
+            self.store.repark(entry.row, at, attempt, holder, error)
+        self.ended.append((queue, entry, False))
+        self.parked.append((queue, at))
+
+    def again(
+        self, queue: Queue, event: Record, offset: int, published_at: float, replay: str
+    ) -> None:
+        """Queue an event once more, under a replay id."""
+        key = queue.key_of(event.event) if queue.key_of and queue.spec.order == "key" else None
+        self.store.park(
+            queue.row.id, self.now, key, False, offset, 1, published_at, replay, "", event
+        )
+        self.count(queue)[1] += 1
+        self.parked.append((queue, self.now))
+
+    def overflow(self, queue: Queue, entries: Sequence[Entry]) -> None:
+        """Park what waits behind busy keys, so that the window can go on."""
+        for entry in entries:
+            self.clear(queue, entry)
+            row = self.store.park(
+                queue.row.id, None, entry.key, False, entry.offset, 1, entry.at, "", "",
+                entry.record,
+            )  # fmt: skip
+            self.count(queue)[1] += 1
+            self.overflowed.append((queue, entry, row))
+
+    # Writing and applying
+
+    def write(self) -> None:
+        """Make the statements of what was gathered."""
+        store = self.store
+        for topic, new in self.new.items():
+            new.seal(self.now)
+            if not new.written:
+                continue
+            size = 0
+            keys = list(new.keys)
+            start = topic.row.next
+            for chunk, _, masks in new.written:
+                digests = b"".join(keys[chunk.first - start : chunk.first - start + chunk.count])
+                store.append(topic.row.id, chunk, digests)
+                size += len(chunk.body)
+                for queue, mask in masks.items():
+                    store.queue(queue.row.id, chunk.first, chunk.at, mask)
+            row = topic.row
+            store.save_topic(
+                TopicRow(
+                    row.id, row.name, new.next, new.next, row.count + len(keys), row.bytes + size
+                )
+            )
+        for part, queue in self.parts.items():
+            store.queue(queue.row.id, part.first, part.at, part.mask & ~part.settling)
+        if self.unparked:
+            store.unpark(self.unparked)
+        for dead in self.dead:
+            store.add_dead(*dead)
+        for queue, (waiting, parked, dropped) in self.counts.items():
+            store.run(
+                "UPDATE sub SET waiting = waiting + ?, parked = parked + ?, dropped = dropped + ?"
+                " WHERE id = ?",
+                waiting, parked, dropped, queue.row.id,
+            )  # fmt: skip
+
+    def applied(self) -> None:
+        """The transaction is durable: let memory follow."""
+        for queue, (waiting, parked, dropped) in self.counts.items():
+            queue.row.waiting += waiting
+            queue.row.parked += parked
+            queue.row.dropped += dropped
+        for queue, entry, row in self.overflowed:
+            queue.overflowing(entry, row)
+        for topic, new in self.new.items():
+            self._apply_new(topic, new)
+        for queue, entry, gone in self.ended:
+            queue.ended(entry, gone=gone)
+        for queue, due in self.parked:
+            queue.parked(due)
+        for then in self.after:
+            then()
+
+    def _apply_new(self, topic: Topic, new: _New) -> None:
+        if not new.written:
+            return
+        row = topic.row
+        row.next = row.routed = topic.seen = new.next
+        row.count += len(new.keys)
+        topic.window.add(new.keys, self.now)
+        for chunk, records, masks in new.written:
+            row.bytes += len(chunk.body)
+            self.engine.published(topic, chunk)
+            for queue, mask in masks.items():
+                queue.offer(chunk.first, chunk.at, mask, records)
+
+    def undone(self) -> None:
+        """The transaction was rolled back: what it was about to settle is still leased."""
+        for entry in self.touched:
+            entry.settling = False
+        for part in self.parts:
+            part.settling = 0
+        for undo in self.undo:
+            undo()

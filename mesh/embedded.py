@@ -1,0 +1,585 @@
+"""The default mesh: one SQLite file, no server.
+
+One process is its *host*: it holds the lock, writes the file, routes, and serves a Unix socket
+beside it. Any other process publishes, reads and tails through that socket, or in the file itself
+while there is no host. A transport becomes the host when it first subscribes, or at once with
+`host=True`; MeshBusy names the process that is.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from mesh.admin import Admin
+from mesh.batch import Batch
+from mesh.client import FileClient, SocketClient, logged
+from mesh.engine import Engine, Options
+from mesh.errors import MeshBusy, MeshClosed, MeshError, UrlInvalid
+from mesh.event import Event
+from mesh.queue import Queue
+from mesh.server import Server, new_address
+from mesh.transport import (
+    Clock,
+    Delivery,
+    Depth,
+    Features,
+    Gone,
+    KeyOf,
+    Logged,
+    Receipt,
+    Router,
+    Settlement,
+    Subscription,
+    check_name,
+)
+
+__all__ = ["FEATURES", "Embedded", "open_transport"]
+
+FEATURES = Features(
+    name="embedded",
+    atomic_settle=True,
+    atomic_batch=True,
+    routed=True,
+    order_key=True,
+    replay=True,
+    broadcast=True,
+    delayed_retry=True,
+    dedupe=True,
+    depth="exact",
+    state=True,
+    request=True,
+    queue_cap=True,
+    shared=False,
+    survives_restart=True,
+)
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def time(self) -> float:
+        """As Clock says."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """As Clock says."""
+        return time.monotonic()
+
+
+async def open_transport(
+    url: str, namespace: str, *, clock: Clock | None = None, host: bool = False, **options: Any
+) -> "Embedded":
+    """Open the mesh file that `url` names (see `mesh.connect`), made where it is new.
+
+    Options, here or in the URL's query: those of `mesh.engine.Options`. Raises UrlInvalid,
+    MeshBusy (with `host=True`), MeshCorrupt, MeshError.
+    """
+    path, asked = _parse(url)
+    try:
+        parsed = msgspec.convert({**asked, **options}, Options, strict=False)
+    except msgspec.ValidationError as error:
+        raise UrlInvalid(url, str(error)) from None
+    unknown = sorted({*asked, *options} - set(Options.__struct_fields__))
+    if unknown:
+        known = ", ".join(Options.__struct_fields__)
+        raise UrlInvalid(url, f"unknown option {unknown[0]!r}; there are: {known}")
+    mesh = Embedded(path, namespace, clock or SystemClock(), parsed)
+    if host or path == ":memory:":
+        await mesh.serve()
+    return mesh
+
+
+def _parse(url: str) -> tuple[str, dict[str, str]]:
+    parts = urlsplit(url)
+    asked = dict(parse_qsl(parts.query))
+    where = unquote(parts.netloc + parts.path)
+    if where in (":memory:", ""):
+        if where == "":
+            raise UrlInvalid(url, "no path; use embedded:///path/to/mesh.db or embedded::memory:")
+        return ":memory:", asked
+    return str(Path(where).absolute()), asked
+
+
+class QueueFeed:
+    """This process's end of a subscription."""
+
+    def __init__(self, engine: Engine, queue: Queue) -> None:
+        self.engine = engine
+        self.queue = queue
+        queue.feeds += 1
+        self.id = engine.fences.next()
+        self.closed = False
+
+    async def pull(self, max_n: int, max_wait_s: float, max_bytes: int = 8 << 20) -> list[Delivery]:
+        """As the contract says."""
+        queue, loop = self.queue, asyncio.get_running_loop()
+        until = loop.time() + max_wait_s
+        while True:
+            if self.closed or self.engine.closing:
+                raise MeshClosed
+            taken = queue.take(max_n, max_bytes, self.id, self.engine.fences)
+            left = until - loop.time()
+            if taken or left <= 0:
+                return taken
+            waiter: asyncio.Future[None] = loop.create_future()
+            queue.waiters.append(waiter)
+            try:
+                async with asyncio.timeout(min(left, max(queue.wait_s(), 0.001))):
+                    await waiter
+            except TimeoutError:
+                pass
+            finally:
+                if waiter in queue.waiters:
+                    queue.waiters.remove(waiter)
+
+    async def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:
+        """As the contract says."""
+        deadline = self.engine.clock.monotonic() + seconds
+        for delivery in deliveries:
+            lease = self.engine.leased(delivery)
+            if lease is not None:
+                lease[1].deadline = deadline
+        self.queue.soonest = min(self.queue.soonest, deadline)
+
+    async def close(self) -> None:
+        """As the contract says."""
+        if not self.closed:
+            self.closed = True
+            self.queue.feeds -= 1
+            mine = [e for e in self.queue.leased.values() if e.feed == self.id and not e.settling]
+            self.queue.give_back(mine)
+            self.queue.wake()
+
+
+class Embedded(Admin):
+    """The embedded transport."""
+
+    def __init__(self, path: str, namespace: str, clock: Clock, options: Options) -> None:
+        self.path = path
+        self.namespace = namespace
+        self.clock = clock
+        self.options = options
+        self.memory = path == ":memory:"
+        self.features = (
+            msgspec.structs.replace(FEATURES, survives_restart=False) if self.memory else FEATURES
+        )
+        self.engine: Engine | None = None
+        self.closed = False
+        self.on_fatal: Callable[[BaseException], None] | None = None
+        self._server: Server | None = None
+        self._lock: int | None = None
+        self._socket: SocketClient | None = None
+        self._file: FileClient | None = None
+        self._becoming = asyncio.Lock()
+        self._connecting = asyncio.Lock()
+        self._feeds: list[QueueFeed] = []
+
+    # Being the host
+
+    async def serve(self) -> None:
+        """Become the file's host. Raises MeshBusy where another process is."""
+        async with self._becoming:
+            if self.engine is not None:
+                return
+            self._check_open()
+            if not self.memory:
+                self._take_lock()
+            try:
+                self._let_go_of_file()
+                engine = Engine(self.path, self.namespace, self.clock, self.options)
+                engine.on_fatal = self._fatal
+                if not self.memory:
+                    self._server = Server(self, self.path + ".sock")
+                    await self._server.start()
+                engine.start()
+                self.engine = engine
+                await engine.write(lambda batch: engine.refresh())
+            except BaseException:
+                self._drop_lock()
+                raise
+
+    def _fatal(self, error: BaseException) -> None:
+        if self.on_fatal is not None:
+            self.on_fatal(error)
+
+    def _take_lock(self) -> None:
+        path = Path(self.path + ".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            text = os.read(lock, 32).decode(errors="replace").strip()
+            os.close(lock)
+            raise MeshBusy(self.path, int(text) if text.isdigit() else None) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        self._lock = lock
+
+    def _drop_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def engine_or_raise(self) -> Engine:
+        """The engine of a host. Raises MeshClosed where this is none."""
+        if self.engine is None or self.closed:
+            raise MeshClosed
+        return self.engine
+
+    async def _host(self) -> Engine:
+        if self.engine is None:
+            await self.serve()
+        self._check_open()
+        return self.engine_or_raise()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise MeshClosed
+
+    # Being a client
+
+    async def _client(self) -> SocketClient | None:
+        """The host's socket; None where no host lives."""
+        self._check_open()
+        async with self._connecting:
+            if self._socket is not None and self._socket.alive:
+                return self._socket
+            self._socket = await SocketClient.connect(self.path + ".sock")
+            return self._socket
+
+    def _open_file(self) -> FileClient:
+        if self._file is None:
+            dedupe = (self.options.dedupe_s, self.options.dedupe_ids)
+            self._file = FileClient(self.path, self.namespace, dedupe)
+        return self._file
+
+    def _let_go_of_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    async def _publish_file(self, topic: str, events: Sequence[Event], hops: int) -> list[Receipt]:
+        now = self.clock.time()
+        try:
+            receipts = await asyncio.to_thread(self._open_file().publish, topic, events, hops, now)
+        except sqlite3.Error as error:
+            full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+            reason = "the disk is full" if full else str(error)
+            return [Receipt("refused", reason=reason, error="full")] * len(events)
+        # A host that has come meanwhile may have looked before this was there.
+        host = await self._client()
+        if host is not None:
+            with contextlib.suppress(MeshError):
+                await host.ask("doorbell")
+        return receipts
+
+    # Publishing and reading
+
+    async def publish(self, topic: str, events: Sequence[Event], *, hops: int = 0) -> list[Receipt]:
+        """As the contract says."""
+        self._check_open()
+        check_name("topic", topic)
+        if not events:
+            return []
+        if self.engine is None:
+            client = await self._client()
+            if client is None:
+                return await self._publish_file(topic, events, hops)
+            return await client.publish(topic, events, hops)
+        future: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
+        self.engine.publish(topic, events, hops, partial(_resolve, future))
+        return await future
+
+    def publish_soon(
+        self,
+        topic: str,
+        events: Sequence[Event],
+        hops: int,
+        done: Callable[[list[Receipt]], None],
+    ) -> None:
+        """`publish` for a host's own use, without a future: `done` gets the receipts."""
+        try:
+            check_name("topic", topic)
+        except MeshError as error:
+            done([Receipt("refused", reason=str(error), error="invalid")] * len(events))
+            return
+        self.engine_or_raise().publish(topic, events, hops, done)
+
+    async def read(self, topic: str, start: str, limit: int) -> list[Logged]:
+        """As the contract says."""
+        if self.engine is None:
+            client = await self._client()
+            if client is not None:
+                rows = await client.ask("read", topic, start, limit)
+                return msgspec.convert(rows, list[Logged])
+        offset = self.resolve(topic, start)
+        found: list[Logged] = []
+        while len(found) < limit:
+            chunks = self._chunks(topic, offset)
+            if not chunks:
+                break
+            for chunk in chunks:
+                found.extend(logged(topic, chunk, offset))
+            offset = chunks[-1].first + chunks[-1].count
+        return found[:limit]
+
+    def _chunks(self, topic: str, offset: int) -> list[Any]:
+        if self.engine is not None:
+            return self.engine.read(topic, offset)
+        file = self._open_file()
+        row = {row.name: row for row in file.store.topics()}.get(file.prefix + topic)
+        if row is None or offset >= row.next:
+            return []
+        return file.store.chunks(row.id, offset, 16)
+
+    async def tail(self, topic: str, start: str = "new") -> AsyncIterator[Logged]:
+        """As the contract says. Without a host, the file is looked at ten times a second."""
+        self._check_open()
+        check_name("topic", topic)
+        offset: int | None = None
+        while not self.closed:
+            client = None if self.engine is not None else await self._client()
+            if client is not None:
+                begin = start if offset is None else f"@{offset}"
+                async for item in client.tail(topic, begin):
+                    offset = int(item.position) + 1
+                    yield item
+                continue
+            if offset is None:
+                offset = self.resolve(topic, start)
+            chunks = self._chunks(topic, offset)
+            for chunk in chunks:
+                for item in logged(topic, chunk, offset):
+                    yield item
+            if chunks:
+                offset = chunks[-1].first + chunks[-1].count
+            elif self.engine is not None:
+                await self.engine.changed(topic)
+            else:
+                await asyncio.sleep(0.1)
+
+    def resolve(self, topic: str, start: str) -> int:
+        """The offset that `new`, `earliest`, a time or `@` and a position stands for."""
+        if start == "earliest":
+            return 0
+        if start.startswith("@"):
+            if not start[1:].isdigit():
+                raise MeshError(f"{start!r} is no position")
+            return int(start[1:])
+        if self.engine is not None:
+            held = self.engine.topics.get(topic)
+            row, store = (held.row if held else None), self.engine.reader
+        else:
+            file = self._open_file()
+            row = {row.name: row for row in file.store.topics()}.get(file.prefix + topic)
+            store = file.store
+        if row is None:
+            return 0
+        if start in ("new", "now"):
+            return row.next
+        try:
+            moment = datetime.fromisoformat(start.replace("Z", "+00:00")).timestamp()
+        except ValueError:
+            raise MeshError(
+                f"{start!r} is no start: use new, earliest, an RFC 3339 time, or @ and a position"
+            ) from None
+        found = store.offset_at(row.id, moment)
+        return row.next if found is None else found
+
+    # Subscribing and settling
+
+    def set_router(self, router: Router) -> None:
+        """As the contract says."""
+        self.engine_or_raise().router = router
+
+    async def subscribe(
+        self, subscription: Subscription, *, key_of: KeyOf | None = None
+    ) -> QueueFeed:
+        """As the contract says."""
+        engine = await self._host()
+        for kind, name in (
+            ("function", subscription.function),
+            ("trigger", subscription.trigger),
+            ("topic", subscription.topic),
+        ):
+            check_name(kind, name)
+        queue = engine.queues.get(subscription.name)
+        if queue is not None and queue.spec.topic != subscription.topic:
+            await self.unsubscribe(subscription.name)
+            queue = None
+        if queue is None:
+            queue = await engine.write(partial(self._add, subscription))
+        elif queue.spec != subscription:
+            queue = await engine.write(partial(self._change, subscription))
+        queue.key_of = key_of
+        await self._backfill(engine, queue)
+        if not queue.feeds:
+            queue.open()
+        feed = QueueFeed(engine, queue)
+        self._feeds.append(feed)
+        return feed
+
+    def _add(self, subscription: Subscription, batch: Batch) -> Queue:
+        engine = self.engine_or_raise()
+        topic = engine.topic(subscription.topic)
+        start = subscription.start
+        offset = None if start == "new" else self.resolve(subscription.topic, start)
+        filled = None if offset is None or offset >= topic.row.next else offset
+        name = engine.prefix + subscription.name
+        row = batch.store.add_sub(name, topic.row.id, msgspec.msgpack.encode(subscription), filled)
+        queue = Queue(row, subscription, subscription.topic, engine.reader, engine.clock)
+
+        def after() -> None:
+            engine.queues[queue.name] = queue
+            topic.queues.append(queue)
+
+        batch.after.append(after)
+        return queue
+
+    def _change(self, subscription: Subscription, batch: Batch) -> Queue:
+        queue = self.engine_or_raise().queue(subscription.name)
+        queue.row.spec = msgspec.msgpack.encode(subscription)
+        batch.store.run("UPDATE sub SET spec = ? WHERE id = ?", queue.row.spec, queue.row.id)
+        queue.spec = subscription
+        return queue
+
+    async def _backfill(self, engine: Engine, queue: Queue) -> None:
+        """Queue what the topic held before the subscription, some chunks a transaction."""
+        topic = engine.topics[queue.spec.topic]
+
+        def some(batch: Batch) -> None:
+            start = queue.row.filled or 0
+            end = 0
+            for chunk in batch.store.chunks(topic.row.id, start, 32):
+                end = chunk.first + chunk.count
+                rows = batch.store.backlog(queue.row.id, chunk.first, 1)
+                if rows and rows[0][0] == chunk.first:
+                    continue  # routed since it was published
+                masks = engine.masks(topic, chunk, engine.records(chunk), start)
+                mask = masks.get(queue, 0)
+                if mask:
+                    batch.store.queue(queue.row.id, chunk.first, chunk.at, mask)
+                    batch.count(queue)[0] += mask.bit_count()
+            done = end == 0 or end >= stop
+            filled = None if done else end
+            batch.store.run("UPDATE sub SET filled = ? WHERE id = ?", filled, queue.row.id)
+            batch.after.append(lambda: setattr(queue.row, "filled", filled))
+
+        stop = topic.row.next
+        while queue.row.filled is not None:
+            await engine.write(some)
+            queue.caught_up = False
+            queue.wake()
+
+    async def unsubscribe(self, name: str, *, purge: bool = False) -> None:
+        """As the contract says."""
+        await self._remove(await self._host(), name, purge)
+
+    async def commit(self, settlements: Sequence[Settlement]) -> list[Gone]:
+        """As the contract says."""
+        self._check_open()
+        for settlement in settlements:
+            for output in settlement.outputs:
+                if output.topic:
+                    check_name("topic", output.topic)
+        return await self.engine_or_raise().commit(settlements)
+
+    async def depth(self, name: str) -> Depth:
+        """As the contract says."""
+        if self.engine is None:
+            client = await self._client()
+            if client is None:
+                raise MeshClosed("no host serves this mesh")
+            return msgspec.convert(await client.ask("depth", name), Depth)
+        return self.depth_now(name)
+
+    async def request(self, topic: str, event: Event, timeout_s: float) -> list[Event]:
+        """As the contract says. From another process it needs a host."""
+        self._check_open()
+        if self.engine is None:
+            client = await self._client()
+            if client is None:
+                raise MeshClosed("no host serves this mesh")
+            async with asyncio.timeout(timeout_s):
+                rows = await client.ask("request", topic, event, timeout_s)
+            return msgspec.convert(rows, list[Event])
+        engine, address = self.engine, new_address()
+        check_name("topic", topic)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Event] | None] = loop.create_future()
+        stored: asyncio.Future[list[Receipt]] = loop.create_future()
+        engine.replies[address] = partial(_resolve, answer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                engine.publish(topic, [event], 0, partial(_resolve, stored), address)
+                (receipt,) = await stored
+                if receipt.status != "stored":
+                    raise MeshError(f"the request was not stored: {receipt.reason}")
+                events = await answer
+        finally:
+            del engine.replies[address]
+        if events is None:
+            raise MeshError("the request failed for good; see the dead letters")
+        return events
+
+    async def share(self, name: str) -> float:
+        """As the contract says: one host has it all."""
+        self._check_open()
+        return 1.0
+
+    async def durability(self) -> str:
+        """As the contract says."""
+        self._check_open()
+        if self.memory:
+            return "stored means in this process's memory: nothing survives its end"
+        ids, span = self.options.dedupe_ids, self.options.dedupe_s
+        return (
+            f"stored means synced to {self.path} (SQLite WAL, synchronous="
+            f"{self.options.synchronous}); duplicates are found within {span:.0f} s or {ids} ids"
+            " a topic"
+        )
+
+    # The end
+
+    async def close(self) -> None:
+        """As the contract says."""
+        if self.closed:
+            return
+        for feed in self._feeds:
+            await feed.close()
+        self.closed = True
+        if self._server is not None:
+            await self._server.close()
+        if self.engine is not None:
+            await self.engine.close()
+        if self._socket is not None:
+            self._socket.close()
+        self._let_go_of_file()
+        self._drop_lock()
+
+    async def crash(self) -> None:
+        """End as a killed process would, leaving the file as it is. For tests."""
+        self.closed = True
+        if self.engine is not None:
+            self.engine.abandon()
+        if self._server is not None:
+            await self._server.close()
+        self._let_go_of_file()
+        self._drop_lock()
+
+
+def _resolve(future: "asyncio.Future[Any]", value: Any) -> None:
+    if not future.done():
+        future.set_result(value)

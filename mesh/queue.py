@@ -1,0 +1,359 @@
+"""One subscription's queue as the engine holds it: a small window on what the file keeps.
+
+Nothing here writes. What is in memory is at most a window of ready events and those that are
+leased; the rest stays in the file until there is room for it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from mesh.store import Record, Store, SubRow, bits, decode_record, decode_records
+from mesh.transport import Clock, Delivery, KeyOf, Subscription
+
+__all__ = ["Entry", "Fences", "Part", "Queue"]
+
+WINDOW = 1024
+"""Ready events held in memory; a chunk more at the most."""
+WINDOW_BYTES = 4 << 20
+
+
+class Part:
+    """What a queue has not settled of one chunk: a bit an event."""
+
+    __slots__ = ("at", "first", "mask", "settling")
+
+    def __init__(self, first: int, at: float, mask: int) -> None:
+        self.first = first
+        self.at = at
+        self.mask = mask
+        self.settling = 0
+        """Bits that the commit under way clears."""
+
+    def settled(self, index: int) -> None:
+        """A commit has cleared a bit."""
+        self.mask &= ~(1 << index)
+        self.settling &= ~(1 << index)
+
+
+class Entry:
+    """An event of the window, ready or leased."""
+
+    __slots__ = (
+        "at",
+        "attempt",
+        "deadline",
+        "feed",
+        "fence",
+        "holder",
+        "index",
+        "key",
+        "offset",
+        "part",
+        "record",
+        "replay",
+        "row",
+        "settling",
+    )  # fmt: skip
+
+    def __init__(
+        self, record: Record, offset: int, at: float, part: Part | None, index: int
+    ) -> None:
+        self.record = record
+        self.offset = offset
+        self.at = at
+        self.part = part
+        self.index = index
+        self.row = 0
+        """The parked row's id, where it has one."""
+        self.attempt = 1
+        self.replay = ""
+        self.key: str | None = None
+        self.holder = False
+        """It was tried before and blocks its key."""
+        self.fence = 0
+        self.deadline = 0.0
+        self.settling = False
+        self.feed = 0
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        data = self.record.event.data
+        return 300 + (len(data) if data else 0)
+
+
+class Queue:
+    """The window of one subscription, its leases and its keys."""
+
+    def __init__(
+        self, row: SubRow, spec: Subscription, topic: str, reader: Store, clock: Clock
+    ) -> None:
+        self.row = row
+        self.spec = spec
+        self.topic = topic
+        self.name = spec.name
+        self.reader = reader
+        self.clock = clock
+        self.key_of: KeyOf | None = None
+        self.ready: deque[Entry] = deque()
+        self.bytes = 0
+        self.leased: dict[int, Entry] = {}
+        self.cursor = 0
+        self.caught_up = False
+        self.loaded: set[int] = set()
+        self.next_due: float | None = None
+        self.soonest = float("inf")
+        self.feeds = 0
+        # Ordered queues: key -> what waits for it in memory. A key is there while it is busy.
+        self.keys: dict[str, deque[Entry]] = {}
+        self.overflowed: set[str] = set()
+        self.waiters: list[asyncio.Future[None]] = []
+        self.waiting_in_memory = 0
+
+    # Filling the window
+
+    def open(self) -> None:
+        """Find what the file holds."""
+        now = self.clock.time()
+        due = self.reader.due(self.row.id, now, 1)
+        self.next_due = due[0][1] if due else self.reader.next_due(self.row.id, now)
+        if self.spec.order == "key":
+            for key, held in self.reader.blocked_keys(self.row.id):
+                self.keys[key] = deque()
+                self.overflowed.add(key)
+                if not held:
+                    self._next_of(key)
+
+    def offer(self, first: int, at: float, mask: int, records: Sequence[Record]) -> None:
+        """A commit has queued these events of a chunk."""
+        if first < self.cursor:
+            return
+        if self.caught_up and self._room():
+            self._take_part(first, at, mask, records)
+        else:
+            self.caught_up = False
+        self.wake()
+
+    def _room(self) -> bool:
+        held = len(self.ready) + self.waiting_in_memory
+        return held < WINDOW and self.bytes < WINDOW_BYTES
+
+    def _take_part(self, first: int, at: float, mask: int, records: Sequence[Record]) -> None:
+        part = Part(first, at, mask)
+        self.cursor = first + 1
+        plain = self.spec.order != "key"
+        for index in bits(mask):
+            entry = Entry(records[index], first + index, at, part, index)
+            self.bytes += entry.size
+            if plain:
+                self.ready.append(entry)
+            else:
+                self._admit(entry)
+
+    def _admit(self, entry: Entry) -> None:
+        """Put an event of an ordered queue where its key allows."""
+        key = entry.key = self.key_of(entry.record.event) if self.key_of else None
+        if key is None or entry.holder:
+            self.ready.append(entry)
+        elif key in self.keys:
+            self.keys[key].append(entry)
+            self.waiting_in_memory += 1
+        else:
+            self.keys[key] = deque()
+            self.ready.append(entry)
+
+    def fill(self) -> None:
+        """Read from the file until the window is full or there is no more."""
+        now = self.clock.time()
+        if self.next_due is not None and self.next_due <= now:
+            self._fill_due(now)
+        while not self.caught_up and self._room():
+            rows = self.reader.backlog(self.row.id, self.cursor, 8)
+            for first, at, mask in rows:
+                chunk = self.reader.chunk(self.row.topic, first)
+                if chunk is None:
+                    raise LookupError(f"{self.name}: chunk {first} is queued but not in the log")
+                self._take_part(first, at, mask, decode_records(chunk.body))
+                if not self._room():
+                    break
+            else:
+                self.caught_up = len(rows) < 8
+
+    def _fill_due(self, now: float) -> None:
+        want = WINDOW + len(self.loaded)
+        rows = self.reader.due(self.row.id, now, want)
+        fresh = [row for row, _ in rows if row not in self.loaded]
+        self._load(fresh)
+        self.next_due = now if len(rows) == want else self.reader.next_due(self.row.id, now)
+
+    def _load(self, ids: Iterable[int]) -> None:
+        for row, key, holder, offset, attempt, at, replay, body in self.reader.parked(list(ids)):
+            entry = Entry(decode_record(body), offset, at, None, 0)
+            entry.row, entry.attempt, entry.replay = row, attempt, replay
+            entry.holder = bool(holder)
+            self.loaded.add(row)
+            self.bytes += entry.size
+            if self.spec.order == "key":
+                self._admit(entry)
+            else:
+                entry.key = key
+                self.ready.append(entry)
+
+    def overflow(self) -> list[Entry]:
+        """Events to park, where those that wait for busy keys fill the window and nothing is
+        ready: without that, other keys behind them could not go on."""
+        if self.spec.order != "key" or self.ready or self.caught_up or self._room():
+            return []
+        taken: list[Entry] = []
+        for waiting in self.keys.values():
+            taken.extend(entry for entry in waiting if not entry.row)
+        return taken
+
+    def overflowing(self, entry: Entry, row: int) -> None:
+        """The entry was parked as `row`."""
+        if entry.part is not None:
+            entry.part.settled(entry.index)
+        key = entry.key or ""
+        self.keys[key].remove(entry)
+        self.overflowed.add(key)
+        self.waiting_in_memory -= 1
+        self.bytes -= entry.size
+
+    def _next_of(self, key: str) -> None:
+        """A busy key is free: the next event of it, or none."""
+        waiting = self.keys.get(key)
+        if waiting is None:
+            return
+        if key in self.overflowed:
+            self._load_key(key, waiting)
+        if waiting:
+            self.ready.append(waiting.popleft())
+            self.waiting_in_memory -= 1
+        else:
+            del self.keys[key]
+
+    def _load_key(self, key: str, waiting: deque[Entry]) -> None:
+        """Read what was parked behind a key: it comes before what waits in memory unparked."""
+        if waiting and waiting[0].row:
+            return
+        later = list(waiting)
+        waiting.clear()
+        self.waiting_in_memory -= len(later)
+        ids = self.reader.parked_of_key(self.row.id, key, 64 + len(self.loaded))
+        fresh = [row for row in ids if row not in self.loaded][:64]
+        self._load(fresh)
+        if len(fresh) < 64:
+            self.overflowed.discard(key)
+        waiting.extend(later)
+        self.waiting_in_memory += len(later)
+
+    # Leasing
+
+    def take(self, most: int, most_bytes: int, feed: int, fences: "Fences") -> list[Delivery]:
+        """Lease up to `most` ready events of up to `most_bytes`; one at least, if there is one."""
+        now = self.clock.monotonic()
+        if now >= self.soonest:
+            self.expire(now)
+        if len(self.ready) < most and (not self.caught_up or self.next_due is not None):
+            self.fill()
+        deadline = now + self.spec.lease_s
+        self.soonest = min(self.soonest, deadline)
+        taken: list[Delivery] = []
+        size = 0
+        while self.ready and len(taken) < most:
+            entry = self.ready[0]
+            size += entry.size
+            if taken and size > most_bytes:
+                break
+            self.ready.popleft()
+            self.bytes -= entry.size
+            fence = entry.fence = fences.next()
+            entry.deadline, entry.feed = deadline, feed
+            self.leased[fence] = entry
+            record = entry.record
+            taken.append(
+                Delivery(
+                    record.event,
+                    self.name,
+                    self.topic,
+                    str(entry.offset),
+                    entry.at,
+                    entry.attempt,
+                    fence,
+                    record.hops,
+                    entry.replay,
+                    record.reply_to,
+                    entry.key,
+                )
+            )
+        return taken
+
+    def expire(self, now: float) -> None:
+        """Take back leases that ran out."""
+        gone = [e for e in self.leased.values() if e.deadline <= now and not e.settling]
+        self.give_back(gone)
+        self.soonest = min((e.deadline for e in self.leased.values()), default=float("inf"))
+
+    def give_back(self, entries: Iterable[Entry]) -> None:
+        """These are ready again, at once, in their old order and before the rest."""
+        back = sorted(entries, key=lambda entry: entry.offset)
+        for entry in back:
+            del self.leased[entry.fence]
+            entry.settling = False
+            self.bytes += entry.size
+        self.ready.extendleft(reversed(back))
+        if back:
+            self.wake()
+
+    def ended(self, entry: Entry, *, gone: bool) -> None:
+        """A commit settled this lease. `gone`: it left the queue; else it is to be retried."""
+        self.leased.pop(entry.fence, None)
+        if entry.row:
+            self.loaded.discard(entry.row)
+        if entry.part is not None:
+            entry.part.settled(entry.index)
+        if gone and self.spec.order == "key" and entry.key is not None:
+            self._next_of(entry.key)
+            self.wake()
+
+    def parked(self, due: float | None) -> None:
+        """A commit parked an event until `due`."""
+        if due is not None and (self.next_due is None or due < self.next_due):
+            self.next_due = due
+            self.wake()
+
+    # Waiting
+
+    def wake(self) -> None:
+        """Let those that wait look again."""
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiters.clear()
+
+    def wait_s(self) -> float:
+        """Seconds after which looking again may find something without a wake."""
+        wait = self.soonest - self.clock.monotonic()
+        if self.next_due is not None:
+            wait = min(wait, self.next_due - self.clock.time())
+        return max(wait, 0.0)
+
+    @property
+    def total(self) -> int:
+        """Everything unsettled."""
+        return self.row.waiting + self.row.parked
+
+
+class Fences:
+    """Numbers for leases, never the same twice in one engine."""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def next(self) -> int:
+        """A new one."""
+        self.last += 1
+        return self.last

@@ -1,0 +1,169 @@
+"""The host's side of the mesh file's Unix socket."""
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mesh.errors import MeshError
+from mesh.event import Event
+from mesh.transport import Receipt
+from mesh.wire import (
+    Ask,
+    Channel,
+    Failed,
+    FromClient,
+    Publish,
+    Published,
+    Said,
+    Stop,
+    Tail,
+    Told,
+    chunk_row,
+    receipt_row,
+    short_path,
+)
+
+if TYPE_CHECKING:
+    from mesh.embedded import Embedded
+
+__all__ = ["Server"]
+
+OUTSTANDING = 4096
+"""Publishes of one client that may wait; its socket is not read beyond that."""
+
+
+class _Client:
+    """One connected process."""
+
+    def __init__(self, server: "Server") -> None:
+        self.server = server
+        self.mesh = server.mesh
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.waiting = 0
+        self.channel = Channel(FromClient, self.received, self.lost)
+
+    def received(self, messages: Sequence[Any]) -> None:
+        for message in messages:
+            if type(message) is Publish:
+                self.publish(message)
+            elif type(message) is Stop:
+                task = self.tasks.get(message.id)
+                if task is not None:
+                    task.cancel()
+            elif message.id not in self.tasks:
+                work = self.tail(message) if type(message) is Tail else self.answer(message)
+                task = asyncio.get_running_loop().create_task(work)
+                self.tasks[message.id] = task
+                task.add_done_callback(partial(self._over, message.id))
+
+    def _over(self, key: int, task: "asyncio.Task[None]") -> None:
+        self.tasks.pop(key, None)
+
+    def publish(self, message: Publish) -> None:
+        self.waiting += len(message.events)
+        if self.waiting > OUTSTANDING and self.channel.transport is not None:
+            self.channel.transport.pause_reading()
+        done = partial(self.published, message.id, len(message.events))
+        self.mesh.publish_soon(message.topic, message.events, message.hops, done)
+
+    def published(self, key: int, count: int, receipts: list[Receipt]) -> None:
+        self.waiting -= count
+        if self.waiting <= OUTSTANDING // 2 and self.channel.transport is not None:
+            self.channel.transport.resume_reading()
+        self.channel.send(Published(key, [receipt_row(receipt) for receipt in receipts]))
+
+    async def tail(self, message: Tail) -> None:
+        try:
+            engine = self.mesh.engine_or_raise()
+            offset = self.mesh.resolve(message.topic, message.start)
+            while True:
+                chunks = engine.read(message.topic, offset)
+                if not chunks:
+                    await engine.changed(message.topic)
+                    continue
+                self.channel.send(Said(message.id, offset, [chunk_row(c) for c in chunks]))
+                offset = chunks[-1].first + chunks[-1].count
+                await self.channel.drained()
+        except MeshError as error:
+            self.channel.send(Failed(message.id, type(error).__name__, str(error)))
+
+    async def answer(self, message: Ask) -> None:
+        try:
+            value = await self._answer(message.what, message.arguments)
+        except TimeoutError:
+            self.channel.send(Failed(message.id, "TimeoutError", "no answer in time"))
+        except (MeshError, msgspec.ValidationError, ValueError, TypeError) as error:
+            self.channel.send(Failed(message.id, type(error).__name__, str(error)))
+        else:
+            self.channel.send(Told(message.id, value))
+
+    async def _answer(self, what: str, arguments: list[Any]) -> Any:
+        if what == "doorbell":
+            return await self.mesh.engine_or_raise().doorbell()
+        if what == "host":
+            return os.getpid()
+        if what == "request":
+            topic, event, timeout_s = arguments
+            parsed = msgspec.convert(event, Event)
+            return await self.mesh.request(topic, parsed, float(timeout_s))
+        if what in ("read", "topics", "durability", "depth", "dead_letters"):
+            return await getattr(self.mesh, what)(*arguments)
+        raise MeshError(f"the host does not know the question {what!r}")
+
+    def lost(self) -> None:
+        self.server.clients.discard(self)
+        for task in self.tasks.values():
+            task.cancel()
+
+
+class Server:
+    """Listens beside the mesh file, for its owner alone (mode 0600)."""
+
+    def __init__(self, mesh: "Embedded", path: str) -> None:
+        self.mesh = mesh
+        self.path = path
+        self.clients: set[_Client] = set()
+        self._server: asyncio.AbstractServer | None = None
+
+    def _connected(self) -> Channel:
+        client = _Client(self)
+        self.clients.add(client)
+        return client.channel
+
+    async def start(self) -> None:
+        """Listen. The caller holds the host's lock, so a socket that is there is a dead host's."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # noqa: PTH108
+        loop = asyncio.get_running_loop()
+        mask = os.umask(0o177)
+        try:
+            with short_path(self.path) as path:
+                self._server = await loop.create_unix_server(self._connected, path)
+        finally:
+            os.umask(mask)
+
+    async def close(self) -> None:
+        """Stop listening and let the clients go."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        tasks = [task for client in self.clients for task in client.tasks.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for client in list(self.clients):
+            client.channel.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # noqa: PTH108
+
+
+def new_address() -> str:
+    """A reply address; only a host makes them."""
+    return f"reply-{uuid.uuid4()}"

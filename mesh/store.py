@@ -1,0 +1,482 @@
+"""The embedded mesh's file: tables, and the few statements that touch them.
+
+Synchronous and without policy: the engine decides, this reads and writes. A commit stores a
+topic's new events as one row (a *chunk*), and what each subscription has not settled of a chunk
+as one row with a bit an event, so that the cost of an event is a fraction of a statement. What
+has a history (a retry, a replay, an event parked behind its key) has a row of its own.
+
+A row's key is `owner << 40 | offset`: 2^23 topics or subscriptions, 2^40 events each.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from mesh.errors import MeshCorrupt
+from mesh.event import Event
+
+__all__ = ["CHUNK_BYTES", "CHUNK_EVENTS", "Chunk", "Record", "Store", "SubRow", "TopicRow"]
+
+CHUNK_EVENTS = 256
+CHUNK_BYTES = 512 * 1024
+SHIFT = 40
+FORMAT = 1
+"""Of the file (`PRAGMA user_version`); an older one is migrated, a newer one refused."""
+
+_SCHEMA = """
+CREATE TABLE topic (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    next INTEGER NOT NULL DEFAULT 0, routed INTEGER NOT NULL DEFAULT 0,
+    count INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE log (key INTEGER PRIMARY KEY, at REAL NOT NULL, count INTEGER NOT NULL,
+    body BLOB NOT NULL);
+CREATE TABLE ids (key INTEGER PRIMARY KEY, at REAL NOT NULL, digests BLOB NOT NULL);
+CREATE TABLE sub (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, topic INTEGER NOT NULL,
+    spec BLOB NOT NULL, filled INTEGER, waiting INTEGER NOT NULL DEFAULT 0,
+    parked INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE backlog (key INTEGER PRIMARY KEY, at REAL NOT NULL, mask BLOB NOT NULL);
+CREATE TABLE parked (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, sub INTEGER NOT NULL, due REAL, key TEXT,
+    holder INTEGER NOT NULL, offset INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    at REAL NOT NULL, replay TEXT NOT NULL, error TEXT NOT NULL, record BLOB NOT NULL);
+CREATE INDEX parked_due ON parked (sub, due) WHERE due IS NOT NULL;
+CREATE INDEX parked_key ON parked (sub, key, offset) WHERE key IS NOT NULL;
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, sub INTEGER NOT NULL, at REAL NOT NULL,
+    attempts INTEGER NOT NULL, reason TEXT NOT NULL, offset INTEGER NOT NULL,
+    published_at REAL NOT NULL, record BLOB NOT NULL, letter_topic TEXT NOT NULL,
+    letter_offset INTEGER NOT NULL);
+CREATE INDEX dead_sub ON dead (sub, id);
+CREATE TABLE state (scope TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+    etag INTEGER NOT NULL, expires REAL, PRIMARY KEY (scope, key)) WITHOUT ROWID;
+CREATE TABLE timer (id INTEGER PRIMARY KEY AUTOINCREMENT, due REAL NOT NULL, topic TEXT NOT NULL,
+    record BLOB NOT NULL);
+CREATE INDEX timer_due ON timer (due);
+CREATE TABLE journal (flow TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (flow, seq)) WITHOUT ROWID;
+CREATE TABLE record (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL,
+    body BLOB NOT NULL);
+CREATE TABLE blob (digest TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An event and the bookkeeping that travels beside it."""
+
+    event: Event
+    hops: int = 0
+    reply_to: str = ""
+
+
+class Chunk(msgspec.Struct, frozen=True, gc=False):
+    """The events that one commit appended to a topic. `body` is msgpack of `list[Record]`."""
+
+    first: int
+    count: int
+    at: float
+    body: bytes
+
+
+class TopicRow(msgspec.Struct, gc=False):
+    """A topic's counters. `next`: the next offset; `routed`: all below it are in their queues."""
+
+    id: int
+    name: str
+    next: int
+    routed: int
+    count: int
+    bytes: int
+
+
+class SubRow(msgspec.Struct, gc=False):
+    """A subscription's counters. `filled`: the backfill's cursor, None once it is done."""
+
+    id: int
+    name: str
+    topic: int
+    spec: bytes
+    filled: int | None
+    waiting: int
+    parked: int
+    dropped: int
+
+
+encode_records = msgspec.msgpack.Encoder().encode
+decode_records = msgspec.msgpack.Decoder(list[Record]).decode
+decode_record = msgspec.msgpack.Decoder(Record).decode
+
+
+def bits(mask: int) -> Iterator[int]:
+    """The indices of the set bits, lowest first."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
+
+
+def mask_bytes(mask: int) -> bytes:
+    """A bit mask as it is stored, little-endian."""
+    return mask.to_bytes((mask.bit_length() + 7) // 8 or 1, "little")
+
+
+class Store:
+    """One connection to the file.
+
+    `synchronous=FULL`: a commit returns when the write-ahead log is synced. Checkpoints are the
+    engine's to run, never a commit's.
+    """
+
+    def __init__(self, path: str, *, synchronous: str = "FULL") -> None:
+        self.path = path
+        self.memory = path == ":memory:"
+        if not self.memory:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            # The file holds people's events: it is its owner's alone.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self.db = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        try:
+            self._prepare(synchronous)
+        except sqlite3.DatabaseError as error:
+            self.db.close()
+            if error.sqlite_errorname in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+                raise MeshCorrupt(path, f"not a mesh file ({error})") from None
+            raise
+
+    def _prepare(self, synchronous: str) -> None:
+        run = self.db.execute
+        run("PRAGMA busy_timeout=5000")
+        run("PRAGMA journal_mode=WAL")
+        run(f"PRAGMA synchronous={synchronous}")
+        run("PRAGMA wal_autocheckpoint=0")
+        run("PRAGMA journal_size_limit=67108864")
+        run("PRAGMA cache_size=-16384")
+        run("BEGIN IMMEDIATE")
+        (version,) = run("PRAGMA user_version").fetchone()
+        if version > FORMAT:
+            run("ROLLBACK")
+            raise MeshCorrupt(self.path, f"written by a newer funcrt (format {version})")
+        if version == 0:
+            for statement in _SCHEMA.split(";\n"):
+                if statement.strip():
+                    run(statement)
+            run(f"PRAGMA user_version={FORMAT}")
+        run("COMMIT")
+
+    def close(self) -> None:
+        """Close the connection. Twice is harmless."""
+        self.db.close()
+
+    def version(self) -> int:
+        """Changes when another connection has written the file."""
+        (version,) = self.db.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    # Topics and their logs
+
+    def topics(self) -> list[TopicRow]:
+        """All topics of every namespace."""
+        rows = self.db.execute("SELECT id, name, next, routed, count, bytes FROM topic")
+        return [TopicRow(*row) for row in rows]
+
+    def add_topic(self, name: str) -> TopicRow:
+        """Make a topic."""
+        cursor = self.db.execute("INSERT INTO topic (name) VALUES (?)", (name,))
+        return TopicRow(cursor.lastrowid or 0, name, 0, 0, 0, 0)
+
+    def save_topic(self, topic: TopicRow) -> None:
+        """Write a topic's counters."""
+        self.db.execute(
+            "UPDATE topic SET next = ?, routed = ?, count = ?, bytes = ? WHERE id = ?",
+            (topic.next, topic.routed, topic.count, topic.bytes, topic.id),
+        )
+
+    def append(self, topic: int, chunk: Chunk, digests: bytes) -> None:
+        """Add a chunk to a topic's log, and its ids to the deduplication window."""
+        key = topic << SHIFT | chunk.first
+        self.db.execute(
+            "INSERT INTO log (key, at, count, body) VALUES (?, ?, ?, ?)",
+            (key, chunk.at, chunk.count, chunk.body),
+        )
+        self.db.execute(
+            "INSERT INTO ids (key, at, digests) VALUES (?, ?, ?)", (key, chunk.at, digests)
+        )
+
+    def ids_since(self, topic: int, offset: int, at: float) -> list[tuple[float, bytes]]:
+        """The deduplication window's rows from an offset and a time on."""
+        rows = self.db.execute(
+            "SELECT at, digests FROM ids WHERE key >= ? AND key < ? AND at >= ? ORDER BY key",
+            (topic << SHIFT | offset, (topic + 1) << SHIFT, at),
+        )
+        return rows.fetchall()
+
+    def chunks(self, topic: int, offset: int, limit: int) -> list[Chunk]:
+        """Up to `limit` chunks from the one that holds `offset` on."""
+        base = topic << SHIFT
+        (start,) = self.db.execute(
+            "SELECT max(key) FROM log WHERE key >= ? AND key <= ?", (base, base | offset)
+        ).fetchone()
+        rows = self.db.execute(
+            "SELECT key, count, at, body FROM log WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
+            (start if start is not None else base, (topic + 1) << SHIFT, limit),
+        )
+        return [Chunk(key - base, count, at, body) for key, count, at, body in rows]
+
+    def chunk(self, topic: int, first: int) -> Chunk | None:
+        """The chunk that begins at `first`."""
+        row = self.db.execute(
+            "SELECT count, at, body FROM log WHERE key = ?", (topic << SHIFT | first,)
+        ).fetchone()
+        return Chunk(first, *row) if row else None
+
+    def offset_at(self, topic: int, at: float) -> int | None:
+        """The first offset stored at or after a wall-clock time; None where there is none yet."""
+        base = topic << SHIFT
+        row = self.db.execute(
+            "SELECT key FROM log WHERE key >= ? AND key < ? AND at >= ? ORDER BY key LIMIT 1",
+            (base, (topic + 1) << SHIFT, at),
+        ).fetchone()
+        return row[0] - base if row else None
+
+    # Subscriptions and their queues
+
+    def subs(self) -> list[SubRow]:
+        """All subscriptions of every namespace."""
+        rows = self.db.execute(
+            "SELECT id, name, topic, spec, filled, waiting, parked, dropped FROM sub"
+        )
+        return [SubRow(*row) for row in rows]
+
+    def add_sub(self, name: str, topic: int, spec: bytes, filled: int | None) -> SubRow:
+        """Make a subscription."""
+        cursor = self.db.execute(
+            "INSERT INTO sub (name, topic, spec, filled) VALUES (?, ?, ?, ?)",
+            (name, topic, spec, filled),
+        )
+        return SubRow(cursor.lastrowid or 0, name, topic, spec, filled, 0, 0, 0)
+
+    def save_sub(self, sub: SubRow) -> None:
+        """Write a subscription's spec and counters."""
+        self.db.execute(
+            "UPDATE sub SET spec = ?, filled = ?, waiting = ?, parked = ?, dropped = ?"
+            " WHERE id = ?",
+            (sub.spec, sub.filled, sub.waiting, sub.parked, sub.dropped, sub.id),
+        )
+
+    def remove_sub(self, sub: int) -> None:
+        """Remove a subscription with its queue and its dead letters' list."""
+        low, high = sub << SHIFT, (sub + 1) << SHIFT
+        self.db.execute("DELETE FROM backlog WHERE key >= ? AND key < ?", (low, high))
+        self.db.execute("DELETE FROM parked WHERE sub = ?", (sub,))
+        self.db.execute("DELETE FROM dead WHERE sub = ?", (sub,))
+        self.db.execute("DELETE FROM sub WHERE id = ?", (sub,))
+
+    def queue(self, sub: int, first: int, at: float, mask: int) -> None:
+        """Note what a subscription has to settle of a chunk; nothing left removes the row."""
+        key = sub << SHIFT | first
+        if mask:
+            self.db.execute(
+                "INSERT INTO backlog (key, at, mask) VALUES (?, ?, ?)"
+                " ON CONFLICT (key) DO UPDATE SET mask = excluded.mask",
+                (key, at, mask_bytes(mask)),
+            )
+        else:
+            self.db.execute("DELETE FROM backlog WHERE key = ?", (key,))
+
+    def backlog(self, sub: int, first: int, limit: int) -> list[tuple[int, float, int]]:
+        """Up to `limit` (first, at, mask) of a queue from chunk `first` on."""
+        base = sub << SHIFT
+        rows = self.db.execute(
+            "SELECT key, at, mask FROM backlog WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
+            (base | first, (sub + 1) << SHIFT, limit),
+        )
+        return [(key - base, at, int.from_bytes(mask, "little")) for key, at, mask in rows]
+
+    def oldest(self, sub: int) -> float | None:
+        """The wall-clock time at which the oldest unsettled event was published."""
+        (at,) = self.db.execute(
+            "SELECT min(at) FROM (SELECT min(at) AS at FROM parked WHERE sub = ?"
+            " UNION ALL SELECT at FROM (SELECT at FROM backlog WHERE key >= ? AND key < ?"
+            " ORDER BY key LIMIT 1))",
+            (sub, sub << SHIFT, (sub + 1) << SHIFT),
+        ).fetchone()
+        return None if at is None else float(at)
+
+    # What has a history
+
+    def park(  # noqa: PLR0917
+        self,
+        sub: int,
+        due: float | None,
+        key: str | None,
+        holder: bool,
+        offset: int,
+        attempt: int,
+        at: float,
+        replay: str,
+        error: str,
+        record: Record,
+    ) -> int:
+        """Give an event a row of its own; the row's id."""
+        cursor = self.db.execute(
+            "INSERT INTO parked (sub, due, key, holder, offset, attempt, at, replay, error, record)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (sub, due, key, holder, offset, attempt, at, replay, error, encode_records(record)),
+        )
+        return cursor.lastrowid or 0
+
+    def repark(self, row: int, due: float, attempt: int, holder: bool, error: str) -> None:
+        """A parked event that failed once more."""
+        self.db.execute(
+            "UPDATE parked SET due = ?, attempt = ?, holder = ?, error = ? WHERE id = ?",
+            (due, attempt, holder, error, row),
+        )
+
+    def unpark(self, rows: Sequence[int]) -> None:
+        """Remove settled rows."""
+        self.db.executemany("DELETE FROM parked WHERE id = ?", [(row,) for row in rows])
+
+    def due(self, sub: int, now: float, limit: int) -> list[tuple[int, float]]:
+        """Ids and due times of parked events that are due, oldest first."""
+        return self.db.execute(
+            "SELECT id, due FROM parked WHERE sub = ? AND due <= ? ORDER BY due, id LIMIT ?",
+            (sub, now, limit),
+        ).fetchall()
+
+    def next_due(self, sub: int, now: float) -> float | None:
+        """When the next parked event after `now` is due."""
+        (due,) = self.db.execute(
+            "SELECT min(due) FROM parked WHERE sub = ? AND due > ?", (sub, now)
+        ).fetchone()
+        return None if due is None else float(due)
+
+    def delayed(self, sub: int, now: float) -> int:
+        """How many parked events are not due yet."""
+        (count,) = self.db.execute(
+            "SELECT count(*) FROM parked WHERE sub = ? AND due > ?", (sub, now)
+        ).fetchone()
+        return int(count)
+
+    def parked(
+        self, ids: Sequence[int]
+    ) -> list[tuple[int, str | None, bool, int, int, float, str, bytes]]:
+        """(id, key, holder, offset, attempt, at, replay, record) of rows, in the given order."""
+        rows = []
+        for row in ids:
+            found = self.db.execute(
+                "SELECT id, key, holder, offset, attempt, at, replay, record FROM parked"
+                " WHERE id = ?",
+                (row,),
+            ).fetchone()
+            if found:
+                rows.append(found)
+        return rows
+
+    def parked_of_key(self, sub: int, key: str, limit: int) -> list[int]:
+        """Ids of what waits behind a key without a due time, in order."""
+        rows = self.db.execute(
+            "SELECT id FROM parked WHERE sub = ? AND key = ? AND due IS NULL"
+            " ORDER BY offset LIMIT ?",
+            (sub, key, limit),
+        )
+        return [row for (row,) in rows]
+
+    def blocked_keys(self, sub: int) -> list[tuple[str, bool]]:
+        """Keys with parked events; True where one of them holds the key (it is to be retried)."""
+        rows = self.db.execute(
+            "SELECT key, max(holder) FROM parked WHERE sub = ? AND key IS NOT NULL GROUP BY key",
+            (sub,),
+        )
+        return [(key, bool(held)) for key, held in rows]
+
+    # Dead letters
+
+    def add_dead(self, *row: object) -> None:
+        """Note a dead letter: (sub, at, attempts, reason, offset, published_at, record,
+        letter_topic, letter_offset)."""
+        self.db.execute(
+            "INSERT INTO dead (sub, at, attempts, reason, offset, published_at, record,"
+            " letter_topic, letter_offset) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
+
+    def dead(
+        self, sub: int, after: int, limit: int
+    ) -> list[tuple[int, float, int, str, int, float, bytes, str, int]]:
+        """(id, at, attempts, reason, offset, published_at, record, letter_topic, letter_offset)
+        of a subscription's dead letters."""
+        return self.db.execute(
+            "SELECT id, at, attempts, reason, offset, published_at, record, letter_topic,"
+            " letter_offset FROM dead WHERE sub = ? AND id > ? ORDER BY id LIMIT ?",
+            (sub, after, limit),
+        ).fetchall()
+
+    def take_dead(self, sub: int, row: int) -> tuple[int, float, bytes] | None:
+        """Remove one dead letter from the list: (offset, published_at, record)."""
+        found = self.db.execute(
+            "DELETE FROM dead WHERE sub = ? AND id = ? RETURNING offset, published_at, record",
+            (sub, row),
+        ).fetchone()
+        return None if found is None else (found[0], found[1], found[2])
+
+    # Retention
+
+    def pinned(self, subs: Sequence[int]) -> int | None:
+        """The first chunk that any of these subscriptions still needs."""
+        firsts = []
+        for sub in subs:
+            row = self.db.execute(
+                "SELECT key FROM backlog WHERE key >= ? AND key < ? ORDER BY key LIMIT 1",
+                (sub << SHIFT, (sub + 1) << SHIFT),
+            ).fetchone()
+            if row:
+                firsts.append(row[0] - (sub << SHIFT))
+        return min(firsts, default=None)
+
+    def trim(
+        self, topic: int, before: int | None, at: float, excess: int, limit: int
+    ) -> tuple[int, int]:
+        """Drop up to `limit` of a topic's oldest chunks: those stored before `at`, and more until
+        `excess` bytes are gone; never one from offset `before` on. (events, bytes) dropped."""
+        base = topic << SHIFT
+        rows = self.db.execute(
+            "SELECT key, count, length(body), at FROM log WHERE key >= ? AND key < ?"
+            " ORDER BY key LIMIT ?",
+            (base, (topic + 1) << SHIFT if before is None else base | before, limit),
+        ).fetchall()
+        events = size = last = 0
+        for key, count, length, stored in rows:
+            if stored >= at and size >= excess:
+                break
+            events, size, last = events + count, size + length, key
+        if last:
+            self.db.execute("DELETE FROM log WHERE key >= ? AND key <= ?", (base, last))
+        return events, size
+
+    def forget_ids(self, topic: int, at: float) -> None:
+        """Drop the ids that the deduplication window has forgotten."""
+        self.db.execute(
+            "DELETE FROM ids WHERE key >= ? AND key < ? AND at < ?",
+            (topic << SHIFT, (topic + 1) << SHIFT, at),
+        )
+
+    # Everything else
+
+    def one(self, query: str, *arguments: object) -> tuple[object, ...] | None:
+        """The first row of a rare query."""
+        row: tuple[object, ...] | None = self.db.execute(query, arguments).fetchone()
+        return row
+
+    def all(self, query: str, *arguments: object) -> list[tuple[object, ...]]:
+        """The rows of a rare query."""
+        return self.db.execute(query, arguments).fetchall()
+
+    def run(self, query: str, *arguments: object) -> int:
+        """A rare statement; the last row's id."""
+        return self.db.execute(query, arguments).lastrowid or 0
