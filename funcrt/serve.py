@@ -1,0 +1,94 @@
+"""`funcrt serve` behind its flags: open the mesh, start a host, listen, drain at the end."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+
+import msgspec
+import uvloop
+
+import mesh
+from funcrt.auth import Tokens, check_bind
+from funcrt.config import ServeConfig
+from funcrt.gateway import OPEN_NOTICE, GatewayConfig, make_admin_app, make_app, serve_http
+from funcrt.host import Host
+from funcrt.sockets import bind_unix, unlink_unix
+from mesh.errors import MeshFull
+
+__all__ = ["run"]
+
+
+def run(config: ServeConfig) -> int:
+    """Serve until SIGINT or SIGTERM; the exit code: 0, or 1 where the mesh file failed.
+
+    Raises what a user can cause: TokenFileInvalid, UnsafeBind, PortTaken, SocketTaken, MeshBusy,
+    MeshCorrupt, DeployError.
+    """
+    tokens = Tokens.load(config.tokens) if config.tokens else Tokens()
+    check_bind(config.host, tokens)
+    return uvloop.run(_serve(config, tokens))
+
+
+async def _serve(config: ServeConfig, tokens: Tokens) -> int:
+    stop: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+    def end(error: BaseException | None = None) -> None:
+        if not stop.done():
+            stop.set_result(error)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    transport = await mesh.connect(config.mesh_url, namespace=config.namespace, host=True)
+    try:
+        if hasattr(transport, "on_fatal"):
+            transport.on_fatal = end
+        host = Host(transport)
+        host.deploy(config.functions)
+        error = await _listen(config, tokens, host, stop)
+    finally:
+        await transport.close()
+    if error is not None:
+        raise MeshFull(config.mesh_url, f"the host stopped, as it could not be written ({error})")
+    return 0
+
+
+async def _listen(
+    config: ServeConfig,
+    tokens: Tokens,
+    host: Host,
+    stop: "asyncio.Future[BaseException | None]",
+) -> BaseException | None:
+    gateway = GatewayConfig(
+        host=config.host,
+        port=config.port,
+        tokens=tokens,
+        allowed_hosts=config.allowed_hosts,
+        allowed_origins=config.allowed_origins,
+        drain_s=config.drain_s,
+    )
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(serve_http(make_app(host, gateway), gateway))
+        admin = bind_unix(config.admin_socket)
+        stack.callback(unlink_unix, config.admin_socket)
+        await stack.enter_async_context(serve_http(make_admin_app(host, gateway), gateway, admin))
+        host.state = "ready"
+        port = http.getsockname()[1]
+        _say(config, "ready", f"funcrt serve · mesh {config.mesh_url} · "
+             f"http http://{config.host}:{port} · ^C stop", port=port)  # fmt: skip
+        if not tokens:
+            _say(config, "open", OPEN_NOTICE)
+        error = await stop
+        host.state = "draining"
+        _say(config, "draining", "draining: calls in flight finish")
+    return error
+
+
+def _say(config: ServeConfig, event: str, text: str, **more: int) -> None:
+    if config.json:
+        line = msgspec.json.encode({"event": event, "text": text, "pid": os.getpid(), **more})
+        print(line.decode(), flush=True)
+    elif not config.quiet:
+        print(text, file=sys.stderr, flush=True)
