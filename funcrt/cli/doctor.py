@@ -20,7 +20,7 @@ from funcrt.cli.client import AdminClient
 from funcrt.cli.errors import FAILED, CliError, explain
 from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, Socket, place
 from funcrt.cli.output import json_line, line, safe
-from mesh.connect import connect
+from mesh.schemes import connect
 
 __all__ = ["app", "doctor"]
 

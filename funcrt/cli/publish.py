@@ -15,8 +15,8 @@ from funcrt.cli.errors import FAILED, USAGE, CliError
 from funcrt.cli.options import DataDirOnly, Json, Mesh, Namespace, Place, place
 from funcrt.cli.output import json_line, line, note, safe
 from funcrt.cli.reading import batches
-from mesh.connect import connect
 from mesh.event import Event
+from mesh.schemes import connect
 from mesh.transport import Receipt, check_name
 
 __all__ = ["app", "publish"]

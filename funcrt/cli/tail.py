@@ -11,8 +11,8 @@ import typer
 from funcrt.cli.errors import UNREACHABLE, CliError
 from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, place
 from funcrt.cli.output import clock, line, safe
-from mesh.connect import connect
 from mesh.event import Event
+from mesh.schemes import connect
 from mesh.transport import Logged, check_name
 
 __all__ = ["app", "tail"]

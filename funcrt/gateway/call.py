@@ -5,6 +5,7 @@ import re
 import uuid
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from funcrt.api import HostApi, Reply, Route
 from funcrt.gateway.limits import (
@@ -17,11 +18,11 @@ from funcrt.gateway.limits import (
     read_body,
 )
 from funcrt.gateway.problem import HttpProblem
-from mesh.codec import decode_http, encode_http
+from mesh.codec import decode_http, encode_http, validate
 from mesh.errors import EventError
 from mesh.event import AttributeValue, Event
 
-__all__ = ["CLOUDEVENTS", "Calls", "event_headers"]
+__all__ = ["CLOUDEVENTS", "Calls", "check_size", "event_headers"]
 
 CLOUDEVENTS = b"application/cloudevents"
 BATCH = b"application/cloudevents-batch"
@@ -86,8 +87,11 @@ class Calls:
         head: Head = scope["funcrt.head"]
         if b"prefer" in head:
             timeout_s = _prefer(head[b"prefer"].decode("latin-1"), timeout_s)
-        body = await read_body(scope, receive, self.limit)
+        structured = head.get(b"content-type", b"")[:23].lower() == CLOUDEVENTS
+        body = await read_body(scope, receive, self.limit * 2 if structured else self.limit)
         event = _event(scope, head, body, strict)
+        if structured:
+            check_size(event, self.limit)
         watch = _Watch(receive)
         try:
             reply = await self.host.call(name, event, trigger=trigger, timeout_s=timeout_s)
@@ -138,6 +142,14 @@ class _Watch:
             self.listener.cancel()
 
 
+def check_size(event: Event, limit: int) -> None:
+    """Raises EventError 413 for more data than `limit` bytes."""
+    if event.data is not None and len(event.data) > limit:
+        raise EventError(
+            f"over the limit of {limit} bytes (id {event.id!r})", attribute="data", status=413
+        )
+
+
 def event_headers(scope: Scope) -> list[tuple[str, str]]:
     """The headers that make an event: `ce-*` and Content-Type."""
     return [
@@ -166,15 +178,17 @@ def _event(scope: Scope, head: Head, body: bytes, strict: bool) -> Event:
     extensions: dict[str, AttributeValue] = {"httpmethod": scope["method"]}
     if scope["query_string"]:
         extensions["httpquery"] = scope["query_string"].decode("latin-1")
-    return Event(
+    event = Event(
         id=str(uuid.uuid4()),
-        source="/http" + scope["raw_path"].decode("latin-1"),
+        source="/http" + quote(scope["raw_path"], safe="/%:@!$&'()*+,;=-._~"),
         type="funcrt.http.request",
         time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         datacontenttype=head[b"content-type"].decode("latin-1") if media else None,
         extensions=extensions,
         data=body or None,
     )
+    validate(event)
+    return event
 
 
 def _response(reply: Reply, name: str, head: Head) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -191,9 +205,6 @@ def _response(reply: Reply, name: str, head: Head) -> tuple[dict[str, Any], dict
         elif b"application/cloudevents+json" in head.get(b"accept", b""):
             named, body = encode_http(outputs[0], "structured")
         else:
-            kind = outputs[0].datacontenttype or ""
-            if not (kind.isascii() and kind.isprintable()):
-                raise EventError("not a media type", attribute="datacontenttype")
             named, body = encode_http(outputs[0], "binary")
     except EventError as error:
         raise HttpProblem(

@@ -30,7 +30,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Origins whose pages may call, besides the gateway's own, e.g. `https://ops.example`."""
 
     event_bytes: int = 1 << 20
-    """The largest event: a body, or the data of one event of a batch."""
+    """The most data of one event. A structured one's body may be twice that: base64, escapes."""
     batch_bytes: int = 8 << 20
     header_bytes: int = 32 << 10
     header_count: int = 100

@@ -9,11 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from funcrt.api import HostApi
-from funcrt.gateway.call import CLOUDEVENTS, event_headers
+from funcrt.gateway.call import CLOUDEVENTS, check_size, event_headers
 from funcrt.gateway.limits import GatewayConfig, Head, Receive, Scope, Send, read_body
 from funcrt.gateway.problem import SAFE, HttpProblem, retry_after
 from mesh.codec import decode_http
-from mesh.errors import EventError
 from mesh.event import Event
 from mesh.transport import Receipt, check_name
 
@@ -56,15 +55,12 @@ class Topics:
                 "cloudevents+json (structured) or application/cloudevents-batch+json (batch)",
             )
         batch = media.startswith(b"application/cloudevents-batch")
-        limit = self.config.batch_bytes if batch else self.config.event_bytes
+        limit = self.config.event_bytes
+        if media.startswith(CLOUDEVENTS):
+            limit = self.config.batch_bytes if batch else 2 * limit
         events = decode_http(headers, await read_body(scope, receive, limit))
         for event in events:
-            if event.data is not None and len(event.data) > self.config.event_bytes:
-                raise EventError(
-                    f"over the limit of {self.config.event_bytes} bytes (id {event.id!r})",
-                    attribute="data",
-                    status=413,
-                )
+            check_size(event, self.config.event_bytes)
         receipts = await self.host.publish(topic, events) if events else []
         rows = _rows(events, receipts)
         if events and not any(receipt.status == "stored" for receipt in receipts):

@@ -13,8 +13,8 @@ from funcrt.errors import FunctionUnknown
 from funcrt.gateway import GatewayConfig, make_admin_app, make_app, serve_http
 from funcrt.sandbox.protocol import Failure
 from funcrt.sockets import bind_unix, unlink_unix
-from mesh.connect import connect
 from mesh.event import Event
+from mesh.schemes import connect
 from mesh.transport import DeadLetter, Receipt, Transport
 
 Function = Callable[[Event, float | None], Awaitable[Reply]]

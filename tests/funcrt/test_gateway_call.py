@@ -104,6 +104,19 @@ def test_plain_body_is_wrapped():
     run(test())
 
 
+def test_what_cannot_be_wrapped_is_a_bad_event():
+    async def test():
+        async with gateway() as (host, client):
+            headers = {"content-type": "not a media type"}
+            answer = await client.post("/functions/echo", content=b"x", headers=headers)
+            assert answer.status_code == 400
+            assert "content" in answer.json()["attribute"]
+            host.routes['/a"<>{}|'] = Route("echo", "web", ("POST",), False)
+            assert (await client.post('/a"<>{}|', content=b"x")).status_code == 200
+
+    run(test())
+
+
 def test_how_a_call_can_end():
     failure = Failure("KeyError", "'sku'", "main.py:14 in handler", "Traceback ...")
 

@@ -16,7 +16,7 @@ from funcrt.auth import (
     token_line,
 )
 from funcrt.gateway import GatewayConfig, bind_tcp, make_app
-from mesh.connect import connect
+from mesh.schemes import connect
 from tests.funcrt.gateway_fakes import FakeHost, gateway
 
 CE = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/s", "ce-type": "t"}

@@ -143,6 +143,12 @@ def test_sizes():
             assert answer.status_code == 202
             answer = await client.post(path, content=b"x" * 1001, headers=headers)
             assert (answer.status_code, answer.json()["limit"]) == (413, 1000)
+            structured = {"content-type": "application/cloudevents+json"}
+            for target in (path, "/functions/echo"):
+                for size, status in ((998, {200, 202}), (1200, {413}), (3000, {413})):
+                    body = json.dumps(event(9, "x" * size))
+                    answer = await client.post(target, content=body, headers=structured)
+                    assert answer.status_code in status, (target, size)
             batch = json.dumps([event(1, "x" * 900), event(2, "x" * 900)])
             answer = await client.post(path, content=batch, headers=BATCH)
             assert answer.status_code == 202

@@ -176,7 +176,9 @@ def test_a_head_that_trickles_is_cut_off():
 
 def test_a_client_that_does_not_read_its_answers_is_cut_off():
     async def large(event, timeout_s):
-        return Reply("ok", (Event("1", "/f", "t", data=bytes(16 << 20)),))
+        return Reply(
+            "ok", (Event("1", "/f", "t", datacontenttype="a/b", data=bytes(1 << 20)),) * 16
+        )
 
     async def test():
         async with gateway(body_timeout_s=0.3) as (host, client), dial(client) as (reader, writer):
