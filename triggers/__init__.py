@@ -1,0 +1,51 @@
+"""Filters: whether an event is one that a trigger asks for.
+
+`parse` takes the forms a manifest takes and returns a frozen `Filter`. Built so far: the
+Subscriptions dialects `exact prefix suffix all any not`, and patterns with values, prefix,
+suffix, anything-but, numeric, exists, equals-ignore-case and `$or`. CESQL, JSONPath, the other
+operators and the index are refused in words or missing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.event import Event
+from triggers.dialects import Condition, parse_filters
+from triggers.errors import FilterError, FilterMistake
+from triggers.pattern import parse_pattern
+
+__all__ = ["Filter", "FilterError", "FilterMistake", "parse"]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A filter, parsed. All its conditions must hold; with none it matches every event."""
+
+    conditions: tuple[Condition, ...]
+
+    def matches(self, event: Event) -> bool:
+        """Whether the event is one. Nothing an event holds makes this raise."""
+        return all(condition(event) for condition in self.conditions)
+
+
+def parse(spec: Mapping[str, Any]) -> Filter:
+    """The filter that `{"filters": [...], "pattern": {...}}` says, both ANDed.
+
+    Raises FilterError with every mistake, each with its path, reason and mend.
+    """
+    mistakes: list[FilterMistake] = []
+    conditions: list[Condition] = []
+    for key in spec:
+        if key == "jsonpath" and spec[key]:
+            mistakes.append(FilterMistake("jsonpath", "JSONPath conditions are not built yet"))
+        elif key not in ("filters", "pattern", "jsonpath"):
+            mend = "there are filters and pattern"
+            mistakes.append(FilterMistake(str(key), "unknown form of filter", mend))
+    if "filters" in spec:
+        conditions.extend(parse_filters(spec["filters"], "filters", mistakes))
+    if spec.get("pattern") is not None:
+        conditions.append(parse_pattern(spec["pattern"], "pattern", mistakes))
+    if mistakes:
+        raise FilterError(mistakes)
+    return Filter(tuple(conditions))

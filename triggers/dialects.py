@@ -1,0 +1,140 @@
+"""The CloudEvents Subscriptions dialects: conditions on attributes.
+
+Source: CloudEvents Subscriptions API 0.1, §3.2.4. Values compare with an attribute's canonical
+string; an absent attribute meets no condition but `not`.
+"""
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from mesh.event import Event, canonical
+from triggers.errors import FilterMistake
+
+__all__ = ["Condition", "parse_filters"]
+
+Condition = Callable[[Event], bool]
+
+MAX_DEPTH = 10
+_NAME = re.compile(r"[a-z0-9]+", re.ASCII)
+_PLAIN = ("exact", "prefix", "suffix")
+_NESTED = ("all", "any")
+_KNOWN = (*_PLAIN, *_NESTED, "not")
+
+
+def _exact(name: str, value: str) -> Condition:
+    if name in ("id", "source", "type"):
+        return lambda event: getattr(event, name) == value
+
+    def holds(event: Event) -> bool:
+        found = event.attribute(name)
+        return found is not None and canonical(found) == value
+
+    return holds
+
+
+def _prefix(name: str, value: str) -> Condition:
+    def holds(event: Event) -> bool:
+        found = event.attribute(name)
+        return found is not None and canonical(found).startswith(value)
+
+    return holds
+
+
+def _suffix(name: str, value: str) -> Condition:
+    def holds(event: Event) -> bool:
+        found = event.attribute(name)
+        return found is not None and canonical(found).endswith(value)
+
+    return holds
+
+
+_MAKE = {"exact": _exact, "prefix": _prefix, "suffix": _suffix}
+
+
+def parse_filters(
+    filters: Any, path: str, mistakes: list[FilterMistake], depth: int = 0
+) -> list[Condition]:
+    """The conditions of a list of filters; what is wrong goes to `mistakes`."""
+    if not isinstance(filters, list):
+        mistakes.append(FilterMistake(path, f"expected a list, found {_kind(filters)}"))
+        return []
+    found = []
+    for index, item in enumerate(filters):
+        condition = _parse(item, f"{path}[{index}]", mistakes, depth)
+        if condition is not None:
+            found.append(condition)
+    return found
+
+
+def _parse(item: Any, path: str, mistakes: list[FilterMistake], depth: int) -> Condition | None:
+    if not isinstance(item, dict):
+        mistakes.append(FilterMistake(path, f"expected a table, found {_kind(item)}"))
+        return None
+    if len(item) != 1:
+        names = ", ".join(sorted(map(str, item))) or "none"
+        reason = f"a filter has one dialect, found {names}"
+        mistakes.append(FilterMistake(path, reason, "use all = [...] to combine several"))
+        return None
+    if depth >= MAX_DEPTH:
+        mistakes.append(FilterMistake(path, f"nested more than {MAX_DEPTH} deep"))
+        return None
+    ((dialect, value),) = item.items()
+    where = f"{path}.{dialect}"
+    if dialect in _PLAIN:
+        return _attributes(dialect, value, where, mistakes)
+    if dialect == "not":
+        inner = _parse(value, where, mistakes, depth + 1)
+        return None if inner is None else lambda event: not inner(event)
+    if dialect in _NESTED:
+        return _several(dialect, value, where, mistakes, depth)
+    if dialect in ("sql", "cesql"):
+        mistakes.append(FilterMistake(where, "CESQL is not built yet"))
+        return None
+    close = difflib.get_close_matches(str(dialect), _KNOWN, 1)
+    mend = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(_KNOWN)}"
+    mistakes.append(FilterMistake(where, "unknown dialect", mend))
+    return None
+
+
+def _several(
+    dialect: str, value: Any, where: str, mistakes: list[FilterMistake], depth: int
+) -> Condition | None:
+    inner = parse_filters(value, where, mistakes, depth + 1)
+    if isinstance(value, list) and not value:
+        mistakes.append(FilterMistake(where, "holds no filter, expected at least one"))
+    if not inner:
+        return None
+    if dialect == "all":
+        return lambda event: all(condition(event) for condition in inner)
+    return lambda event: any(condition(event) for condition in inner)
+
+
+def _attributes(
+    dialect: str, value: Any, where: str, mistakes: list[FilterMistake]
+) -> Condition | None:
+    if not isinstance(value, dict) or not value:
+        reason = f"expected attributes and their values, found {_kind(value)}"
+        mistakes.append(FilterMistake(where, reason))
+        return None
+    conditions: list[Condition] = []
+    for name, wanted in value.items():
+        at = f"{where}.{name}"
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            mistakes.append(FilterMistake(at, "an attribute name is a-z0-9"))
+        elif not isinstance(wanted, str) or not wanted:
+            reason = f"expected a string that is not empty, found {wanted!r}"
+            mistakes.append(FilterMistake(at, reason))
+        else:
+            conditions.append(_MAKE[dialect](name, wanted))
+    if len(conditions) == 1:
+        return conditions[0]
+    return lambda event: all(condition(event) for condition in conditions)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict) and not value:
+        return "an empty table"
+    names = {dict: "a table", list: "a list", str: "a string", bool: "a boolean"}
+    return names.get(type(value), repr(value))

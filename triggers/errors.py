@@ -1,0 +1,28 @@
+"""Filter errors: every mistake at once, each with its path, reason and mend."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["FilterError", "FilterMistake"]
+
+
+@dataclass(frozen=True)
+class FilterMistake:
+    """One mistake in a filter."""
+
+    path: str
+    """E.g. `filters[1].all[2].prefix.invALID`."""
+    reason: str
+    mend: str = ""
+    """What to write instead."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" + (f"; {self.mend}" if self.mend else "")
+
+
+class FilterError(ValueError):
+    """A filter that is refused. `errors` holds all its mistakes."""
+
+    def __init__(self, errors: Sequence[FilterMistake]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(str(error) for error in self.errors))
