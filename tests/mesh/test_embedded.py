@@ -563,3 +563,20 @@ async def publish(client: Any, events: list[Event]) -> None:
             if receipt.status == "stored":
                 break
             await asyncio.sleep(0.005)
+
+
+def test_of_two_settles_of_one_delivery_at_once_one_is_stale(run: Any) -> None:
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_()
+        feed = await t.subscribe(sub())
+        await t.publish("in", [event(1)])
+        (d,) = await feed.pull(1, 0)
+        both = await asyncio.gather(
+            t.commit([settle(d, Done(), Output("out", event("a")))]),
+            t.commit([settle(d, Done(), Output("out", event("b")))]),
+        )
+        assert sorted(both) == [["settled"], ["stale"]]
+        assert (await t.topics())["out"] == 1
+        assert (await t.depth("f/t")).ready == 0
+
+    run(body)
