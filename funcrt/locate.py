@@ -1,0 +1,151 @@
+"""Where each key of a TOML document stands. `tomllib` gives values without positions.
+
+The scanner trusts that `tomllib` has accepted the text: it tells keys from strings and comments,
+and counts lines, but judges nothing.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+
+__all__ = ["KeyPath", "locate", "show"]
+
+KeyPath = tuple[str | int, ...]
+"""Keys from the top of the document; an integer is an index into an array."""
+
+_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_KEY = re.compile(r"[A-Za-z0-9_-]+|\"(?:[^\"\\]|\\.)*\"|'[^']*'")
+_STRING = re.compile(
+    # A multi-line string may end in up to two quotes of its own before the three that close it.
+    r'"""(?:[^\\]|\\.)*?"""(?:"{0,2})'
+    r"|'''.*?'''(?:'{0,2})"
+    r'|"(?:[^"\\]|\\.)*"'
+    r"|'[^']*'",
+    re.DOTALL,
+)
+_SCALAR = re.compile(r"[^,\]}#\n]+")
+
+
+def locate(text: str) -> dict[KeyPath, int]:
+    """KeyPath -> line (from 1) of every key, table and array element of a valid document.
+
+    A table that was opened more than once, or only implied (`[a.b]` for `a`), has the line of its
+    first mention. What a text that `tomllib` refuses gives is not defined.
+    """
+    return _Scanner(text).scan()
+
+
+def show(path: KeyPath) -> str:
+    """The path as messages write it: `trigger[0].filters`; other keys are quoted."""
+    parts: list[str] = []
+    for key in path:
+        if isinstance(key, int):
+            parts.append(f"[{key}]")
+        else:
+            bare = re.fullmatch(r"[A-Za-z0-9_-]+", key, re.ASCII)
+            parts.append(("." if parts else "") + (key if bare else repr(key)))
+    return "".join(parts)
+
+
+class _Scanner:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.lines: dict[KeyPath, int] = {}
+        self.counted = (0, 1)
+        """A position, and the line it is on."""
+        self.tables: dict[KeyPath, int] = {}
+        """Arrays of tables (`[[x]]`) and how many there are so far."""
+
+    def scan(self) -> dict[KeyPath, int]:
+        table: KeyPath = ()
+        while self._peek():
+            if self._take("[["):
+                table = self._header(array=True)
+            elif self._take("["):
+                table = self._header(array=False)
+            else:
+                self._pair(table)
+        return self.lines
+
+    def _peek(self) -> str:
+        """Skip blanks, line ends and comments; the next character, or "" at the end."""
+        blank = _BLANK.match(self.text, self.at)
+        self.at = blank.end() if blank else self.at
+        return self.text[self.at : self.at + 1]
+
+    def _take(self, token: str) -> bool:
+        found = self.text.startswith(token, self.at)
+        self.at += len(token) if found else 0
+        return found
+
+    def _note(self, path: KeyPath) -> None:
+        at, line = self.counted
+        line += self.text.count("\n", at, self.at)
+        self.counted = (self.at, line)
+        self.lines.setdefault(path, line)
+
+    def _keys(self) -> Iterator[str]:
+        """The parts of a dotted key; stands before each while it is given out."""
+        while True:
+            self._peek()
+            match = _KEY.match(self.text, self.at)
+            if match is None:
+                raise ValueError(f"no key at position {self.at}")
+            raw = match.group()
+            yield tomllib.loads(f"key = {raw}")["key"] if raw[0] in "\"'" else raw
+            self.at = match.end()
+            self._peek()
+            if not self._take("."):
+                return
+
+    def _header(self, *, array: bool) -> KeyPath:
+        path: KeyPath = ()
+        for key in self._keys():
+            if path in self.tables:  # only the last part of a header opens a new element
+                path = (*path, self.tables[path] - 1)
+            path = (*path, key)
+            self._note(path)
+        if array:
+            self.tables[path] = self.tables.get(path, 0) + 1
+            path = (*path, self.tables[path] - 1)
+            self._note(path)
+        self._peek()
+        self._take("]]" if array else "]")
+        return path
+
+    def _pair(self, table: KeyPath) -> None:
+        path = table
+        for key in self._keys():
+            path = (*path, key)
+            self._note(path)
+        self._take("=")
+        self._value(path)
+
+    def _value(self, path: KeyPath) -> None:
+        first = self._peek()
+        if first == "[":
+            self._array(path)
+        elif first == "{":
+            self.at += 1
+            while self._peek() != "}":
+                self._pair(path)
+                self._peek()
+                self._take(",")
+            self.at += 1
+        else:
+            match = (_STRING if first in "\"'" else _SCALAR).match(self.text, self.at)
+            if match is None:
+                raise ValueError(f"no value at position {self.at}")
+            self.at = match.end()
+
+    def _array(self, path: KeyPath) -> None:
+        self.at += 1
+        index = 0
+        while self._peek() != "]":
+            self._note((*path, index))
+            self._value((*path, index))
+            index += 1
+            self._peek()
+            self._take(",")
+        self.at += 1
