@@ -7,8 +7,15 @@ and counts lines, but judges nothing.
 import re
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-__all__ = ["KeyPath", "locate", "show"]
+from funcrt.errors import ManifestError, Problem
+
+__all__ = ["KeyPath", "locate", "read_toml", "show"]
+
+MAX_BYTES = 256 << 10
+"""A longer file is refused: it is read before anything is known about it."""
 
 KeyPath = tuple[str | int, ...]
 """Keys from the top of the document; an integer is an index into an array."""
@@ -24,6 +31,15 @@ _STRING = re.compile(
     re.DOTALL,
 )
 _SCALAR = re.compile(r"[^,\]}#\n]+")
+
+
+def read_toml(file: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    """What a TOML file says, and the line of each key. No file is an empty one.
+
+    A BOM and Windows line ends are taken. Raises ManifestError with one problem, with its line
+    where that is known.
+    """
+    return _parse(str(file), _read(file))
 
 
 def locate(text: str) -> dict[KeyPath, int]:
@@ -149,3 +165,36 @@ class _Scanner:
             self._peek()
             self._take(",")
         self.at += 1
+
+
+def _read(file: Path) -> str:
+    """The file's text, its BOM and Windows line ends gone; "" where there is no file."""
+    try:
+        with file.open("rb") as opened:
+            body = opened.read(MAX_BYTES + 1)
+        if len(body) > MAX_BYTES:
+            problem = Problem(file=str(file), message=f"longer than {MAX_BYTES >> 10} KiB")
+            raise ManifestError([problem])
+        return body.decode("utf-8-sig").replace("\r\n", "\n")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
+        message = f"expected UTF-8, found the byte 0x{body[error.start]:02x}"
+        raise ManifestError([Problem(file=str(file), line=line, message=message)]) from None
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise ManifestError([Problem(file=str(file), message=message)]) from None
+
+
+def _parse(file: str, text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    try:
+        return tomllib.loads(text), locate(text)
+    except RecursionError:
+        raise ManifestError([Problem(file=file, message="nested too deeply")]) from None
+    except ValueError as error:  # not only TOMLDecodeError: int() limits digits
+        reason, _, place = str(error).partition(" (at ")
+        found = re.match(r"line (\d+)", place)
+        line = int(found[1]) if found else text.count("\n") + 1 if place else None
+        problem = Problem(file=file, line=line, message=f"not TOML: {reason}")
+        raise ManifestError([problem]) from None

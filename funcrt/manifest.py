@@ -1,8 +1,48 @@
-"""The manifest: what `funcrt.toml` may say, as types. Loading and checking are below them."""
+"""The manifest: what `funcrt.toml` may say, as types and as sections; loading and checking it.
 
+The types are what the rest of funcrt sees: defaults filled in, seconds and bytes. The sections
+below them say how each key is written; a later JSON schema comes from them.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
+from funcrt.errors import ManifestError, Problem
+from funcrt.locate import KeyPath, read_toml, show
+from funcrt.loops import could_match
+from funcrt.manifest_check import (
+    Document,
+    Key,
+    Later,
+    ListOf,
+    MapOf,
+    OrFlag,
+    Section,
+    Table,
+    read_table,
+    read_value,
+)
+from funcrt.manifest_kinds import (
+    Anything,
+    Choice,
+    Duration,
+    Flag,
+    Int,
+    Name,
+    Size,
+    Text,
+    describe,
+    env_value,
+    http_path,
+    start,
+)
+from mesh.errors import NameInvalid
+from mesh.transport import check_name
+from triggers import FilterError, parse
 
 __all__ = [
     "BatchSpec",
@@ -15,6 +55,8 @@ __all__ = [
     "OutputSpec",
     "RetrySpec",
     "ScaleSpec",
+    "check_loops",
+    "load_manifest",
 ]
 
 
@@ -117,3 +159,243 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     scale: ScaleSpec = ScaleSpec()
     limits: Limits = Limits()
     env: dict[str, str] = {}
+
+
+FILE = "funcrt.toml"
+TOPIC = Name("topic")
+DAY_S = 86400.0
+
+BATCH: Section = {
+    "size": Key(Int(1, 10_000)),
+    "wait": Key(Duration(0, 60), "wait_s"),
+}
+MESH: Section = {
+    "kind": Key(Text()),
+    "name": Key(Name("trigger")),
+    "topic": Key(TOPIC),
+    "filters": Key(ListOf(Anything(), 100)),
+    "pattern": Key(Anything()),
+    "jsonpath": Key(ListOf(Anything(), 100)),
+    "mode": Key(Choice(("cluster", "broadcast"))),
+    "start": Key(start),
+    "order": Key(Choice(("none", "key"))),
+    "key": Key(
+        Text('an attribute\'s name, or a path such as "$.customer"', r"[a-z0-9]+|\$[.\[].+")
+    ),
+    "batch": Key(Table(BATCH, BatchSpec, needs=("size",))),
+    "cap": Key(Int(1, 10**12)),
+    "overflow": Key(Choice(("refuse", "dead-letter"))),
+}
+HTTP: Section = {
+    "kind": Key(Text()),
+    "name": Key(Name("trigger")),
+    "path": Key(http_path),
+    "methods": Key(ListOf(Choice(("GET", "POST", "PUT", "PATCH", "DELETE")), 5)),
+    "strict": Key(Flag()),
+}
+OUTPUT: Section = {
+    "topic": Key(TOPIC),
+    "topics": Key(ListOf(TOPIC, 100)),
+    "type": Key(Text("an event type", r"[^\x00-\x1f\x7f]{1,1000}")),
+    "allow_loop": Key(Flag()),
+    "keep_id": Key(Flag()),
+    "stream": Later("streamed outputs are"),
+}
+RETRY: Section = {
+    "attempts": Key(Int(1, 1000)),
+    "backoff": Key(Choice(("exponential", "constant"))),
+    "base": Key(Duration(0.001, DAY_S), "base_s"),
+    "max": Key(Duration(0.001, DAY_S), "max_s"),
+}
+SCALE: Section = {
+    "min": Key(Int(0, 1000)),
+    "max": Key(Int(1, 1000)),
+    "target_lag": Key(Duration(0.01, DAY_S), "target_lag_s"),
+    "idle": Key(Duration(0, DAY_S), "idle_s"),
+}
+LIMITS: Section = {
+    "memory": Key(Size(16 << 20, 1 << 40), "memory_bytes"),
+    "payload": Key(Size(1 << 10, 8 << 20), "payload_bytes"),
+    "cpu": Later("CPU limits are"),
+}
+TOP: Section = {
+    "name": Key(Name("function")),
+    "handler": Key(Text('"module:function"', r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")),
+    "concurrency": Key(Int(1, 1000)),
+    "timeout": Key(Duration(0.001, DAY_S), "timeout_s"),
+    "output": Key(Table(OUTPUT, OutputSpec)),
+    "retry": Key(Table(RETRY, RetrySpec)),
+    "dlq": Key(OrFlag(Table({"topic": Key(TOPIC)}, dict))),
+    "scale": Key(Table(SCALE, ScaleSpec)),
+    "limits": Key(Table(LIMITS, Limits)),
+    "env": Key(MapOf(env_value, "[A-Za-z_][A-Za-z0-9_]*", "a variable's name: A-Z a-z 0-9 _")),
+    "trigger": Key(ListOf(Anything(), 100)),
+    "sandbox": Later("levels of isolation are"),
+    "secrets": Later("secrets are"),
+    "idempotency": Later("idempotency keys are"),
+    "profile": Later("profiles are"),
+}
+PLACES: Mapping[str, Section] = {
+    "before the first table": TOP, "in [[trigger]]": MESH, "in [[trigger]] of kind http": HTTP,
+    "in batch of a [[trigger]]": BATCH, "in [output]": OUTPUT, "in [retry]": RETRY,
+    "in [scale]": SCALE, "in [limits]": LIMITS,
+}  # fmt: skip
+ELSEWHERE = {key: place for place, section in reversed(list(PLACES.items())) for key in section}
+
+
+def load_manifest(directory: Path) -> Manifest:
+    """The manifest of a function's directory, from its `funcrt.toml` or from defaults alone.
+
+    Raises ManifestError with every mistake in the order of the file; paths in it begin with
+    `directory` as given.
+    """
+    directory = Path(directory)
+    file = directory / FILE
+    if not directory.is_dir():
+        raise ManifestError([Problem(file=str(directory), message="no such directory")])
+    raw, lines = read_toml(file)
+    doc = Document(str(file), lines, elsewhere=ELSEWHERE)
+    manifest = _manifest(doc, raw, directory.resolve().name)
+    problems = [*doc.in_order(), *_pyproject(directory)]
+    if problems or manifest is None:
+        raise ManifestError(problems)
+    return manifest
+
+
+def _pyproject(directory: Path) -> Iterator[Problem]:
+    """`[tool.funcrt]` is a later issue's; ignoring it in silence would be worse than refusing."""
+    file = directory / "pyproject.toml"
+    try:
+        raw, lines = read_toml(file)
+    except ManifestError:
+        return  # broken: that is for whoever installs from it to say
+    tool = raw.get("tool")
+    if isinstance(tool, dict) and "funcrt" in tool:
+        line, message = lines.get(("tool", "funcrt")), f"not read yet; write these keys in {FILE}"
+        yield Problem(file=str(file), line=line, path="tool.funcrt", message=message)
+
+
+def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest | None:
+    """The manifest, or None (or one that is not to be used) after reporting to `doc`."""
+    values = read_table(doc, (), raw, TOP)
+    values.pop("trigger", None)
+    name = values.setdefault("name", "" if "name" in raw else folder)
+    dlq = values.pop("dlq", True)
+    if name:
+        letters = f"{name}.dlq"
+        try:
+            check_name("function", name)
+            topic = check_name("topic", (isinstance(dlq, dict) and dlq.get("topic")) or letters)
+        except NameInvalid as error:
+            named = "" if "name" in raw else "; it is the folder's name, set name to another"
+            doc.report(("name",), f"{error}{named}")
+        else:
+            values["dlq"] = DlqSpec(topic=topic) if dlq is not False else None
+    triggers = raw.get("trigger")
+    pairs = enumerate(triggers) if isinstance(triggers, list) else ()
+    found = {i: _trigger(doc, i, one) for i, one in pairs if isinstance(one, dict)}
+    _check_bounds(doc, values)
+    _check_triggers(doc, {i: one for i, one in found.items() if one is not None})
+    if doc.problems:
+        return None
+    manifest = Manifest(**values, triggers=[one for one in found.values() if one is not None])
+    for path, message in check_loops(manifest):
+        doc.report(path, message)
+    return manifest
+
+
+def _trigger(doc: Document, index: int, raw: dict[str, Any]) -> MeshTrigger | HttpTrigger | None:
+    path: KeyPath = ("trigger", index)
+    match raw.get("kind", "mesh"):
+        case "mesh":
+            trigger = read_value(doc, path, Table(MESH, _mesh_trigger, ("topic",)), raw)
+            _check_filters(doc, path, raw)
+            if "key" in raw and raw.get("order", "none") == "none":
+                doc.report((*path, "key"), 'needs order = "key"')
+        case "http":
+            trigger = read_value(doc, path, Table(HTTP, _http_trigger, ("path",)), raw)
+        case "cron":
+            doc.report((*path, "kind"), "cron triggers are not built yet")
+            return None
+        case other:
+            kinds = 'expected "mesh" or "http"'
+            doc.report((*path, "kind"), f"{kinds}, found {describe(other)}")
+            return None
+    return trigger if isinstance(trigger, MeshTrigger | HttpTrigger) else None
+
+
+def _mesh_trigger(kind: str = "mesh", **values: Any) -> MeshTrigger:
+    return MeshTrigger(**{"name": values["topic"], **values})
+
+
+def _http_trigger(kind: str = "http", **values: Any) -> HttpTrigger:
+    name = re.sub(r"[^A-Za-z0-9]+", "-", values["path"]).strip("-")[:200] or "http"
+    return HttpTrigger(**{"name": name, **values})
+
+
+def _check_filters(doc: Document, path: KeyPath, raw: dict[str, Any]) -> None:
+    """What `triggers` says of the filters, each with its line."""
+    forms = ("filters", "pattern", "jsonpath")
+    given = {form: raw[form] for form in forms if form in raw and doc.sound((*path, form))}
+    try:
+        parse(given)
+    except FilterError as error:
+        for mistake in error.errors:
+            comma = ", " if mistake.mend.startswith("did you mean") else "; "
+            message = mistake.reason + (comma + mistake.mend if mistake.mend else "")
+            doc.report_at(f"{show(path)}.{mistake.path}", message)
+
+
+def _check_bounds(doc: Document, values: dict[str, Any]) -> None:
+    retry, scale = values.get("retry", RetrySpec()), values.get("scale", ScaleSpec())
+    if doc.sound(("retry",)) and retry.base_s > retry.max_s:
+        most = Duration.write(retry.max_s)
+        doc.report(("retry", "base"), f"{Duration.write(retry.base_s)} is above retry.max, {most}")
+    if doc.sound(("scale",)) and scale.min > scale.max:
+        doc.report(("scale", "min"), f"{scale.min} is above scale.max, {scale.max}")
+
+
+def _check_triggers(doc: Document, triggers: dict[int, MeshTrigger | HttpTrigger]) -> None:
+    """No two of one name, nor on one HTTP path."""
+    names: dict[str, int] = {}
+    paths: dict[str, int] = {}
+    for index, trigger in triggers.items():
+        first = names.setdefault(trigger.name, index)
+        if first != index:
+            message = f"{describe(trigger.name)} is the name of trigger[{first}] too; set another"
+            doc.report(("trigger", index, "name"), message)
+        if isinstance(trigger, HttpTrigger):
+            first = paths.setdefault(trigger.path, index)
+            if first != index:
+                message = f"{describe(trigger.path)} is the path of trigger[{first}] too"
+                doc.report(("trigger", index, "path"), message)
+
+
+def check_loops(manifest: Manifest) -> list[tuple[KeyPath, str]]:
+    """Outputs that could trigger the function itself, as (key, message). None if `allow_loop`.
+
+    Only the type of a returned event is known here, so a filter on anything else counts as met;
+    what `emit` sends to one of `output.topics` may have any type.
+    """
+    output = manifest.output
+    found: list[tuple[KeyPath, str]] = []
+    if output.allow_loop:
+        return []
+    mend = "set output.allow_loop = true if that is meant"
+    kind = output.type or f"funcrt.{manifest.name}.result"
+    for index, trigger in enumerate(manifest.triggers):
+        if not isinstance(trigger, MeshTrigger):
+            continue
+        what = f"would call the function again by trigger[{index}]; {mend}"
+        could = could_match(trigger.filters, trigger.pattern, kind)
+        if trigger.topic == output.topic and could:
+            found.append((("output", "topic"), f"an output of type {describe(kind)} {what}"))
+        found += [
+            (("output", "topics", at), f"an event sent to {describe(topic)} {what}")
+            for at, topic in enumerate(output.topics)
+            if topic == trigger.topic
+        ]
+        letters = could_match(trigger.filters, trigger.pattern, "funcrt.deadletter")
+        if manifest.dlq and trigger.topic == manifest.dlq.topic and letters:
+            found.append((("dlq", "topic"), f"a dead letter {what}"))
+    return found

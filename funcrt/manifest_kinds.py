@@ -1,0 +1,281 @@
+"""The values that manifest keys take: each kind gives the value to keep, or raises Wrong.
+
+Kinds are data where they have parameters, so that a JSON schema can later be made from them.
+"""
+
+import datetime
+import difflib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.errors import NameInvalid
+from mesh.transport import check_name
+
+__all__ = [
+    "RESERVED",
+    "Anything",
+    "Choice",
+    "Duration",
+    "Flag",
+    "Int",
+    "Name",
+    "Size",
+    "Text",
+    "Wrong",
+    "describe",
+    "env_value",
+    "http_path",
+    "nearest",
+    "start",
+    "wrong",
+]
+
+RESERVED = ("admin", "functions", "healthz", "readyz", "topics", "ui")
+"""First parts of paths that are the gateway's own; a test holds them to its list."""
+
+
+class Wrong(Exception):
+    """A value that its key does not take; the message says expected and found."""
+
+
+def describe(value: object) -> str:
+    """A TOML value as messages show it, cut short: `"abc"`, `true`, `a table`."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            text = json.dumps(value, ensure_ascii=False)
+            return text if len(text) <= 60 else f'{text[:56]}..."'
+        case dict():
+            return "a table"
+        case list():
+            return "an array" if value else "an empty array"
+        case datetime.datetime() | datetime.date() | datetime.time():
+            return value.isoformat()
+        case int() if abs(value) > 10**18:
+            return "a number of more than 18 digits"
+    return str(value)
+
+
+def wrong(expected: str, value: object) -> Wrong:
+    """The usual message."""
+    return Wrong(f"expected {expected}, found {describe(value)}")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A string, matched by `pattern` as a whole where there is one."""
+
+    expected: str = "a string"
+    pattern: str = ""
+
+    def __call__(self, value: object) -> str:
+        if not isinstance(value, str) or (
+            self.pattern and not re.fullmatch(self.pattern, value, re.ASCII)
+        ):
+            raise wrong(self.expected, value)
+        return value
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name of the mesh: of a `topic`, `function` or `trigger`."""
+
+    kind: str
+
+    def __call__(self, value: object) -> str:
+        try:
+            return check_name(self.kind, Text(f"a {self.kind} name")(value))
+        except NameInvalid as error:
+            raise Wrong(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """true or false."""
+
+    def __call__(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise wrong("true or false", value)
+        return value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few strings."""
+
+    values: tuple[str, ...]
+
+    def __call__(self, value: object) -> str:
+        if value not in self.values or not isinstance(value, str):
+            raise Wrong(f"{wrong(_one_of(self.values), value)}{nearest(value, self.values)}")
+        return value
+
+
+@dataclass(frozen=True)
+class Int:
+    """A whole number from `least` to `most`."""
+
+    least: int
+    most: int
+
+    def __call__(self, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise wrong("a whole number", value)
+        if not self.least <= value <= self.most:
+            raise wrong(f"{self.least} to {self.most}", value)
+        return value
+
+
+def _amount(value: object, units: Mapping[str, float], bare: str, expected: str) -> float:
+    """A number, or a string of a number and a unit, in the base unit."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]+)", value, re.ASCII)
+        if match is None or match[2] not in units:
+            raise wrong(expected, value)
+        return float(match[1]) * units[match[2]]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong(f"{expected} or a number of {bare}", value)
+    if abs(value) > 1e18 or not math.isfinite(value):
+        raise wrong(f"{expected} or a number of {bare}", value)
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Duration:
+    """`"200ms"`, `"30s"`, `"5m"`, `"1h"`, or a number of seconds; gives seconds."""
+
+    least_s: float
+    most_s: float
+
+    UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF012 - no field
+
+    def __call__(self, value: object) -> float:
+        seconds = _amount(value, self.UNITS, "seconds", 'a duration such as "30s"')
+        if not self.least_s <= seconds <= self.most_s:
+            raise wrong(f"{self.write(self.least_s)} to {self.write(self.most_s)}", value)
+        return seconds
+
+    @classmethod
+    def write(cls, seconds: float) -> str:
+        """Seconds as one writes them: `"5m"`."""
+        for unit in ("h", "m", "s"):
+            count = seconds / cls.UNITS[unit]
+            if count >= 1 and count == int(count):
+                return f'"{int(count)}{unit}"'
+        return f'"{seconds * 1000:g}ms"'
+
+
+@dataclass(frozen=True)
+class Size:
+    """`"256MiB"`, `"1MB"`, or a number of bytes; gives bytes."""
+
+    least: int
+    most: int
+
+    UNITS = {  # noqa: RUF012 - no field
+        "B": 1,
+        "kB": 10**3,
+        "KB": 10**3,
+        "MB": 10**6,
+        "GB": 10**9,
+        "KiB": 1 << 10,
+        "MiB": 1 << 20,
+        "GiB": 1 << 30,
+    }
+
+    def __call__(self, value: object) -> int:
+        size = _amount(value, self.UNITS, "bytes", 'a size such as "256MiB"')
+        if not self.least <= size <= self.most or size != int(size):
+            raise wrong(f"{self.write(self.least)} to {self.write(self.most)}", value)
+        return int(size)
+
+    @classmethod
+    def write(cls, size: int) -> str:
+        """Bytes as one writes them: `"256MiB"`."""
+        for unit in ("GiB", "MiB", "KiB"):
+            if size >= cls.UNITS[unit] and size % cls.UNITS[unit] == 0:
+                return f'"{size // cls.UNITS[unit]}{unit}"'
+        return f'"{size}B"'
+
+
+@dataclass(frozen=True)
+class Anything:
+    """A table that another check reads, such as a filter: kept as it is, if JSON can hold it."""
+
+    def __call__(self, value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise wrong("a table", value)
+        _no_more_than_json(value)
+        return value
+
+
+def _no_more_than_json(value: object) -> None:
+    """TOML has dates, infinities and integers of any length; a stored deployment has not."""
+    match value:
+        case dict():
+            for inner in value.values():
+                _no_more_than_json(inner)
+        case list():
+            for inner in value:
+                _no_more_than_json(inner)
+        case bool() | str():
+            pass
+        case int() if -(2**63) <= value < 2**63:
+            pass
+        case float() if math.isfinite(value):
+            pass
+        case _:
+            raise wrong("strings, booleans and finite numbers within", value)
+
+
+def http_path(value: object) -> str:
+    """A route of the gateway that is not its own."""
+    path = Text('a path such as "/resize"')(value)
+    if re.search(r"[{}]", path):
+        raise Wrong(f"path parameters are not built yet, found {describe(path)}")
+    if not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*", path) or len(path) > 1000:
+        raise Wrong(f'expected a path such as "/resize", found {describe(path)}')
+    parts = path[1:].split("/")
+    if parts[0] in RESERVED:
+        raise Wrong(f"paths below /{parts[0]} are the gateway's own, found {describe(path)}")
+    if "" in parts[:-1] or "." in parts or ".." in parts:
+        raise Wrong(f"expected no empty, . or .. part in a path, found {describe(path)}")
+    return path
+
+
+def start(value: object) -> str:
+    """`new`, `earliest`, `@position` or a time with its offset, as a string or as TOML's own."""
+    text = value.isoformat() if isinstance(value, datetime.datetime) else value
+    if isinstance(text, str):
+        if text in ("new", "earliest") or re.fullmatch(r"@[!-~]{1,200}", text):
+            return text
+        try:
+            if datetime.datetime.fromisoformat(text).tzinfo is not None and len(text) > 10:
+                return text
+        except ValueError:
+            pass
+    expected = '"new", "earliest", a time with its offset such as "2026-01-31T12:00:00Z", '
+    raise Wrong(f'{expected}or "@" and a position, found {describe(value)}')
+
+
+def env_value(value: object) -> str:
+    """A string; a number is refused with how to write it."""
+    if isinstance(value, bool | int | float):
+        raise Wrong(f'expected a string, found {describe(value)}; write "{describe(value)}"')
+    return Text("a string without NUL", r"(?s)[^\x00]*")(value)
+
+
+def nearest(value: object, known: Sequence[str]) -> str:
+    """`, did you mean "filters"?`, or nothing where no name is near."""
+    close = difflib.get_close_matches(value, known, 1) if isinstance(value, str) else []
+    return f', did you mean "{close[0]}"?' if close else ""
+
+
+def _one_of(values: Sequence[str]) -> str:
+    quoted = [f'"{value}"' for value in values]
+    return f"{', '.join(quoted[:-1])} or {quoted[-1]}" if len(quoted) > 1 else quoted[0]
