@@ -1,0 +1,182 @@
+"""Which functions are deployed: an ordered log of records, and a blob for each bundle.
+
+The log lives in the mesh, so every host that reads it comes to the same set. A record says that a
+version was put into service, or that a function was removed; the last one of a name counts.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Literal, Protocol
+
+import msgspec
+
+from funcrt.bundle import Bundle
+from funcrt.errors import DeployError, FunctionUnknown
+from funcrt.manifest import Manifest
+
+__all__ = [
+    "KIND",
+    "Deployment",
+    "RecordInvalid",
+    "Records",
+    "deploy",
+    "fold",
+    "history",
+    "load",
+    "remove",
+    "versions",
+]
+
+KIND = "deployment"
+"""The kind of record, in the mesh's log."""
+FORMAT = 1
+
+
+class Records(Protocol):
+    """What this needs of a `mesh.transport.Transport`."""
+
+    async def append_record(self, kind: str, body: bytes) -> int: ...
+    async def records(self, kind: str, after: int = 0) -> list[tuple[int, bytes]]: ...
+    async def put_blob(self, digest: str, body: bytes) -> None: ...
+
+
+class RecordInvalid(DeployError):
+    """A record that this version cannot read: the log is never used in part."""
+
+    def __init__(self, seq: int, reason: str) -> None:
+        self.seq = seq
+        super().__init__(f"deployment record {seq}: {reason}")
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a function, as it was put into service."""
+
+    name: str
+    digest: str
+    """Of its bundle, and the name of the blob that holds it."""
+    manifest: Manifest
+    at: float
+    """Wall-clock seconds."""
+    seq: int
+    """Its place in the log."""
+
+    @property
+    def version(self) -> str:
+        """The digest cut short, for people."""
+        return self.digest[:12]
+
+
+class _Version(msgspec.Struct, frozen=True):
+    """What every record has, in any format."""
+
+    v: int
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A record's body, as JSON."""
+
+    v: int = FORMAT
+    op: Literal["deploy", "remove"]
+    name: str
+    at: float
+    digest: str = ""
+    manifest: Manifest | None = None
+
+
+def _decode(seq: int, body: bytes) -> _Record:
+    try:
+        version = msgspec.json.decode(body, type=_Version).v
+        if version > FORMAT:
+            reason = f"its format {version} is newer than this funcrt, which reads {FORMAT}"
+            raise RecordInvalid(seq, reason)
+        record = msgspec.json.decode(body, type=_Record)
+    except msgspec.DecodeError as error:
+        raise RecordInvalid(seq, str(error)) from None
+    if record.op == "deploy" and (record.manifest is None or not record.digest):
+        raise RecordInvalid(seq, "a deployment without a manifest or a digest")
+    return record
+
+
+def history(records: Iterable[tuple[int, bytes]]) -> list[Deployment | tuple[int, str]]:
+    """Deployments, and removals as (sequence number, name), in the order of the log.
+
+    Raises RecordInvalid. Pure.
+    """
+    found: list[Deployment | tuple[int, str]] = []
+    for seq, body in records:
+        record = _decode(seq, body)
+        if record.manifest is None or record.op == "remove":
+            found.append((seq, record.name))
+        else:
+            one = Deployment(
+                name=record.name,
+                digest=record.digest,
+                manifest=record.manifest,
+                at=record.at,
+                seq=seq,
+            )
+            found.append(one)
+    return found
+
+
+def fold(
+    records: Iterable[tuple[int, bytes]], before: Mapping[str, Deployment] | None = None
+) -> dict[str, Deployment]:
+    """Name -> the deployment in service, after these records on top of `before`.
+
+    Raises RecordInvalid. Pure: every reader of the same log has the same result.
+    """
+    deployed = dict(before or {})
+    for step in history(records):
+        if isinstance(step, Deployment):
+            deployed[step.name] = step
+        else:
+            deployed.pop(step[1], None)
+    return deployed
+
+
+async def load(transport: Records) -> dict[str, Deployment]:
+    """Name -> the deployment in service. Raises RecordInvalid."""
+    return fold(await transport.records(KIND))
+
+
+async def versions(transport: Records, name: str) -> list[Deployment]:
+    """Every deployment of a function, oldest first; also of one that was removed since.
+
+    Raises FunctionUnknown where there never was one, and RecordInvalid.
+    """
+    records = await transport.records(KIND)
+    steps = [step for step in history(records) if isinstance(step, Deployment)]
+    found = [step for step in steps if step.name == name]
+    if not found:
+        raise FunctionUnknown(name, sorted(fold(records)))
+    return found
+
+
+async def deploy(transport: Records, manifest: Manifest, bundle: Bundle, at: float) -> Deployment:
+    """Record that this version is in service from `at` (wall-clock seconds) on.
+
+    What is in service already, the same bundle under the same manifest, adds no record and is
+    returned as it is. The blob is kept before the record that names it, so a crash between them
+    leaves the old version whole. Raises DeployError where the digest is not the body's.
+    """
+    if sha256(bundle.body).hexdigest() != bundle.digest:
+        raise DeployError(f"{manifest.name}: the bundle is not what its digest says")
+    current = (await load(transport)).get(manifest.name)
+    if current and (current.digest, current.manifest) == (bundle.digest, manifest):
+        return current
+    await transport.put_blob(bundle.digest, bundle.body)
+    record = _Record(
+        op="deploy", name=manifest.name, at=at, digest=bundle.digest, manifest=manifest
+    )
+    seq = await transport.append_record(KIND, msgspec.json.encode(record))
+    return Deployment(name=manifest.name, digest=bundle.digest, manifest=manifest, at=at, seq=seq)
+
+
+async def remove(transport: Records, name: str, at: float) -> None:
+    """Record that a function is out of service. Raises FunctionUnknown."""
+    deployed = await load(transport)
+    if name not in deployed:
+        raise FunctionUnknown(name, sorted(deployed))
+    record = _Record(op="remove", name=name, at=at)
+    await transport.append_record(KIND, msgspec.json.encode(record))
