@@ -27,6 +27,7 @@ from pathlib import Path
 import msgspec
 
 from funcrt.errors import DeployError, Problem
+from funcrt.tree import DIRECTORY, Member, sync, write_tree
 
 __all__ = ["Bundle", "BundleError", "Caps", "ignored", "pack", "sweep", "unpack"]
 
@@ -118,7 +119,12 @@ class _File:
 
 
 def _refused(problems: Iterable[tuple[Path | str, str]]) -> BundleError:
-    return BundleError([Problem(file=str(file), message=message) for file, message in problems])
+    return BundleError([Problem(file=_safe(str(file)), message=why) for file, why in problems])
+
+
+def _safe(name: str) -> str:
+    """A name for a message: what is not printable is escaped, so that it forges no line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _scan(directory: Path, caps: Caps, *, read: bool) -> dict[str, _File]:
@@ -154,7 +160,7 @@ class _Scan:
             try:
                 self.entry(fd, name, path)
             except UnicodeEncodeError:
-                self.wrong.append((ascii(path)[1:-1], "its name is not UTF-8"))
+                self.wrong.append((path, "its name is not UTF-8"))
             except OSError as error:
                 gone = error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
                 why = _CHANGED if gone else f"cannot be read: {error.strerror}"
@@ -173,7 +179,7 @@ class _Scan:
         elif path.count("/") >= self.caps.depth:
             self.wrong.append((path, f"more than {self.caps.depth} directories deep"))
         else:
-            fd = os.open(name, _DIRECTORY, dir_fd=parent)
+            fd = os.open(name, DIRECTORY, dir_fd=parent)
             try:
                 self.directory(fd, f"{path}/")
             finally:
@@ -246,13 +252,6 @@ def _collision(path: str, taken: dict[str, tuple[str, bool]]) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class _Member:
-    path: str
-    executable: bool
-    content: memoryview
-
-
 def unpack(body: bytes, digest: str, dest_root: Path, caps: Caps = CAPS) -> Path:
     """The directory `dest_root/<digest>`, made of the bundle unless it is there already.
 
@@ -270,7 +269,7 @@ def unpack(body: bytes, digest: str, dest_root: Path, caps: Caps = CAPS) -> Path
         return target
     temporary = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=dest_root))
     try:
-        _write_tree(temporary, members)
+        write_tree(temporary, members)
         try:
             temporary.rename(target)
         except OSError:  # another process was faster, or something is in the way
@@ -278,7 +277,7 @@ def unpack(body: bytes, digest: str, dest_root: Path, caps: Caps = CAPS) -> Path
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _sync(dest_root)
+    sync(dest_root)
     return target
 
 
@@ -299,7 +298,7 @@ def _is_there(target: Path) -> bool:
     raise _refused([(target, "is in the way: no directory of this user's; remove it")])
 
 
-def _members(body: bytes, caps: Caps) -> list[_Member]:
+def _members(body: bytes, caps: Caps) -> list[Member]:
     """What a bundle holds, every rule checked before anything is written."""
     members = list(_parse(memoryview(body), caps))
     wrong = list(_check_paths((member.path for member in members), caps))
@@ -314,19 +313,21 @@ def _members(body: bytes, caps: Caps) -> list[_Member]:
     return members
 
 
-def _parse(view: memoryview, caps: Caps) -> Iterator[_Member]:
+def _parse(view: memoryview, caps: Caps) -> Iterator[Member]:
     if view[: len(MAGIC)] != MAGIC:
         raise _refused([("bundle", "not a funcrt bundle")])
     at, count, total = len(MAGIC), 0, 0
     while at < len(view):
-        if at + _HEAD.size > len(view):
-            raise _refused([("bundle", "cut short")])
-        kind, length, size = _HEAD.unpack_from(view, at)
+        head = view[at : at + _HEAD.size]
+        kind, length, size = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0, 0)
         at += _HEAD.size
+        if at + length > len(view):
+            raise _refused([("bundle", "cut short")])
         try:
             path = str(view[at : at + length], "utf-8")
         except UnicodeDecodeError:
-            raise _refused([(repr(bytes(view[at : at + length])), "not UTF-8")]) from None
+            name = repr(bytes(view[at : at + length]))
+            raise _refused([(name, "not UTF-8")]) from None
         if kind not in (b"f", b"x"):
             raise _refused([(path, f"expected a regular file, found the kind {kind!r}")])
         at += length
@@ -339,68 +340,9 @@ def _parse(view: memoryview, caps: Caps) -> Iterator[_Member]:
             raise _refused(
                 [(path, f"cut short: it claims {size} bytes, {len(view) - at} are left")]
             )
-        yield _Member(path, kind == b"x", view[at : at + size])
+        yield Member(path, kind == b"x", view[at : at + size])
         at += size
 
 
 def _size(count: int) -> str:
     return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count} bytes"
-
-
-def _write_tree(root: Path, members: Iterable[_Member]) -> None:
-    """Write the files below an empty directory of ours, and make all of it durable.
-
-    Every opening is relative to a directory opened without following links.
-    """
-    made: dict[str, int] = {"": os.open(root, _DIRECTORY)}
-    try:
-        for member in members:
-            parent, _, name = member.path.rpartition("/")
-            _write_file(_directory(parent, made), name, member)
-            # Paths are in order: a directory that was left does not come back.
-            for path in [path for path in made if path and not _within(parent, path)]:
-                _close(made.pop(path))
-        os.fchmod(made[""], 0o755)
-    finally:
-        for fd in made.values():
-            _close(fd)
-
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def _within(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(f"{directory}/")
-
-
-def _close(directory: int) -> None:
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _directory(path: str, made: dict[str, int]) -> int:
-    """The descriptor of a directory below the root, made where it is not open yet."""
-    if path in made:
-        return made[path]
-    parent, _, name = path.rpartition("/")
-    above = _directory(parent, made)
-    os.mkdir(name, 0o755, dir_fd=above)
-    made[path] = os.open(name, _DIRECTORY, dir_fd=above)
-    os.fchmod(made[path], 0o755)
-    return made[path]
-
-
-def _write_file(directory: int, name: str, member: _Member) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, 0o644, dir_fd=directory)
-    with os.fdopen(fd, "wb") as opened:
-        opened.write(member.content)
-        opened.flush()
-        os.fchmod(fd, 0o755 if member.executable else 0o644)
-        os.fsync(fd)
-
-
-def _sync(directory: Path) -> None:
-    _close(os.open(directory, _DIRECTORY))

@@ -4,24 +4,23 @@ The log lives in the mesh, so every host that reads it comes to the same set. A 
 version was put into service, or that a function was removed; the last one of a name counts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
 from funcrt.bundle import Bundle
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.manifest import Manifest
+from mesh.transport import Transport
 
 __all__ = [
     "KIND",
     "Deployment",
     "RecordInvalid",
-    "Records",
     "deploy",
     "fold",
-    "history",
     "load",
     "remove",
     "versions",
@@ -30,14 +29,6 @@ __all__ = [
 KIND = "deployment"
 """The kind of record, in the mesh's log."""
 FORMAT = 1
-
-
-class Records(Protocol):
-    """What this needs of a `mesh.transport.Transport`."""
-
-    async def append_record(self, kind: str, body: bytes) -> int: ...
-    async def records(self, kind: str, after: int = 0) -> list[tuple[int, bytes]]: ...
-    async def put_blob(self, digest: str, body: bytes) -> None: ...
 
 
 class RecordInvalid(DeployError):
@@ -97,26 +88,23 @@ def _decode(seq: int, body: bytes) -> _Record:
     return record
 
 
-def history(records: Iterable[tuple[int, bytes]]) -> list[Deployment | tuple[int, str]]:
-    """Deployments, and removals as (sequence number, name), in the order of the log.
-
-    Raises RecordInvalid. Pure.
-    """
-    found: list[Deployment | tuple[int, str]] = []
+def _steps(records: Iterable[tuple[int, bytes]]) -> Iterator[tuple[str, Deployment | None]]:
+    """(name, the deployment that came into service, or None for a removal), in order."""
     for seq, body in records:
         record = _decode(seq, body)
         if record.manifest is None or record.op == "remove":
-            found.append((seq, record.name))
+            yield record.name, None
         else:
-            one = Deployment(
-                name=record.name,
-                digest=record.digest,
-                manifest=record.manifest,
-                at=record.at,
-                seq=seq,
+            yield (
+                record.name,
+                Deployment(
+                    name=record.name,
+                    digest=record.digest,
+                    manifest=record.manifest,
+                    at=record.at,
+                    seq=seq,
+                ),
             )
-            found.append(one)
-    return found
 
 
 def fold(
@@ -127,33 +115,32 @@ def fold(
     Raises RecordInvalid. Pure: every reader of the same log has the same result.
     """
     deployed = dict(before or {})
-    for step in history(records):
-        if isinstance(step, Deployment):
-            deployed[step.name] = step
+    for name, deployment in _steps(records):
+        if deployment is None:
+            deployed.pop(name, None)
         else:
-            deployed.pop(step[1], None)
+            deployed[name] = deployment
     return deployed
 
 
-async def load(transport: Records) -> dict[str, Deployment]:
+async def load(transport: Transport) -> dict[str, Deployment]:
     """Name -> the deployment in service. Raises RecordInvalid."""
     return fold(await transport.records(KIND))
 
 
-async def versions(transport: Records, name: str) -> list[Deployment]:
+async def versions(transport: Transport, name: str) -> list[Deployment]:
     """Every deployment of a function, oldest first; also of one that was removed since.
 
     Raises FunctionUnknown where there never was one, and RecordInvalid.
     """
     records = await transport.records(KIND)
-    steps = [step for step in history(records) if isinstance(step, Deployment)]
-    found = [step for step in steps if step.name == name]
+    found = [one for named, one in _steps(records) if one is not None and named == name]
     if not found:
         raise FunctionUnknown(name, sorted(fold(records)))
     return found
 
 
-async def deploy(transport: Records, manifest: Manifest, bundle: Bundle, at: float) -> Deployment:
+async def deploy(transport: Transport, manifest: Manifest, bundle: Bundle, at: float) -> Deployment:
     """Record that this version is in service from `at` (wall-clock seconds) on.
 
     What is in service already, the same bundle under the same manifest, adds no record and is
@@ -173,7 +160,7 @@ async def deploy(transport: Records, manifest: Manifest, bundle: Bundle, at: flo
     return Deployment(name=manifest.name, digest=bundle.digest, manifest=manifest, at=at, seq=seq)
 
 
-async def remove(transport: Records, name: str, at: float) -> None:
+async def remove(transport: Transport, name: str, at: float) -> None:
     """Record that a function is out of service. Raises FunctionUnknown."""
     deployed = await load(transport)
     if name not in deployed:
