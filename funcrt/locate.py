@@ -192,9 +192,25 @@ def _parse(file: str, text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         return tomllib.loads(text), locate(text)
     except RecursionError:
         raise ManifestError([Problem(file=file, message="nested too deeply")]) from None
-    except ValueError as error:  # not only TOMLDecodeError: int() limits digits
-        reason, _, place = str(error).partition(" (at ")
-        found = re.match(r"line (\d+)", place)
-        line = int(found[1]) if found else text.count("\n") + 1 if place else None
-        problem = Problem(file=file, line=line, message=f"not TOML: {reason}")
-        raise ManifestError([problem]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError([_syntax(file, text, str(error))]) from None
+    except ValueError:  # of int(), which limits digits
+        message = "not TOML: a number of more than 4300 digits"
+        raise ManifestError([Problem(file=file, message=message)]) from None
+
+
+def _syntax(file: str, text: str, error: str) -> Problem:
+    """A syntax error in our words, from `Invalid value (at line 3, column 5)`."""
+    reason, _, place = error.removesuffix(")").partition(" (at ")
+    reason = reason[:1].lower() + reason[1:]
+    lines = text.split("\n")
+    found = re.fullmatch(r"line (\d+), column (\d+)", place)
+    if found is None:
+        message = f"not TOML: {reason}" + (f" ({place})" if place else "")
+        return Problem(file=file, line=len(lines) if place else None, message=message)
+    line, column = int(found[1]), int(found[2])
+    if reason == "invalid value":
+        rest = lines[line - 1][column - 1 :].strip()
+        reason = "expected a value"
+        reason += f", found {rest[:40]}; strings need quotes" if rest else ""
+    return Problem(file=file, line=line, message=f"not TOML: {reason} (column {column})")
