@@ -173,9 +173,9 @@ MESH: Section = {
     "kind": Key(Text()),
     "name": Key(Name("trigger")),
     "topic": Key(TOPIC),
-    "filters": Key(ListOf(Anything(), 100)),
-    "pattern": Key(Anything()),
-    "jsonpath": Key(ListOf(Anything(), 100)),
+    "filters": Key(ListOf(Anything(json=True), 100)),
+    "pattern": Key(Anything(json=True)),
+    "jsonpath": Key(ListOf(Anything(json=True), 100)),
     "mode": Key(Choice(("cluster", "broadcast"))),
     "start": Key(start),
     "order": Key(Choice(("none", "key"))),
@@ -190,7 +190,7 @@ HTTP: Section = {
     "kind": Key(Text()),
     "name": Key(Name("trigger")),
     "path": Key(http_path),
-    "methods": Key(ListOf(Choice(("GET", "POST", "PUT", "PATCH", "DELETE")), 5)),
+    "methods": Key(ListOf(Choice(("GET", "POST", "PUT", "PATCH", "DELETE")), 5, least=1)),
     "strict": Key(Flag()),
 }
 OUTPUT: Section = {
@@ -220,7 +220,9 @@ LIMITS: Section = {
 }
 TOP: Section = {
     "name": Key(Name("function")),
-    "handler": Key(Text('"module:function"', r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")),
+    "handler": Key(
+        Text('"module:function" in plain letters', r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+    ),
     "concurrency": Key(Int(1, 1000)),
     "timeout": Key(Duration(0.001, DAY_S), "timeout_s"),
     "output": Key(Table(OUTPUT, OutputSpec)),
@@ -229,16 +231,16 @@ TOP: Section = {
     "scale": Key(Table(SCALE, ScaleSpec)),
     "limits": Key(Table(LIMITS, Limits)),
     "env": Key(MapOf(env_value, "[A-Za-z_][A-Za-z0-9_]*", "a variable's name: A-Z a-z 0-9 _")),
-    "trigger": Key(ListOf(Anything(), 100)),
+    "trigger": Key(ListOf(Anything(), 100, what="an array ([[trigger]])")),
     "sandbox": Later("levels of isolation are"),
     "secrets": Later("secrets are"),
     "idempotency": Later("idempotency keys are"),
     "profile": Later("profiles are"),
 }
 PLACES: Mapping[str, Section] = {
-    "before the first table": TOP, "in [[trigger]]": MESH, "in [[trigger]] of kind http": HTTP,
-    "in batch of a [[trigger]]": BATCH, "in [output]": OUTPUT, "in [retry]": RETRY,
-    "in [scale]": SCALE, "in [limits]": LIMITS,
+    "before the first table": TOP, "in [[trigger]] of kind mesh": MESH,
+    "in [[trigger]] of kind http": HTTP, "in batch of a [[trigger]]": BATCH,
+    "in [output]": OUTPUT, "in [retry]": RETRY, "in [scale]": SCALE, "in [limits]": LIMITS,
 }  # fmt: skip
 ELSEWHERE = {key: place for place, section in reversed(list(PLACES.items())) for key in section}
 

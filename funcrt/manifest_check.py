@@ -34,6 +34,13 @@ class ListOf:
 
     item: "Callable[[Any], Any] | Table"
     most: int
+    least: int = 0
+    what: str = "an array"
+
+    @property
+    def expected(self) -> str:
+        least = f"{self.least} to " if self.least else "at most "
+        return f"{self.what} of {least}{self.most}"
 
 
 @dataclass(frozen=True)
@@ -173,8 +180,8 @@ def read_value(doc: Document, path: KeyPath, kind: Kind, value: object) -> Any:
             doc.report(path, str(wrong("true, false or a table", value)))
             return BAD
         case ListOf():
-            if not isinstance(value, list) or len(value) > kind.most:
-                doc.report(path, str(wrong(f"an array of at most {kind.most}", value)))
+            if not isinstance(value, list) or not kind.least <= len(value) <= kind.most:
+                doc.report(path, str(wrong(kind.expected, value)))
                 return BAD
             items = [read_value(doc, (*path, i), kind.item, v) for i, v in enumerate(value)]
             return [item for item in items if item is not BAD]
@@ -203,10 +210,12 @@ def _read_map(doc: Document, path: KeyPath, kind: MapOf, value: object) -> Any:
 
 
 def _unknown(name: str, known: Iterable[str], elsewhere: Mapping[str, str]) -> str:
+    """A slip of the pen first, then a key of another table, then what is only somewhat like it."""
     names = sorted(known)
-    near = nearest(name, names)
+    place = elsewhere.get(name)
+    near = nearest(name, names, 0.8 if place else 0.6)
     if near:
         return f"unknown key{near}"
-    if name in elsewhere:
-        return f"unknown key here; it belongs {elsewhere[name]}"
+    if place:
+        return f"unknown key here; it belongs {place}"
     return f"unknown key; known here: {', '.join(names)}"

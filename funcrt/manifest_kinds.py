@@ -205,12 +205,18 @@ class Size:
 
 @dataclass(frozen=True)
 class Anything:
-    """A table that another check reads, such as a filter: kept as it is, if JSON can hold it."""
+    """A table that another check reads, such as a filter: kept as it is.
+
+    With `json` it holds only what JSON can hold too.
+    """
+
+    json: bool = False
 
     def __call__(self, value: object) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise wrong("a table", value)
-        _no_more_than_json(value)
+        if self.json:
+            _no_more_than_json(value)
         return value
 
 
@@ -230,7 +236,7 @@ def _no_more_than_json(value: object) -> None:
         case float() if math.isfinite(value):
             pass
         case _:
-            raise wrong("strings, booleans and finite numbers within", value)
+            raise wrong("strings, booleans and numbers that JSON has too", value)
 
 
 def http_path(value: object) -> str:
@@ -259,8 +265,8 @@ def start(value: object) -> str:
                 return text
         except ValueError:
             pass
-    expected = '"new", "earliest", a time with its offset such as "2026-01-31T12:00:00Z", '
-    raise Wrong(f'{expected}or "@" and a position, found {describe(value)}')
+    expected = '"new", "earliest", a time with its offset such as "2026-01-31T12:00:00Z"'
+    raise wrong(f'{expected}, or "@" and a position', value)
 
 
 def env_value(value: object) -> str:
@@ -270,9 +276,9 @@ def env_value(value: object) -> str:
     return Text("a string without NUL", r"(?s)[^\x00]*")(value)
 
 
-def nearest(value: object, known: Sequence[str]) -> str:
-    """`, did you mean "filters"?`, or nothing where no name is near."""
-    close = difflib.get_close_matches(value, known, 1) if isinstance(value, str) else []
+def nearest(value: object, known: Sequence[str], likeness: float = 0.6) -> str:
+    """`, did you mean "filters"?`, or nothing where no name is as near (0 to 1)."""
+    close = difflib.get_close_matches(value, known, 1, likeness) if isinstance(value, str) else []
     return f', did you mean "{close[0]}"?' if close else ""
 
 

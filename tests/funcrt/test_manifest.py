@@ -1,0 +1,532 @@
+"""Loading `funcrt.toml`: what it may say, and the exact message of each mistake."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import funcrt.manifest as module
+import triggers
+from funcrt.errors import ManifestError
+from funcrt.loops import could_match
+from funcrt.manifest import (
+    BatchSpec,
+    DlqSpec,
+    HttpTrigger,
+    Limits,
+    Manifest,
+    MeshTrigger,
+    OutputSpec,
+    RetrySpec,
+    ScaleSpec,
+    check_loops,
+    load_manifest,
+)
+from funcrt.manifest_check import Key, Section
+from mesh.event import Event
+
+MESH = '[[trigger]]\ntopic = "images"\n'
+HTTP = '[[trigger]]\nkind = "http"\npath = "/a"\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A function's directory named `resize`, in the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resize").mkdir()
+    return Path("resize")
+
+
+def load(folder: Path, text: str) -> Manifest:
+    (folder / "funcrt.toml").write_text(text)
+    return load_manifest(folder)
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    """What is said of the file, without the file's name."""
+    with pytest.raises(ManifestError) as caught:
+        load(folder, text)
+    return [line.removeprefix("resize/funcrt.toml:") for line in str(caught.value).split("\n")]
+
+
+# What is right
+
+
+def test_a_folder_alone_has_defaults(folder: Path) -> None:
+    assert load_manifest(folder) == Manifest(name="resize", dlq=DlqSpec(topic="resize.dlq"))
+    os.chdir(folder)
+    assert load_manifest(Path()).name == "resize"
+
+
+EVERYTHING = """
+name = "resize2"
+handler = "main:handler"
+concurrency = 4
+timeout = "1.5s"
+
+[[trigger]]
+kind = "mesh"
+topic = "images"
+filters = [{ exact = { type = "image.uploaded" } }]
+pattern = { data = { size = [{ numeric = [">", 1000] }] } }
+mode = "broadcast"
+start = "earliest"
+order = "key"
+key = "$.customer"
+batch = { size = 50, wait = "300ms" }
+cap = 1000
+overflow = "dead-letter"
+
+[[trigger]]
+name = "late"
+topic = "images"
+start = 2026-01-31T12:00:00Z
+
+[[trigger]]
+kind = "http"
+path = "/resize/now"
+methods = ["PUT"]
+strict = true
+
+[output]
+topic = "thumbs"
+topics = ["audit"]
+type = "image.resized"
+keep_id = true
+
+[retry]
+attempts = 3
+backoff = "constant"
+base = 2
+max = "1h"
+
+[dlq]
+topic = "dead"
+
+[scale]
+min = 1
+max = 2
+target_lag = 0.5
+idle = "1m"
+
+[limits]
+memory = "256MiB"
+payload = "1MB"
+
+[env]
+LOG_LEVEL = "info"
+"""
+
+
+def test_every_key(folder: Path) -> None:
+    assert load(folder, EVERYTHING) == Manifest(
+        name="resize2",
+        handler="main:handler",
+        concurrency=4,
+        timeout_s=1.5,
+        triggers=[
+            MeshTrigger(
+                name="images",
+                topic="images",
+                filters=[{"exact": {"type": "image.uploaded"}}],
+                pattern={"data": {"size": [{"numeric": [">", 1000]}]}},
+                mode="broadcast",
+                start="earliest",
+                order="key",
+                key="$.customer",
+                batch=BatchSpec(size=50, wait_s=0.3),
+                cap=1000,
+                overflow="dead-letter",
+            ),
+            MeshTrigger(name="late", topic="images", start="2026-01-31T12:00:00+00:00"),
+            HttpTrigger(name="resize-now", path="/resize/now", methods=["PUT"], strict=True),
+        ],
+        output=OutputSpec(topic="thumbs", topics=["audit"], type="image.resized", keep_id=True),
+        retry=RetrySpec(attempts=3, backoff="constant", base_s=2.0, max_s=3600.0),
+        dlq=DlqSpec(topic="dead"),
+        scale=ScaleSpec(min=1, max=2, target_lag_s=0.5, idle_s=60.0),
+        limits=Limits(memory_bytes=256 << 20, payload_bytes=10**6),
+        env={"LOG_LEVEL": "info"},
+    )
+
+
+def test_a_manifest_survives_json(folder: Path) -> None:
+    manifest = load(folder, EVERYTHING)
+    assert msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest) == manifest
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("dlq = false", "dlq", None),
+        ("dlq = true", "dlq", DlqSpec(topic="resize.dlq")),
+        ("[dlq]", "dlq", DlqSpec(topic="resize.dlq")),
+        ('name = "a"\n[dlq]', "dlq", DlqSpec(topic="a.dlq")),
+        ("timeout = 2", "timeout_s", 2.0),
+        ('timeout = "200ms"', "timeout_s", 0.2),
+        ('timeout = "5m"', "timeout_s", 300.0),
+        ('timeout = "1h"', "timeout_s", 3600.0),
+        ('limits.memory = "64 MiB"', "limits", Limits(memory_bytes=64 << 20)),
+        ("limits.payload = 2048", "limits", Limits(payload_bytes=2048)),
+        ('limits.payload = "10kB"', "limits", Limits(payload_bytes=10_000)),
+        ('handler = "pkg.größe:run_1"', "handler", None),
+        ("[output]", "output", OutputSpec()),
+        ('env = { A = "" }', "env", {"A": ""}),
+        ("\ufeffconcurrency = 2\r\n", "concurrency", 2),
+    ],
+)
+def test_ways_to_write_a_value(folder: Path, text: str, field: str, value: object) -> None:
+    if field == "handler":
+        said = ['1: handler: expected "module:function" in plain letters, found "pkg.größe:run_1"']
+        assert problems(folder, text) == said
+    else:
+        assert getattr(load(folder, text), field) == value
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/a", "a"), ("/a/b.c/", "a-b-c"), ("/", "http"), ("/~", "http")]
+)
+def test_a_path_made_a_name(folder: Path, path: str, name: str) -> None:
+    text = f'[[trigger]]\nkind = "http"\npath = "{path}"'
+    assert load(folder, text).triggers == [HttpTrigger(name=name, path=path)]
+
+
+@pytest.mark.parametrize("start", ["new", "earliest", "@12", "2026-01-31T12:00:00.5+01:00"])
+def test_starts(folder: Path, start: str) -> None:
+    (trigger,) = load(folder, f'{MESH}start = "{start}"').triggers
+    assert isinstance(trigger, MeshTrigger)
+    assert trigger.start == start
+
+
+def test_sections_fill_every_field() -> None:
+    """So that no key of the types is forgotten in what the file may say, or the reverse."""
+
+    def fields(section: Section) -> set[str]:
+        return {key.field or name for name, key in section.items() if isinstance(key, Key)}
+
+    def of(kind: Any) -> set[str]:
+        return {field.name for field in msgspec.structs.fields(kind)}
+
+    assert fields(module.TOP) - {"trigger"} == of(Manifest) - {"triggers"}
+    assert fields(module.MESH) - {"kind"} == of(MeshTrigger)
+    assert fields(module.HTTP) - {"kind"} == of(HttpTrigger)
+    for section, kind in [
+        (module.BATCH, BatchSpec),
+        (module.OUTPUT, OutputSpec),
+        (module.RETRY, RetrySpec),
+        (module.SCALE, ScaleSpec),
+        (module.LIMITS, Limits),
+    ]:
+        assert fields(section) == of(kind)
+
+
+def test_reserved_paths_are_the_gateways() -> None:
+    from funcrt import gateway
+    from funcrt.manifest_kinds import RESERVED
+
+    assert RESERVED == gateway.RESERVED
+
+
+# What is wrong: the exact message of each
+
+
+def test_all_mistakes_at_once_in_the_order_of_the_file(folder: Path) -> None:
+    text = """\
+nme = "x"
+timeout = inf
+
+[[trigger]]
+fliters = [{ exact = { type = "image.uploaded" } }]
+filters = [
+  { exct = { type = "x" } },
+  { all = [{ prefix = { invALID = "x" } }] },
+]
+
+[scale]
+min = 10
+"""
+    said = 'expected a duration such as "30s" or a number of seconds, found inf'
+    assert problems(folder, text) == [
+        '1: nme: unknown key, did you mean "name"?',
+        f"2: timeout: {said}",
+        "4: trigger[0].topic: missing",
+        '5: trigger[0].fliters: unknown key, did you mean "filters"?',
+        '7: trigger[0].filters[0].exct: unknown dialect, did you mean "exact"?',
+        "8: trigger[0].filters[1].all[0].prefix.invALID: an attribute name is a-z0-9",
+        "12: scale.min: 10 is above scale.max, 8",
+    ]
+
+
+DURATION = 'expected a duration such as "30s"'
+SIZE = 'expected a size such as "256MiB"'
+NAME = "1 to 200 characters, a-z A-Z 0-9 . _ -, starting with a letter or digit"
+START = (
+    'expected "new", "earliest", a time with its offset such as "2026-01-31T12:00:00Z", '
+    'or "@" and a position'
+)
+LATER = "not built yet; remove this key for now"
+MEND = "set output.allow_loop = true if that is meant"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        # Unknown keys
+        ('nam = "x"', '1: nam: unknown key, did you mean "name"?'),
+        ("zzz = 1", "1: zzz: unknown key; known here: concurrency, dlq, env, handler, idempotency, "
+         "limits, name, output, profile, retry, sandbox, scale, secrets, timeout, trigger"),
+        ("attempts = 3", "1: attempts: unknown key here; it belongs in [retry]"),
+        ("[scale]\nmx = 1", '2: scale.mx: unknown key, did you mean "max"?'),
+        (f"{MESH}path = '/a'", "3: trigger[0].path: unknown key here; it belongs in "
+         "[[trigger]] of kind http"),
+        (f"{HTTP}batch = {{ size = 1 }}",
+         "4: trigger[0].batch: unknown key here; it belongs in [[trigger]] of kind mesh"),
+        (f"{MESH}batch = {{ size = 1, wiat = 1 }}",
+         '3: trigger[0].batch.wiat: unknown key, did you mean "wait"?'),
+        # Types
+        ("name = 3", "1: name: expected a function name, found 3"),
+        ('name = ""', f"1: name: '' is no function name: {NAME}"),
+        ('name = "a b"', f"1: name: 'a b' is no function name: {NAME}"),
+        (f'name = "{"a" * 199}"', f"1: name: '{'a' * 80}' is no topic name: {NAME}"),
+        ('handler = "handler"', '1: handler: expected "module:function" in plain letters, '
+         'found "handler"'),
+        ('concurrency = "4"', '1: concurrency: expected a whole number, found "4"'),
+        ("concurrency = 1.0", "1: concurrency: expected a whole number, found 1.0"),
+        ("concurrency = true", "1: concurrency: expected a whole number, found true"),
+        ("concurrency = 0", "1: concurrency: expected 1 to 1000, found 0"),
+        ("output = 'x'", '1: output: expected a table, found "x"'),
+        ("retry = []", "1: retry: expected a table, found an empty array"),
+        ("dlq = 'x'", '1: dlq: expected true, false or a table, found "x"'),
+        ("[trigger]\ntopic = 'x'", "1: trigger: expected an array ([[trigger]]) of at most "
+         "100, found a table"),
+        ("trigger = [1]", "1: trigger[0]: expected a table, found 1"),
+        (f"{MESH}filters = {{}}", "3: trigger[0].filters: expected an array of at most 100, "
+         "found a table"),
+        (f"{MESH}pattern = 'x'", '3: trigger[0].pattern: expected a table, found "x"'),
+        (f"{MESH}batch = 10", "3: trigger[0].batch: expected a table, found 10"),
+        (f"{HTTP}strict = 1", "4: trigger[0].strict: expected true or false, found 1"),
+        ("output.type = ''", '1: output.type: expected an event type, found ""'),
+        ('output.type = "a\\nb"', '1: output.type: expected an event type, found "a\\nb"'),
+        # Durations and sizes
+        ("timeout = true",
+         f"1: timeout: {DURATION} or a number of seconds, found true"),
+        ("timeout = nan", f"1: timeout: {DURATION} or a number of seconds, found nan"),
+        ("timeout = 30s", "1: not TOML: expected newline or end of document after a statement "
+         "(column 13)"),
+        ('timeout = "30"', f'1: timeout: {DURATION}, found "30"'),
+        ('timeout = "3 weeks"', f'1: timeout: {DURATION}, found "3 weeks"'),
+        ('timeout = "-1s"', f'1: timeout: {DURATION}, found "-1s"'),
+        ("timeout = 0", '1: timeout: expected "1ms" to "24h", found 0'),
+        ('timeout = "25h"', '1: timeout: expected "1ms" to "24h", found "25h"'),
+        ("timeout = 1979-05-27",
+         f"1: timeout: {DURATION} or a number of seconds, found 1979-05-27"),
+        (f"timeout = {10**30}",
+         f"1: timeout: {DURATION} or a number of seconds, found a number of more than 18 digits"),
+        ('limits.memory = "256 MiBs"', f'1: limits.memory: {SIZE}, found "256 MiBs"'),
+        ("limits.memory = []",
+         f"1: limits.memory: {SIZE} or a number of bytes, found an empty array"),
+        ("limits.memory = 1024", '1: limits.memory: expected "16MiB" to "1024GiB", found 1024'),
+        ('limits.payload = "1GB"', '1: limits.payload: expected "1KiB" to "8MiB", found "1GB"'),
+        ('limits.payload = "1024.5B"',
+         '1: limits.payload: expected "1KiB" to "8MiB", found "1024.5B"'),
+        # Names
+        (f"{MESH}name = 'a/b'", f"3: trigger[0].name: 'a/b' is no trigger name: {NAME}"),
+        ("[[trigger]]\ntopic = 'a/*'", f"2: trigger[0].topic: 'a/*' is no topic name: {NAME}"),
+        ("output.topic = '..'", f"1: output.topic: '..' is no topic name: {NAME}"),
+        ("output.topics = ['a', '']", f"1: output.topics[1]: '' is no topic name: {NAME}"),
+        ("[dlq]\ntopic = 'ä'", f"2: dlq.topic: 'ä' is no topic name: {NAME}"),
+        # Choices
+        (f"{MESH}mode = 'brodcast'", '3: trigger[0].mode: expected "cluster" or "broadcast", '
+         'found "brodcast", did you mean "broadcast"?'),
+        (f"{MESH}order = true", '3: trigger[0].order: expected "none" or "key", found true'),
+        (f"{MESH}overflow = 'x'",
+         '3: trigger[0].overflow: expected "refuse" or "dead-letter", found "x"'),
+        ("retry.backoff = 'x'",
+         '1: retry.backoff: expected "exponential" or "constant", found "x"'),
+        (f"{HTTP}methods = ['get']", '4: trigger[0].methods[0]: expected "GET", "POST", "PUT", '
+         '"PATCH" or "DELETE", found "get"'),
+        (f"{HTTP}methods = []", "4: trigger[0].methods: expected an array of 1 to 5, found "
+         "an empty array"),
+        ("[[trigger]]\nkind = 'kafka'",
+         '2: trigger[0].kind: expected "mesh" or "http", found "kafka"'),
+        (f"{MESH}start = 'now'", f'3: trigger[0].start: {START}, found "now"'),
+        (f"{MESH}start = '2026-01-31'", f'3: trigger[0].start: {START}, found "2026-01-31"'),
+        (f"{MESH}start = 2026-01-31T12:00:00",
+         f"3: trigger[0].start: {START}, found 2026-01-31T12:00:00"),
+        (f"{MESH}order = 'key'\nkey = 'A b'", "4: trigger[0].key: expected an attribute's name, "
+         'or a path such as "$.customer", found "A b"'),
+        # Keys that go together
+        ("[[trigger]]\nkind = 'http'", "1: trigger[0].path: missing"),
+        (f"{MESH}batch = {{ wait = 1 }}", "3: trigger[0].batch.size: missing"),
+        (f"{MESH}key = 'subject'", '3: trigger[0].key: needs order = "key"'),
+        ("[scale]\nmin = 3\nmax = 2", "2: scale.min: 3 is above scale.max, 2"),
+        ("[retry]\nbase = '10m'", '2: retry.base: "10m" is above retry.max, "5m"'),
+        (f"{MESH}{MESH}", '3: trigger[1].name: "images" is the name of trigger[0] too; '
+         "set another"),
+        (f"{HTTP}{HTTP}name = 'b'", '6: trigger[1].path: "/a" is the path of trigger[0] too'),
+        # HTTP paths
+        ("[[trigger]]\nkind = 'http'\npath = 'a'",
+         '3: trigger[0].path: expected a path such as "/resize", found "a"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/a b?c'",
+         '3: trigger[0].path: expected a path such as "/resize", found "/a b?c"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/a/../b'", "3: trigger[0].path: expected no empty, "
+         '. or .. part in a path, found "/a/../b"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/a//b'", "3: trigger[0].path: expected no empty, "
+         '. or .. part in a path, found "/a//b"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/admin/x'", "3: trigger[0].path: paths below /admin "
+         'are the gateway\'s own, found "/admin/x"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/u/{id}'",
+         '3: trigger[0].path: path parameters are not built yet, found "/u/{id}"'),
+        # The environment
+        ("[env]\nPORT = 8080", '2: env.PORT: expected a string, found 8080; write "8080"'),
+        ("[env]\nON = true", '2: env.ON: expected a string, found true; write "true"'),
+        ("[env]\n'A B' = ''", "2: env.'A B': expected a variable's name: A-Z a-z 0-9 _"),
+        ('[env]\nA = "\\u0000"',
+         '2: env.A: expected a string without NUL, found "\\u0000"'),
+        # Filters
+        (f"{MESH}filters = ['x']", '3: trigger[0].filters[0]: expected a table, found "x"'),
+        (f"{MESH}[trigger.pattern]\n'a.b' = 1",
+         "4: trigger[0].pattern.a.b: expected a list of values, or a table of fields; write [1]"),
+        (f"{MESH}pattern = {{ data = {{ n = [nan] }} }}", "3: trigger[0].pattern: expected "
+         "strings, booleans and numbers that JSON has too, found nan"),
+        (f"{MESH}pattern = {{ data = {{ n = [{2**64}] }} }}", "3: trigger[0].pattern: expected "
+         "strings, booleans and numbers that JSON has too, found a number of more than 18 digits"),
+        (f"{MESH}filters = [{{ exact = {{ time = 1979-05-27 }} }}]", "3: trigger[0].filters[0]: "
+         "expected strings, booleans and numbers that JSON has too, found 1979-05-27"),
+        # Not built yet
+        ("[sandbox]\nnetwork = 'none'", f"1: sandbox: levels of isolation are {LATER}"),
+        ("[secrets]\nA = 'x'", f"1: secrets: secrets are {LATER}"),
+        ("[idempotency]\nkey = 'id'", f"1: idempotency: idempotency keys are {LATER}"),
+        ("[profile.prod.scale]\nmax = 3", f"1: profile: profiles are {LATER}"),
+        ("[limits]\ncpu = 1.0", f"2: limits.cpu: CPU limits are {LATER}"),
+        ("[output]\nstream = true", f"2: output.stream: streamed outputs are {LATER}"),
+        ("[[trigger]]\nkind = 'cron'\nschedule = '* * * * *'",
+         "2: trigger[0].kind: cron triggers are not built yet"),
+        # Loops
+        (f"output.topic = 'images'\n{MESH}", "1: output.topic: an output of type "
+         f'"funcrt.resize.result" would call the function again by trigger[0]; {MEND}'),
+        (f"output.topics = ['a', 'images']\n{MESH}", '1: output.topics[1]: an event sent to '
+         f'"images" would call the function again by trigger[0]; {MEND}'),
+        (f"{MESH}[dlq]\ntopic = 'images'",
+         f"4: dlq.topic: a dead letter would call the function again by trigger[0]; {MEND}"),
+        # TOML itself
+        ("a = 1\na = 2", "2: not TOML: cannot overwrite a value (end of document)"),
+    ],
+)  # fmt: skip
+def test_each_mistake(folder: Path, text: str, said: str) -> None:
+    assert problems(folder, text) == [said]
+
+
+def test_a_folder_that_is_no_name(folder: Path) -> None:
+    folder.rename("a b")
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(Path("a b"))
+    mend = "; it is the folder's name, set name to another"
+    assert str(caught.value) == f"a b/funcrt.toml: name: 'a b' is no function name: {NAME}{mend}"
+
+
+def test_a_folder_that_is_not_there(folder: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(Path("no"))
+    assert str(caught.value) == "no: no such directory"
+
+
+def test_a_file_that_is_a_directory(folder: Path) -> None:
+    (folder / "funcrt.toml").mkdir()
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(folder)
+    assert str(caught.value) == "resize/funcrt.toml: cannot be read: Is a directory"
+
+
+def test_pyproject_is_not_read_in_silence(folder: Path) -> None:
+    project = folder / "pyproject.toml"
+    project.write_text("[project]\n\n[tool.funcrt]\nname = 'x'\n")
+    said = "resize/pyproject.toml:3: tool.funcrt: not read yet; write these keys in funcrt.toml"
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(folder)
+    assert str(caught.value) == said
+    for text in ("[tool.ruff]\n", "broken [", "tool = 1"):
+        project.write_text(text)
+        assert load_manifest(folder).name == "resize"
+
+
+# Loops
+
+
+@pytest.mark.parametrize(
+    ("more", "loops"),
+    [
+        ("", True),
+        ("filters = [{ exact = { type = 'image.uploaded' } }]", False),
+        ("filters = [{ exact = { type = 'image.resized' } }]", True),
+        ("filters = [{ prefix = { type = 'image.' } }]", True),
+        ("filters = [{ suffix = { type = '.uploaded' } }]", False),
+        ("filters = [{ not = { suffix = { type = '.resized' } } }]", False),
+        ("filters = [{ not = { exact = { source = '/x' } } }]", True),
+        ("filters = [{ exact = { source = '/x' } }]", True),
+        ("filters = [{ exact = { source = '/x', type = 'a' } }]", False),
+        ("filters = [{ any = [{ exact = { type = 'a' } }, { exact = { subject = 'a' } }] }]", True),
+        ("filters = [{ any = [{ exact = { type = 'a' } }, { exact = { type = 'b' } }] }]", False),
+        (
+            "filters = [{ all = [{ exact = { subject = 'a' } }, { exact = { type = 'b' } }] }]",
+            False,
+        ),
+        ("pattern = { type = [{ prefix = 'image.' }] }", True),
+        ("pattern = { type = [{ anything-but = ['image.resized'] }] }", False),
+        ("pattern = { data = { a = [1] } }", True),
+        ("pattern = { data = { a = [1] }, type = ['a'] }", False),
+        ("pattern = { '$or' = [{ type = ['a'] }, { data = { a = [1] } }] }", True),
+        ("pattern = { '$or' = [{ type = ['a'] }, { type = ['b'] }] }", False),
+    ],
+)
+def test_loops_are_refused_where_the_filter_could_match(
+    folder: Path, more: str, loops: bool
+) -> None:
+    output = "[output]\ntopic = 'images'\ntype = 'image.resized'\n"
+    text = f"{output}{MESH}{more}"
+    if loops:
+        what = 'an output of type "image.resized" would call the function again by trigger[0]'
+        assert problems(folder, text) == [f"2: output.topic: {what}; {MEND}"]
+    else:
+        assert check_loops(load(folder, text)) == []
+    assert load(folder, text.replace("type = 'image.r", "allow_loop = true\ntype = 'image.r", 1))
+
+
+LEAVES = st.builds(
+    lambda dialect, name, value: {dialect: {name: value}},
+    st.sampled_from(["exact", "prefix", "suffix"]),
+    st.sampled_from(["type", "source", "subject"]),
+    st.sampled_from(["a", "b", "ab"]),
+)
+DIALECTS = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.builds(lambda one: {"not": one}, inner)
+        | st.builds(
+            lambda name, some: {name: some},
+            st.sampled_from(["all", "any"]),
+            st.lists(inner, min_size=1, max_size=3),
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(DIALECTS, max_size=3),
+    st.sampled_from(["a", "b", "ab"]),
+    st.sampled_from(["a", "b", "ab"]),
+    st.sampled_from([None, "a", "b"]),
+)
+def test_what_matches_could_match(
+    filters: list[dict[str, Any]], type: str, source: str, subject: str | None
+) -> None:
+    """The check errs on one side alone: no event of the type passes a filter it calls closed."""
+    event = Event(id="1", source=source, type=type, subject=subject)
+    if triggers.parse({"filters": filters}).matches(event):
+        assert could_match(filters, None, type)
