@@ -162,6 +162,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FILE = "funcrt.toml"
+MAX_NAME = 196
+"""Of a function whose dead-letter topic is named after it."""
 TOPIC = Name("topic")
 DAY_S = 86400.0
 
@@ -259,7 +261,7 @@ def load_manifest(directory: Path) -> Manifest:
     doc = Document(str(file), lines, elsewhere=ELSEWHERE)
     manifest = _manifest(doc, raw, directory.resolve().name)
     problems = [*doc.in_order(), *_pyproject(directory)]
-    if problems or manifest is None:
+    if problems:
         raise ManifestError(problems)
     return manifest
 
@@ -277,33 +279,38 @@ def _pyproject(directory: Path) -> Iterator[Problem]:
         yield Problem(file=str(file), line=line, path="tool.funcrt", message=message)
 
 
-def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest | None:
-    """The manifest, or None (or one that is not to be used) after reporting to `doc`."""
+def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest:
+    """The manifest, of what is right; the rest is reported to `doc`."""
     values = read_table(doc, (), raw, TOP)
     values.pop("trigger", None)
     name = values.setdefault("name", "" if "name" in raw else folder)
-    dlq = values.pop("dlq", True)
-    if name:
-        letters = f"{name}.dlq"
+    if "name" not in raw:
         try:
             check_name("function", name)
-            topic = check_name("topic", (isinstance(dlq, dict) and dlq.get("topic")) or letters)
         except NameInvalid as error:
-            named = "" if "name" in raw else "; it is the folder's name, set name to another"
-            doc.report(("name",), f"{error}{named}")
-        else:
-            values["dlq"] = DlqSpec(topic=topic) if dlq is not False else None
+            doc.report(("name",), f"{error}; it is the folder's name, set name to another")
+    values["dlq"] = _dlq(doc, name, values.pop("dlq", True))
     triggers = raw.get("trigger")
     pairs = enumerate(triggers) if isinstance(triggers, list) else ()
     found = {i: _trigger(doc, i, one) for i, one in pairs if isinstance(one, dict)}
+    whole = {i: one for i, one in found.items() if one is not None}
     _check_bounds(doc, values)
-    _check_triggers(doc, {i: one for i, one in found.items() if one is not None})
-    if doc.problems:
-        return None
-    manifest = Manifest(**values, triggers=[one for one in found.values() if one is not None])
-    for path, message in check_loops(manifest):
-        doc.report(path, message)
+    _check_triggers(doc, whole)
+    manifest = Manifest(**values, triggers=list(whole.values()))
+    if doc.sound(("name",), ("output",), ("dlq",), ("trigger",)):
+        for path, message in check_loops(manifest):
+            doc.report(path, message)
     return manifest
+
+
+def _dlq(doc: Document, name: str, given: bool | dict[str, str]) -> DlqSpec | None:
+    if given is False:
+        return None
+    topic = given.get("topic") if isinstance(given, dict) else None
+    if topic is None and len(name) > MAX_NAME:
+        message = f"longer than {MAX_NAME} characters, so {name[:20]}....dlq is no topic name"
+        doc.report(("name",), f"{message}; set dlq.topic")
+    return DlqSpec(topic=topic or f"{name}.dlq")
 
 
 def _trigger(doc: Document, index: int, raw: dict[str, Any]) -> MeshTrigger | HttpTrigger | None:

@@ -291,7 +291,8 @@ MEND = "set output.allow_loop = true if that is meant"
         ("name = 3", "1: name: expected a function name, found 3"),
         ('name = ""', f"1: name: '' is no function name: {NAME}"),
         ('name = "a b"', f"1: name: 'a b' is no function name: {NAME}"),
-        (f'name = "{"a" * 199}"', f"1: name: '{'a' * 80}' is no topic name: {NAME}"),
+        (f'name = "{"a" * 199}"', f"1: name: longer than 196 characters, so {'a' * 20}....dlq "
+         "is no topic name; set dlq.topic"),
         ('handler = "handler"', '1: handler: expected "module:function" in plain letters, '
          'found "handler"'),
         ('concurrency = "4"', '1: concurrency: expected a whole number, found "4"'),
@@ -455,6 +456,15 @@ def test_pyproject_is_not_read_in_silence(folder: Path) -> None:
 
 
 # Loops
+
+
+def test_loops_are_named_beside_other_mistakes(folder: Path) -> None:
+    text = f"timeout = 0\noutput.topic = 'images'\n{MESH}"
+    what = 'an output of type "funcrt.resize.result" would call the function again by trigger[0]'
+    assert problems(folder, text) == [
+        '1: timeout: expected "1ms" to "24h", found 0',
+        f"2: output.topic: {what}; {MEND}",
+    ]
 
 
 @pytest.mark.parametrize(
