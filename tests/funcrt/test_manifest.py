@@ -365,6 +365,8 @@ MEND = "set output.allow_loop = true if that is meant"
         (f"{MESH}batch = {{ wait = 1 }}", "3: trigger[0].batch.size: missing"),
         (f"{MESH}key = 'subject'", '3: trigger[0].key: needs order = "key"'),
         ("[scale]\nmin = 3\nmax = 2", "2: scale.min: 3 is above scale.max, 2"),
+        ("[scale]\nmin = 30\nmax = 'x'", '3: scale.max: expected a whole number, found "x"'),
+        ("[retry]\nbase = '10m'\nmax = 'x'", f'3: retry.max: {DURATION}, found "x"'),
         ("[retry]\nbase = '10m'", '2: retry.base: "10m" is above retry.max, "5m"'),
         (f"{MESH}{MESH}", '3: trigger[1].name: "images" is the name of trigger[0] too; '
          "set another"),
@@ -477,6 +479,7 @@ def test_loops_are_named_beside_other_mistakes(folder: Path) -> None:
         ("filters = [{ suffix = { type = '.uploaded' } }]", False),
         ("filters = [{ not = { suffix = { type = '.resized' } } }]", False),
         ("filters = [{ not = { exact = { source = '/x' } } }]", True),
+        ("filters = [{ not = { not = { exact = { source = '/x' } } } }]", True),
         ("filters = [{ exact = { source = '/x' } }]", True),
         ("filters = [{ exact = { source = '/x', type = 'a' } }]", False),
         ("filters = [{ any = [{ exact = { type = 'a' } }, { exact = { subject = 'a' } }] }]", True),
