@@ -1,0 +1,456 @@
+"""The host's side of the process sandbox: starts zygotes, holds channels, ends instances."""
+
+import asyncio
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from funcrt.errors import LoadError, Problem, SandboxError
+from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages
+from funcrt.sandbox.protocol import HEADER, MAX_FRAME, FromInstance, Log, ToInstance
+from funcrt.sandbox.zygote import MAX_MESSAGE, Spec
+
+__all__ = ["ProcessSandbox"]
+
+LINE = 8192
+LOG_BYTES_A_SECOND = 256 << 10
+LOAD_TIMEOUT_S = 60.0
+
+
+def _socketpair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+class ProcessSandbox:
+    """Zygotes and instances as processes of this machine."""
+
+    def __init__(self) -> None:
+        self._runtime: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._zygotes: set[ProcessZygote] = set()
+
+    async def start(self) -> None:
+        """As the contract says."""
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        root = str(Path(__file__).parents[2])
+        program = (
+            f"import sys; sys.path.insert(0, {root!r});"
+            f"from funcrt.sandbox.zygote import runtime; runtime({theirs.fileno()})"
+        )
+        with theirs:
+            self._runtime = subprocess.Popen(  # noqa: ASYNC220 - it returns once forked
+                [sys.executable, "-I", "-c", program],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"},
+            )
+
+    async def load(self, code: Code) -> "ProcessZygote":
+        """As the contract says."""
+        if self._control is None:
+            raise SandboxError("the sandbox was not started")
+        spec = Spec(
+            path=str(code.path),
+            handler=code.handler,
+            concurrency=code.concurrency or 0,
+            env=dict(code.env),
+            memory_bytes=code.memory_bytes or 0,
+            max_output_bytes=code.max_output_bytes,
+            batch=code.batch,
+        )
+        zygote = await self._fork(code, spec)
+        info = zygote.info
+        if info.threads > 1:
+            await zygote.stop()
+            late = msgspec.structs.replace(spec, late=True)
+            zygote = await self._fork(code, late, info)
+        return zygote
+
+    async def _fork(
+        self, code: Code, spec: Spec, info: HandlerInfo | None = None
+    ) -> "ProcessZygote":
+        assert self._control is not None
+        ours, theirs = _socketpair(socket.SOCK_SEQPACKET)
+        logs = [os.pipe(), os.pipe()]
+        zygote = ProcessZygote(self, code, ours, [read for read, _ in logs])
+        try:
+            descriptors = [theirs.fileno(), *(write for _, write in logs)]
+            socket.send_fds(self._control, [msgspec.msgpack.encode(spec)], descriptors)
+        except OSError as error:
+            await zygote.stop()
+            raise SandboxError(f"the runtime zygote is gone ({error})") from None
+        finally:
+            theirs.close()
+            for _, write in logs:
+                os.close(write)
+        self._zygotes.add(zygote)
+        try:
+            await zygote.loaded(info)
+        except BaseException:
+            await zygote.stop()
+            raise
+        return zygote
+
+    def forget(self, zygote: "ProcessZygote") -> None:
+        """A zygote is gone."""
+        self._zygotes.discard(zygote)
+
+    async def close(self) -> None:
+        """As the contract says."""
+        for zygote in list(self._zygotes):
+            await zygote.stop()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._runtime is not None:
+            try:
+                await asyncio.to_thread(self._runtime.wait, 5)
+            except subprocess.TimeoutExpired:
+                self._runtime.kill()
+                self._runtime.wait()
+            self._runtime = None
+
+
+class ProcessZygote:
+    """F: one version's code, loaded."""
+
+    info: HandlerInfo
+
+    def __init__(
+        self, sandbox: ProcessSandbox, code: Code, control: socket.socket, logs: list[int]
+    ) -> None:
+        self.sandbox = sandbox
+        self.code = code
+        self.alive = True
+        self._loop = asyncio.get_running_loop()
+        self._control = control
+        self._numbers = itertools.count(1)
+        self._spawning: dict[int, asyncio.Future[int]] = {}
+        self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._logs = [_LogReader(fd, "stderr", self._said) for fd in logs]
+        self.instances: dict[int, ProcessInstance] = {}
+        self._loop.add_reader(control.fileno(), self._readable)
+
+    def _said(self, level: str, text: str) -> None:
+        """What the import prints is not a call's: it goes to the host's own log."""
+        import logging
+
+        logging.getLogger(f"funcrt.function.{self.code.name}").info("%s", text)
+
+    def _readable(self) -> None:
+        try:
+            body = self._control.recv(MAX_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            body = b""
+        if not body:
+            self._lost()
+            return
+        try:
+            message = msgspec.msgpack.decode(body, type=dict[str, Any])
+        except msgspec.DecodeError:
+            self._lost()
+            return
+        if "spawned" in message:
+            number, pid = message["spawned"]
+            future = self._spawning.pop(number, None)
+            if future is not None and not future.done():
+                future.set_result(pid)
+        elif "exit" in message:
+            pid, status = message["exit"]
+            instance = self.instances.pop(pid, None)
+            if instance is not None:
+                instance.ended(status)
+        elif not self._ready.done():
+            self._ready.set_result(message)
+
+    def _lost(self) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self._loop.remove_reader(self._control.fileno())
+        self._control.close()
+        self.sandbox.forget(self)
+        for future in self._spawning.values():
+            if not future.done():
+                future.set_exception(SandboxError(f"{self.code.name}: its zygote ended"))
+        if not self._ready.done():
+            self._ready.set_result({"gone": True})
+        for instance in list(self.instances.values()):
+            instance.ended(None)
+        self.instances.clear()
+        for reader in self._logs:
+            reader.close()
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    async def loaded(self, info: HandlerInfo | None) -> None:
+        """Wait for the import. Raises LoadError."""
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                message = await self._ready
+        except TimeoutError:
+            text = f"its import took longer than {LOAD_TIMEOUT_S:g} s"
+            raise LoadError(Problem(file=self.code.name, message=text)) from None
+        if "error" in message:
+            told = message["error"]
+            raise LoadError(msgspec.convert(told["problem"], Problem), told["traceback"])
+        if "gone" in message:
+            text = "its process ended during the import"
+            raise LoadError(Problem(file=self.code.name, message=text))
+        self.info = info or msgspec.convert(message["ready"], HandlerInfo)
+        if self.code.batch and not self.info.batch:
+            text = f"batch is set, but {self.info.handler} takes one event: annotate list[Event]"
+            raise LoadError(Problem(file="main.py", message=text))
+
+    async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> "ProcessInstance":
+        """As the contract says."""
+        if not self.alive:
+            raise SandboxError(f"{self.code.name}: its zygote is gone")
+        ours, theirs = _socketpair(socket.SOCK_STREAM)
+        logs = [os.pipe(), os.pipe()]
+        number = next(self._numbers)
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._spawning[number] = future
+        try:
+            body = msgspec.msgpack.encode({"spawn": number})
+            descriptors = [theirs.fileno(), *(write for _, write in logs)]
+            socket.send_fds(self._control, [body], descriptors)
+        except OSError as error:
+            self._spawning.pop(number, None)
+            ours.close()
+            for read, _ in logs:
+                os.close(read)
+            raise SandboxError(f"{self.code.name}: cannot fork ({error})") from None
+        finally:
+            theirs.close()
+            for _, write in logs:
+                os.close(write)
+        instance = ProcessInstance(self, ours, [read for read, _ in logs], on_messages, on_exit)
+        # Registered as soon as the pid is known, in the same turn, so that no exit is missed.
+        future.add_done_callback(lambda done: self._register(done, instance))
+        try:
+            await future
+        except BaseException:
+            instance.close()
+            raise
+        await instance.open()
+        return instance
+
+    def _register(self, done: "asyncio.Future[int]", instance: "ProcessInstance") -> None:
+        if done.cancelled() or done.exception() is not None:
+            return
+        instance.pid = done.result()
+        self.instances[instance.pid] = instance
+
+    async def stop(self) -> None:
+        """As the contract says."""
+        if self.alive:
+            for instance in list(self.instances.values()):
+                instance.kill("its function was stopped")
+            self._control.shutdown(socket.SHUT_WR)
+            try:
+                async with asyncio.timeout(5):
+                    await self._gone
+            except TimeoutError:
+                self._lost()
+
+
+class ProcessInstance(asyncio.Protocol):
+    """The host's end of one instance's channel."""
+
+    def __init__(
+        self,
+        zygote: ProcessZygote,
+        sock: socket.socket,
+        logs: list[int],
+        on_messages: OnMessages,
+        on_exit: OnExit,
+    ) -> None:
+        self.pid = 0
+        self._zygote = zygote
+        self._sock = sock
+        self._on_messages = on_messages
+        self._on_exit = on_exit
+        self._loop = zygote._loop
+        self._transport: asyncio.Transport | None = None
+        self._out: list[ToInstance] = []
+        self._in = bytearray()
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(list[FromInstance]).decode
+        self._reason = ""
+        self._over = False
+        names = ("stdout", "stderr")
+        self._logs = [
+            _LogReader(fd, name, self._said) for fd, name in zip(logs, names, strict=True)
+        ]
+
+    async def open(self) -> None:
+        """Put the channel on the loop."""
+        transport, _ = await self._loop.create_connection(lambda: self, sock=self._sock)
+        self._transport = transport
+        if self._out:
+            self._flush()
+
+    def _said(self, level: str, text: str) -> None:
+        if not self._over:
+            self._on_messages(self, [Log(0, level, text)])
+
+    def send(self, messages: Sequence[ToInstance]) -> None:
+        """As the contract says."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.extend(messages)
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None and not self._transport.is_closing():
+            body = self._encode(self._out)
+            self._transport.writelines((HEADER.pack(len(body)), body))
+            self._out = []
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio's own."""
+        buffer = self._in
+        buffer += data
+        start, size = 0, len(buffer)
+        while size - start >= 4:
+            (length,) = HEADER.unpack_from(buffer, start)
+            if length > MAX_FRAME:
+                self.kill(f"sent a frame of {length} bytes, more than {MAX_FRAME}")
+                return
+            if size - start - 4 < length:
+                break
+            try:
+                messages = self._decode(memoryview(buffer)[start + 4 : start + 4 + length])
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self.kill("sent a frame that is not of the protocol")
+                return
+            start += 4 + length
+            if not self._over:
+                self._on_messages(self, messages)
+        if start:
+            del buffer[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio's own. An instance whose channel is gone is of no use."""
+        if not self._over and not self._reason:
+            self._loop.call_later(0.2, self.kill, "closed its channel")
+
+    def finish(self) -> None:
+        """As the contract says."""
+        self._flush()
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def kill(self, reason: str) -> None:
+        """As the contract says. The pid is F's child until F says it ended, so it is no other's."""
+        if not self._over and self.pid in self._zygote.instances:
+            self._reason = self._reason or reason
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def ended(self, status: int | None) -> None:
+        """The instance is gone, with a wait status, or with its zygote."""
+        if self._over:
+            return
+        for reader in self._logs:
+            reader.drain()
+        self._over = True
+        self.close()
+        code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
+        if code >= 0:
+            reason = self._reason or f"exited {code}"
+            self._on_exit(self, Exit(code=code, signal=None, reason=reason))
+        else:
+            name = signal.strsignal(-code) or f"signal {-code}"
+            reason = self._reason or f"ended by {signal.Signals(-code).name} ({name.lower()})"
+            self._on_exit(self, Exit(code=None, signal=-code, reason=reason))
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for reader in self._logs:
+            reader.close()
+        if self._transport is not None:
+            self._transport.abort()
+        else:
+            self._sock.close()
+
+
+class _LogReader:
+    """A function's standard output or error, by lines, within a budget: what is over it is
+    counted and dropped, and the pipe is read on, so that nobody blocks."""
+
+    def __init__(self, fd: int, level: str, said: Any) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.level = level
+        self.said = said
+        self.loop = asyncio.get_running_loop()
+        self.rest = b""
+        self.budget = LOG_BYTES_A_SECOND
+        self.second = 0
+        self.dropped = 0
+        self.loop.add_reader(fd, self.read)
+
+    def read(self) -> bool:
+        """Take what is there; False at the end."""
+        try:
+            data = os.read(self.fd, 1 << 16)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return False
+        now = int(self.loop.time())
+        if now != self.second:
+            self._tell_dropped()
+            self.second, self.budget = now, LOG_BYTES_A_SECOND
+        if len(data) > self.budget:
+            self.dropped += len(data)
+            return True
+        self.budget -= len(data)
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        if len(self.rest) > LINE:
+            lines.append(self.rest)
+            self.rest = b""
+        for line in lines:
+            self.said(self.level, line[:LINE].rstrip(b"\r").decode(errors="replace"))
+        return True
+
+    def _tell_dropped(self) -> None:
+        if self.dropped:
+            self.said(self.level, f"({self.dropped} bytes of output dropped: too much a second)")
+            self.dropped = 0
+
+    def drain(self) -> None:
+        """Read what an ended process left in the pipe."""
+        for _ in range(32):
+            if self.fd < 0 or not self.read():
+                break
+
+    def close(self) -> None:
+        """Twice is harmless."""
+        if self.fd >= 0:
+            self.loop.remove_reader(self.fd)
+            os.close(self.fd)
+            self.fd = -1
+            if self.rest:
+                self.said(self.level, self.rest[:LINE].decode(errors="replace"))
+                self.rest = b""
+            self._tell_dropped()

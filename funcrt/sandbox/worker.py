@@ -1,0 +1,277 @@
+"""The instance: takes calls from its channel, runs the handler, sends results back.
+
+A synchronous handler with one call at a time runs in the main thread without an event loop;
+otherwise synchronous calls run in threads and asynchronous ones as tasks.
+"""
+
+import asyncio
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from funcrt.context import Context, Reject, Retry
+from funcrt.sandbox.handler import Bound, NotAnEvent, failed, failure, items, output, outputs
+from funcrt.sandbox.protocol import (
+    HEADER,
+    MAX_FRAME,
+    Call,
+    Cancel,
+    Failure,
+    Item,
+    Log,
+    Out,
+    Result,
+)
+
+__all__ = ["Worker"]
+
+FLUSH_S = 0.0005
+"""A result waits for those after it no longer than this."""
+
+
+class Worker:
+    """One instance's life."""
+
+    def __init__(
+        self, channel: socket.socket, bound: Bound, path: Path, concurrency: int, most: int
+    ) -> None:
+        self.channel = channel
+        self.bound = bound
+        self.path = path
+        self.concurrency = concurrency
+        self.most = min(most, MAX_FRAME // 2)
+        self.env: Mapping[str, str] = dict(os.environ)
+        self.out: list[Result | Log] = []
+        self.lock = threading.Lock()
+        self.decode = msgspec.msgpack.Decoder(list[Call | Cancel]).decode
+        self.encode = msgspec.msgpack.Encoder().encode
+
+    def run(self) -> None:
+        """Serve until the host closes its side of the channel."""
+        if self.bound.kind in ("async", "async generator"):
+            try:
+                import uvloop
+
+                uvloop.run(self._async())
+            except ImportError:
+                asyncio.run(self._async())
+        elif self.concurrency > 1:
+            self._threads()
+        else:
+            self._plain()
+
+    # Frames
+
+    def _frames(self) -> Any:
+        buffer = bytearray()
+        while True:
+            while len(buffer) >= 4:
+                (length,) = HEADER.unpack_from(buffer)
+                if len(buffer) < 4 + length:
+                    break
+                messages = self.decode(memoryview(buffer)[4 : 4 + length])
+                del buffer[: 4 + length]
+                yield messages
+            data = self.channel.recv(1 << 18)
+            if not data:
+                return
+            buffer += data
+
+    def flush(self) -> None:
+        """Send what is ready, in frames that the host takes."""
+        with self.lock:
+            ready, self.out = self.out, []
+            if not ready:
+                return
+            body = self.encode(ready)
+            if len(body) <= MAX_FRAME:
+                self.channel.sendall(HEADER.pack(len(body)) + body)
+                return
+            for message in ready:
+                body = self.encode([message])
+                self.channel.sendall(HEADER.pack(len(body)) + body)
+
+    # The three ways to serve
+
+    def _plain(self) -> None:
+        flushed = time.perf_counter()
+        for messages in self._frames():
+            for message in messages:
+                if type(message) is Call:
+                    if self.out and time.perf_counter() - flushed > FLUSH_S:
+                        self.flush()
+                    self.out.append(self.call(message))
+                    now = time.perf_counter()
+                    if now - flushed > FLUSH_S:
+                        self.flush()
+                        flushed = now
+            self.flush()
+            flushed = time.perf_counter()
+
+    def _threads(self) -> None:
+        calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+
+        def serve() -> None:
+            while (call := calls.get()) is not None:
+                result = self.call(call)
+                with self.lock:
+                    self.out.append(result)
+                self.flush()
+
+        pool = [threading.Thread(target=serve) for _ in range(self.concurrency)]
+        for thread in pool:
+            thread.start()
+        for messages in self._frames():
+            for message in messages:
+                if type(message) is Call:
+                    calls.put(message)
+        for _ in pool:
+            calls.put(None)
+        for thread in pool:
+            thread.join()
+
+    async def _async(self) -> None:
+        loop = asyncio.get_running_loop()
+        reader, writer = await asyncio.open_unix_connection(sock=self.channel, limit=1 << 20)
+        slots = asyncio.Semaphore(self.concurrency)
+        running: dict[int, asyncio.Task[None]] = {}
+
+        def flush() -> None:
+            ready, self.out = self.out, []
+            body = self.encode(ready)
+            if len(body) <= MAX_FRAME:
+                writer.writelines((HEADER.pack(len(body)), body))
+                return
+            for message in ready:
+                body = self.encode([message])
+                writer.writelines((HEADER.pack(len(body)), body))
+
+        def over(key: int, task: "asyncio.Task[None]") -> None:
+            running.pop(key, None)
+
+        async def serve(call: Call) -> None:
+            async with slots:
+                result = await self.call_async(call)
+            if not self.out:
+                loop.call_soon(flush)
+            self.out.append(result)
+
+        try:
+            while True:
+                (length,) = HEADER.unpack(await reader.readexactly(4))
+                for message in self.decode(await reader.readexactly(length)):
+                    if isinstance(message, Cancel):
+                        if message.id in running:
+                            running[message.id].cancel()
+                        continue
+                    task = loop.create_task(serve(message))
+                    running[message.id] = task
+                    task.add_done_callback(partial(over, message.id))
+        except asyncio.IncompleteReadError:
+            pass
+        if running:
+            await asyncio.wait(list(running.values()))
+        await asyncio.sleep(0)
+        if self.out:
+            flush()
+        await writer.drain()
+
+    # One call
+
+    def _context(self, call: Call) -> Context:
+        def write(level: str, text: str) -> None:
+            with self.lock:
+                self.out.append(Log(call.id, level, text[:8192]))
+
+        return Context(
+            id=call.id,
+            trigger=call.trigger,
+            attempt=call.attempt,
+            max_attempts=call.max_attempts,
+            timeout_s=call.timeout_s,
+            idempotency_keys=call.idempotency_keys,
+            env=self.env,
+            write=write,
+        )
+
+    def call(self, call: Call) -> Result:
+        """Run a synchronous handler; never raises."""
+        started = time.perf_counter()
+        try:
+            context = self._context(call)
+            returned = self.bound.call(*self.bound.arguments(call.events, context))
+            if self.bound.kind == "generator":
+                returned = [output(item) for item in returned]
+            result = self._ok(call, returned, context, started)
+        except BaseException as error:
+            result = self._failed(call, error, started)
+        return result
+
+    async def call_async(self, call: Call) -> Result:
+        """Run an asynchronous handler; never raises."""
+        started = time.perf_counter()
+        limit = call.timeout_s or None
+        try:
+            async with asyncio.timeout(limit) as scope:
+                context = self._context(call)
+                made = self.bound.call(*self.bound.arguments(call.events, context))
+                if self.bound.kind == "async generator":
+                    returned: Any = [output(item) async for item in made]
+                else:
+                    returned = await made
+            return self._ok(call, returned, context, started)
+        except TimeoutError as error:
+            if scope.expired():
+                why = Failure("TimeoutError", f"took longer than {call.timeout_s:g} s")
+                return Result(call.id, "timeout", [], why, _us(started))
+            return self._failed(call, error, started)
+        except BaseException as error:
+            return self._failed(call, error, started)
+
+    def _ok(self, call: Call, returned: Any, context: Context, started: float) -> Result:
+        each: list[Item] | None = None
+        outs: list[Out] = []
+        listed = items(returned, len(call.events)) if self.bound.batch else None
+        if listed is not None:
+            each = [_item(item) for item in listed]
+        else:
+            outs = outputs(returned)
+        if context._emitted:
+            outs = [*outs, *(Out(event, topic) for event, topic in context._emitted)]
+        result = Result(call.id, "ok", outs, None, _us(started), None, each)
+        size = _size(result)
+        if size > self.most:
+            message = f"returned {size} bytes, more than the {self.most} allowed"
+            result = Result(call.id, "error", [], Failure("OutputTooLarge", message), _us(started))
+        return result
+
+    def _failed(self, call: Call, error: BaseException, started: float) -> Result:
+        why = failure(error, self.path)
+        if isinstance(error, Retry):
+            return Result(call.id, "retry", [], why, _us(started), error.after)
+        status = "reject" if isinstance(error, Reject | NotAnEvent) else "error"
+        return Result(call.id, status, [], why, _us(started))
+
+
+def _item(item: Any) -> Item:
+    why = failed(item)
+    return Item("error", [], why) if why is not None else Item("ok", outputs(item))
+
+
+def _size(result: Result) -> int:
+    total = sum(len(out.event.data or b"") for out in result.outputs)
+    for item in result.items or ():
+        total += sum(len(out.event.data or b"") for out in item.outputs)
+    return total
+
+
+def _us(started: float) -> int:
+    return int((time.perf_counter() - started) * 1e6)

@@ -1,0 +1,230 @@
+"""The processes that instances are forked from.
+
+R, the runtime zygote, is a clean process with the worker's modules imported and no author's code.
+For each version it forks F, which imports the author's code; F forks the instances. Each has a
+control socket (datagrams of msgpack, descriptors beside them) to the host, so none is in another's
+way. When the process above ends, those below end with it.
+"""
+
+import ctypes
+import gc
+import os
+import random
+import resource
+import select
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from funcrt.errors import LoadError
+from funcrt.sandbox.handler import Bound, import_handler, threads
+from funcrt.sandbox.worker import Worker
+
+__all__ = ["Spec", "runtime"]
+
+MAX_MESSAGE = 64 << 10
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """What R is asked to load."""
+
+    path: str
+    handler: str
+    concurrency: int
+    """0 for the handler's default."""
+    env: dict[str, str]
+    memory_bytes: int
+    max_output_bytes: int
+    batch: bool
+    late: bool = False
+    """Import in each instance: the code's import starts threads, which no fork survives."""
+
+
+def runtime(fd: int) -> None:
+    """R's life, on the control socket `fd`."""
+    os.setsid()
+    _tie_to_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=fd)
+    children: dict[int, int] = {}
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while True:
+        for ready, _ in poll.poll():
+            if ready != fd:
+                poll.unregister(ready)
+                os.waitpid(children.pop(ready), 0)
+                os.close(ready)
+                continue
+            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 3)
+            if not body:
+                return
+            spec = msgspec.msgpack.decode(body, type=Spec)
+            pid = os.fork()
+            if pid == 0:
+                _child(partial(_function, spec, *descriptors), descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            watch = os.pidfd_open(pid)
+            children[watch] = pid
+            poll.register(watch, select.POLLIN)
+
+
+def _child(run: Any, keep: list[int]) -> None:
+    """Run in a forked child and never return."""
+    code = 1
+    try:
+        _tie_to_parent()
+        _close_all_but(keep)
+        run()
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            pass
+        os._exit(code)
+
+
+def _tie_to_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        os._exit(1)
+
+
+def _close_all_but(keep: list[int]) -> None:
+    start = 3
+    for fd in sorted(keep):
+        os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+# F: one version of a function
+
+
+def _function(spec: Spec, control_fd: int, out: int, err: int) -> None:
+    os.setsid()
+    control = socket.socket(fileno=control_fd)
+    _standard(out, err)
+    os.environ.clear()
+    os.environ.update(
+        {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"} | spec.env
+    )
+    _lock_down(spec)
+    os.chdir(spec.path)
+    sys.path.insert(0, spec.path)
+    sys.dont_write_bytecode = True
+    bound: Bound | None = None
+    if not spec.late:
+        bound = _load(spec, control)
+        if bound is None:
+            return
+    else:
+        control.send(msgspec.msgpack.encode({"ready": {}}))
+    gc.collect()
+    gc.freeze()
+    _fork_on_demand(spec, control, bound)
+
+
+def _standard(out: int, err: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.close(out)
+    os.close(err)
+
+
+def _lock_down(spec: Spec) -> None:
+    """The steps of level `process` so far, in order; namespaces, landlock and seccomp go here."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if spec.memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (spec.memory_bytes, spec.memory_bytes))
+    os.umask(0o077)
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _load(spec: Spec, control: socket.socket) -> Bound | None:
+    """Import and bind the handler; tell the host what was found or what is wrong."""
+    import time
+
+    started = time.perf_counter()
+    try:
+        bound = import_handler(Path(spec.path), spec.handler)
+    except LoadError as error:
+        told = {"problem": msgspec.to_builtins(error.problem), "traceback": error.traceback[:30000]}
+        control.send(msgspec.msgpack.encode({"error": told}))
+        return None
+    default = 32 if bound.kind.startswith("async") else 1
+    info = {
+        "handler": bound.name,
+        "kind": bound.kind,
+        "batch": bound.batch,
+        "signature": bound.signature[:2000],
+        "concurrency": spec.concurrency or default,
+        "import_ms": (time.perf_counter() - started) * 1000,
+        "threads": threads(),
+    }
+    control.send(msgspec.msgpack.encode({"ready": info}))
+    return bound
+
+
+def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> None:
+    children: dict[int, int] = {}
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    while True:
+        for ready, _ in poll.poll():
+            if ready in children:
+                poll.unregister(ready)
+                pid, status = os.waitpid(children.pop(ready), 0)
+                os.close(ready)
+                control.send(msgspec.msgpack.encode({"exit": [pid, status]}))
+                continue
+            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 3)
+            if not body:
+                return
+            number = msgspec.msgpack.decode(body)["spawn"]
+            pid = os.fork()
+            if pid == 0:
+                for watch in children:
+                    os.close(watch)
+                _child(partial(_instance, spec, bound, *descriptors), descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            watch = os.pidfd_open(pid)
+            children[watch] = pid
+            poll.register(watch, select.POLLIN)
+            control.send(msgspec.msgpack.encode({"spawned": [number, pid]}))
+
+
+# I: an instance
+
+
+def _instance(spec: Spec, bound: Bound | None, channel_fd: int, out: int, err: int) -> None:
+    os.setsid()
+    _standard(out, err)
+    sys.stdout = open(1, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    random.seed()
+    bound = bound or import_handler(Path(spec.path), spec.handler)
+    default = 32 if bound.kind.startswith("async") else 1
+    channel = socket.socket(fileno=channel_fd)
+    concurrency = spec.concurrency or default
+    Worker(channel, bound, Path(spec.path), concurrency, spec.max_output_bytes).run()

@@ -1,0 +1,267 @@
+"""Real processes: what an instance answers, and how it ends."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from funcrt.errors import LoadError
+from funcrt.sandbox import Code, Exit
+from funcrt.sandbox.process import ProcessSandbox
+from funcrt.sandbox.protocol import Call, Log, Result
+from mesh import Event
+
+
+class Running:
+    """An instance with its answers collected."""
+
+    def __init__(self) -> None:
+        self.results: dict[int, Result] = {}
+        self.logs: list[Log] = []
+        self.exit: Exit | None = None
+        self.changed = asyncio.Event()
+        self.instance: Any = None
+
+    def on_messages(self, instance: Any, messages: Any) -> None:
+        for message in messages:
+            if isinstance(message, Result):
+                self.results[message.id] = message
+            else:
+                self.logs.append(message)
+        self.changed.set()
+
+    def on_exit(self, instance: Any, ended: Exit) -> None:
+        self.exit = ended
+        self.changed.set()
+
+    def send(self, number: int, *events: Event, timeout_s: float = 0) -> None:
+        call = Call(number, "t", list(events), 1, 5, timeout_s, [f"key{number}"])
+        self.instance.send([call])
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not what():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def result(self, number: int) -> Result:
+        await self.until(lambda: number in self.results or self.exit is not None)
+        assert number in self.results, self.exit
+        return self.results[number]
+
+
+def run(
+    tmp_path: Path, source: str, body: Callable[[Running], Awaitable[None]], **more: Any
+) -> None:
+    (tmp_path / "main.py").write_text(source)
+
+    async def main() -> None:
+        sandbox = ProcessSandbox()
+        await sandbox.start()
+        try:
+            zygote = await sandbox.load(Code(name="f", version="1", path=tmp_path, **more))
+            running = Running()
+            running.instance = await zygote.spawn(running.on_messages, running.on_exit)
+            await body(running)
+            running.instance.kill("over")
+            await running.until(lambda: running.exit is not None)
+        finally:
+            await sandbox.close()
+
+    asyncio.run(main())
+
+
+def event(data: bytes = b'{"a": 1}') -> Event:
+    return Event("1", "/s", "t", data=data)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def handler(event): return {'got': event.json()}",
+        "async def handler(event): return {'got': event.json()}",
+        "def handle(data: dict): return {'got': data}",
+        "from funcrt import Event, Context\n"
+        "def handler(event: Event, ctx: Context): return {'got': event.json()}",
+        "import threading\nstop = threading.Event()\n"
+        "threading.Thread(target=stop.wait, daemon=True).start()\n"
+        "def handler(event): return {'got': event.json()}",
+    ],
+)
+def test_a_handler_answers_many_calls_sent_at_once(tmp_path: Path, source: str) -> None:
+    async def body(running: Running) -> None:
+        for number in range(1, 201):
+            running.send(number, event(b'{"n": %d}' % number))
+        for number in range(1, 201):
+            result = await running.result(number)
+            assert result.status == "ok", result
+            assert result.outputs[0].event.data == b'{"got":{"n":%d}}' % number
+
+    run(tmp_path, source, body)
+
+
+def test_failures_are_told_by_the_authors_frames(tmp_path: Path) -> None:
+    source = (
+        "from funcrt import Reject, Retry\n"
+        "def handler(event):\n"
+        "    what = event.json()['a']\n"
+        "    if what == 'exit': raise SystemExit(3)\n"
+        "    if what == 'reject': raise Reject('bad order')\n"
+        "    if what == 'retry': raise Retry(after=30)\n"
+        "    if what == 'object': return object()\n"
+        "    if what == 'large': return 'x' * 3_000_000\n"
+        "    return [][0]\n"
+    )
+
+    async def body(running: Running) -> None:
+        for number, what in enumerate(["exit", "reject", "retry", "object", "large", "index"]):
+            running.send(number, event(b'{"a": "%s"}' % what.encode()))
+        assert (await running.result(0)).failure.error == "SystemExit"  # type: ignore[union-attr]
+        assert (await running.result(1)).status == "reject"
+        retry = await running.result(2)
+        assert (retry.status, retry.retry_after_s) == ("retry", 30)
+        assert "a object cannot be" in (await running.result(3)).failure.message  # type: ignore[union-attr]
+        assert (await running.result(4)).failure.error == "OutputTooLarge"  # type: ignore[union-attr]
+        failure = (await running.result(5)).failure
+        assert failure is not None
+        assert (failure.error, failure.where) == ("IndexError", "main.py:9 in handler")
+        assert running.exit is None
+
+    run(tmp_path, source, body)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("os._exit(3)", "exited 3"),
+        ("os.kill(os.getpid(), 11)", "SIGSEGV"),
+        ("os.closerange(0, 100)", "closed its channel|exited"),
+        ("os.write(__import__('main').fd(), b'garbage' * 100)", "frame"),
+    ],
+)
+def test_an_instance_that_ends_or_lies_is_told_with_its_reason(
+    tmp_path: Path, line: str, reason: str
+) -> None:
+    source = (
+        "import os, stat\n"
+        "def fd():\n"
+        "    links = {n: f'/proc/self/fd/{n}' for n in range(3, 50)}\n"
+        "    return next(n for n, link in links.items()\n"
+        "                if os.path.exists(link) and stat.S_ISSOCK(os.stat(link).st_mode))\n"
+        f"def handler(event):\n    {line}\n"
+    )
+
+    async def body(running: Running) -> None:
+        running.send(1, event())
+        await running.until(lambda: running.exit is not None)
+        assert running.exit is not None
+        assert any(part in running.exit.reason for part in reason.split("|")), running.exit
+
+    run(tmp_path, source, body)
+
+
+def test_prints_are_logs_and_a_flood_is_dropped_not_waited_for(tmp_path: Path) -> None:
+    source = (
+        "def handler(event, ctx):\n"
+        "    ctx.log.info('seen %s', event.id)\n"
+        "    print('hello')\n"
+        "    for _ in range(event.json()['a']): print('x' * 1_000_000)\n"
+        "    return 1\n"
+    )
+
+    async def body(running: Running) -> None:
+        running.send(1, event(b'{"a": 0}'))
+        await running.result(1)
+        await running.until(lambda: any(log.text == "hello" for log in running.logs))
+        assert any((log.level, log.text) == ("info", "seen 1") for log in running.logs)
+        running.send(2, event(b'{"a": 100}'))
+        assert (await running.result(2)).status == "ok"
+        assert sum(len(log.text) for log in running.logs) < 3_000_000
+
+    run(tmp_path, source, body)
+
+
+def test_a_batch_has_an_outcome_an_item(tmp_path: Path) -> None:
+    source = (
+        "from funcrt import Event, Failed\n"
+        "def handler(events: list[Event]):\n"
+        "    if len(events) == 3: return [None, Failed('no'), {'n': 3}]\n"
+        "    return {'count': len(events)} if len(events) == 2 else [1, 2, 3, 4, 5]\n"
+    )
+
+    async def body(running: Running) -> None:
+        running.send(1, event(), event(), event())
+        running.send(2, event(), event())
+        running.send(3, event())
+        items = (await running.result(1)).items
+        assert items is not None
+        assert [item.status for item in items] == ["ok", "error", "ok"]
+        whole = await running.result(2)
+        assert (whole.items, whole.outputs[0].event.data) == (None, b'{"count":2}')
+        assert (await running.result(3)).status == "error"
+
+    run(tmp_path, source, body, batch=True)
+
+
+def test_an_async_call_times_out_and_the_others_go_on(tmp_path: Path) -> None:
+    source = (
+        "import asyncio\n"
+        "async def handler(event):\n"
+        "    await asyncio.sleep(event.json()['a'])\n"
+        "    return 'done'\n"
+    )
+
+    async def body(running: Running) -> None:
+        running.send(1, event(b'{"a": 30}'), timeout_s=0.1)
+        running.send(2, event(b'{"a": 0}'), timeout_s=10)
+        assert (await running.result(2)).status == "ok"
+        assert (await running.result(1)).status == "timeout"
+
+    run(tmp_path, source, body)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import nonesuch", "main.py:1: cannot import 'nonesuch'"),
+        ("x = 1\nx +", "main.py:2: syntax error"),
+        ("def handlr(event): ...", 'no function handler; functions found: handlr; did you mean "h'),
+        ("def handler(e): ...\ndef main(e): ...", "has handler and main"),
+        ("def handler(context, event): ...", "swap them"),
+        ("import os; os._exit(1)", "ended during the import"),
+        ("1/0", "main.py:1: fails to import: ZeroDivisionError"),
+    ],
+)
+def test_code_that_cannot_be_loaded_says_where_and_why(
+    tmp_path: Path, source: str, message: str
+) -> None:
+    async def body(running: Running) -> None:
+        raise AssertionError("it was loaded")
+
+    with pytest.raises(LoadError) as error:
+        run(tmp_path, source, body)
+    assert message in str(error.value)
+
+
+def test_the_host_s_environment_and_descriptors_do_not_reach_a_function(tmp_path: Path) -> None:
+    source = (
+        "import os\n"
+        "def handler(event):\n"
+        "    fds = sorted(int(n) for n in os.listdir('/proc/self/fd'))\n"
+        "    return {'secret': os.environ.get('HOST_SECRET'), 'own': os.environ['OWN'],\n"
+        "            'fds': len([n for n in fds if os.path.exists(f'/proc/self/fd/{n}')])}\n"
+    )
+    os.environ["HOST_SECRET"] = "x"
+
+    async def body(running: Running) -> None:
+        running.send(1, event())
+        data = (await running.result(1)).outputs[0].event.json()
+        assert data == {"secret": None, "own": "yes", "fds": 4}
+
+    try:
+        run(tmp_path, source, body, env={"OWN": "yes"})
+    finally:
+        del os.environ["HOST_SECRET"]
