@@ -13,8 +13,10 @@ import mesh
 from funcrt.auth import Tokens, check_bind
 from funcrt.config import ServeConfig
 from funcrt.gateway import OPEN_NOTICE, GatewayConfig, make_admin_app, make_app, serve_http
-from funcrt.host import Host
+from funcrt.host import Host, find_functions
+from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sockets import bind_unix, unlink_unix
+from mesh.embedded import SystemClock
 from mesh.errors import MeshFull
 
 __all__ = ["run"]
@@ -45,9 +47,27 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
     try:
         if hasattr(transport, "on_fatal"):
             transport.on_fatal = end
-        host = Host(transport)
-        host.deploy(config.functions)
-        error = await _listen(config, tokens, host, stop)
+        sandbox = ProcessSandbox()
+        await sandbox.start()
+        try:
+            host = Host(
+                transport, sandbox, SystemClock(), config.data.root / "code", config.namespace
+            )
+            await host.start()
+            for directory in find_functions(config.functions):
+                function = await host.deploy(directory)
+                info = function.pool.zygote.info
+                _say(
+                    config,
+                    "deployed",
+                    f"  {function.name}  {info.signature}  {info.import_ms:.0f} ms",
+                )
+            try:
+                error = await _listen(config, tokens, host, stop)
+            finally:
+                await host.drain(config.drain_s)
+        finally:
+            await sandbox.close()
     finally:
         await transport.close()
     if error is not None:

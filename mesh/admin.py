@@ -48,6 +48,15 @@ class Admin:
             topic.queues.append(queue)
             raise
 
+    def ready_now(self, name: str) -> int:
+        """What is in the queue and not leased, the delayed left out: from memory alone."""
+        engine = self.engine
+        if engine is None:
+            raise MeshClosed
+        queue = engine.queue(name)
+        delayed = max(queue.row.parked - len(queue.loaded), 0)
+        return max(queue.total - len(queue.leased) - delayed, 0)
+
     def depth_now(self, name: str) -> Depth:
         """The depth, without waiting: it is in memory, but for the delayed."""
         engine = self.engine

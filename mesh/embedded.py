@@ -183,6 +183,7 @@ class Embedded(Admin):
         self._file: FileClient | None = None
         self._becoming = asyncio.Lock()
         self._connecting = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._feeds: list[QueueFeed] = []
 
     # Being the host
@@ -270,10 +271,17 @@ class Embedded(Admin):
             self._file.close()
             self._file = None
 
+    async def _write_file(
+        self, topic: str, events: Sequence[Event], hops: int, now: float
+    ) -> list[Receipt]:
+        async with self._writing:
+            return await asyncio.to_thread(self._open_file().publish, topic, events, hops, now)
+
     async def _publish_file(self, topic: str, events: Sequence[Event], hops: int) -> list[Receipt]:
         now = self.clock.time()
         try:
-            receipts = await asyncio.to_thread(self._open_file().publish, topic, events, hops, now)
+            # One connection, one transaction at a time; shielded, for a thread cannot be stopped.
+            receipts = await asyncio.shield(self._write_file(topic, events, hops, now))
         except sqlite3.Error as error:
             full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
             reason = "the disk is full" if full else str(error)
@@ -424,6 +432,7 @@ class Embedded(Admin):
         elif queue.spec != subscription:
             queue = await engine.write(partial(self._change, subscription))
         queue.key_of = key_of
+        queue.served = True
         await self._backfill(engine, queue)
         if not queue.feeds:
             queue.open()

@@ -295,17 +295,19 @@ class Engine:
         return queue
 
     def route(self, topic: Topic, event: Event) -> Sequence[Queue]:
-        """The queues that an event of a topic goes to."""
+        """The queues that an event of a topic goes to.
+
+        The router speaks for those that are served. The others get everything: their filters are
+        not known yet (a host that has just started), and what is missed cannot be had again.
+        """
         queues = topic.queues
         if not queues or self.router is None:
             return queues
         names = self.router(topic.name, event)
-        if not names:
-            return ()
-        found = []
+        found = [queue for queue in queues if not queue.served]
         for name in names:
             queue = self.queues.get(name)
-            if queue is not None and queue.spec.topic == topic.name:
+            if queue is not None and queue.served and queue.spec.topic == topic.name:
                 found.append(queue)
         return found
 

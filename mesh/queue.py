@@ -105,6 +105,8 @@ class Queue:
         self.next_due: float | None = None
         self.soonest = float("inf")
         self.feeds = 0
+        self.served = False
+        """Somebody has subscribed since the file was opened, and the router speaks for it."""
         # Ordered queues: key -> what waits for it in memory. A key is there while it is busy.
         self.keys: dict[str, deque[Entry]] = {}
         self.overflowed: set[str] = set()

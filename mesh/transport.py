@@ -310,7 +310,11 @@ class Transport(Protocol):
         """
 
     def set_router(self, router: Router) -> None:
-        """Swap the router of a routed transport as one reference. Others ignore it."""
+        """Swap the router of a routed transport as one reference. Others ignore it.
+
+        It speaks for the subscriptions that were subscribed to since the transport was opened;
+        one that was not gets every event of its topic.
+        """
 
     async def subscribe(self, subscription: Subscription, *, key_of: KeyOf | None = None) -> Feed:
         """Create the subscription where it is new, take up its queue where not."""

@@ -580,3 +580,30 @@ def test_of_two_settles_of_one_delivery_at_once_one_is_stale(run: Any) -> None:
         assert (await t.depth("f/t")).ready == 0
 
     run(body)
+
+
+def test_a_subscription_that_nobody_serves_yet_misses_nothing(run_file: Any) -> None:
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_()
+        await t.subscribe(sub())
+        await t.close()
+        t = await open_()
+        t.set_router(lambda topic, e: [])
+        await t.publish("in", [event(1)])
+        feed = await t.subscribe(sub())
+        assert [d.event.id for d in await feed.pull(5, 0)] == ["1"]
+        await t.publish("in", [event(2)])
+        assert await feed.pull(5, 0) == [], "served, and the router leaves it out"
+
+    run_file(body)
+
+
+def test_the_file_takes_many_publishes_at_once_without_a_host(tmp_path: Any) -> None:
+    async def main() -> None:
+        client = await mesh.connect(f"embedded://{tmp_path}/mesh.db")
+        got = await asyncio.gather(*(client.publish("in", [event(n)]) for n in range(50)))
+        assert {receipt.status for (receipt,) in got} == {"stored"}
+        assert (await client.topics()) == {"in": 50}
+        await client.close()
+
+    asyncio.run(main())

@@ -1,0 +1,357 @@
+"""A deployed function in service: its triggers' pumps, its calls, its counters."""
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import triggers
+from funcrt.api import FunctionStatus, Reply, TriggerStatus
+from funcrt.errors import Overloaded
+from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger
+from funcrt.outcome import idempotency_key, settle, shape
+from funcrt.pool import Pending, Pool
+from funcrt.sandbox import Zygote
+from funcrt.sandbox.protocol import Call, Failure, Out, Result
+from mesh.errors import EventError, MeshClosed, MeshError
+from mesh.event import Event
+from mesh.transport import (
+    Dead,
+    Delivery,
+    Done,
+    Feed,
+    Filtered,
+    Output,
+    Released,
+    Retry,
+    Settled,
+    Settlement,
+)
+
+if TYPE_CHECKING:
+    from funcrt.host import Host
+
+__all__ = ["Function", "Served"]
+
+LEASE_S = 60.0
+EXTEND_S = 20.0
+MOST_WAITING_CALLS = 512
+
+
+class Served:
+    """One mesh trigger of a function in service."""
+
+    def __init__(self, spec: MeshTrigger) -> None:
+        self.spec = spec
+        self.filter = triggers.parse(
+            {"filters": spec.filters, "pattern": spec.pattern, "jsonpath": spec.jsonpath}
+        )
+        self.feed: Feed | None = None
+        self.pulled = 0
+
+
+class Function:
+    """One version of a function in service."""
+
+    def __init__(self, host: "Host", manifest: Manifest, version: str, zygote: Zygote) -> None:
+        self.host = host
+        self.manifest = manifest
+        self.version = version
+        self.name = manifest.name
+        self.pool = Pool(self.name, zygote, manifest.scale, host.clock)
+        self.pool.backlog = self._backlog
+        self.mesh_triggers = [Served(t) for t in manifest.triggers if isinstance(t, MeshTrigger)]
+        self.http_triggers = [t for t in manifest.triggers if isinstance(t, HttpTrigger)]
+        self.done = self.failed = self.dead = self.outputs = 0
+        self.calling = 0
+        self.log = logging.getLogger(f"funcrt.function.{self.name}")
+        self._numbers = itertools.count(1)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._depths: dict[str, int] = {}
+
+    # In service
+
+    async def start(self, feeds: Sequence[Feed]) -> None:
+        """Begin to pull. `feeds` as `mesh_triggers`."""
+        loop = asyncio.get_running_loop()
+        for served, feed in zip(self.mesh_triggers, feeds, strict=True):
+            served.feed = feed
+            self._tasks.append(loop.create_task(self._pump(served, feed)))
+        if self.mesh_triggers:
+            self._tasks.append(loop.create_task(self._keep_leases()))
+        for _ in range(self.manifest.scale.min):
+            self.pool.rescale()
+
+    def _backlog(self) -> int:
+        """What waits in the mesh and could run now. Unknown counts as nothing: it never adds."""
+        return self.host.ready_depth(self)
+
+    async def _pump(self, served: Served, feed: Feed) -> None:
+        """Pull what the instances can take, for as long as the function is in service."""
+        pool, batch = self.pool, served.spec.batch
+        while True:
+            credit = pool.credit() if self.manifest.scale.max else 0
+            if credit <= 0:
+                pool.room.clear()
+                await pool.room.wait()
+                continue
+            try:
+                if batch is None:
+                    deliveries = await feed.pull(min(credit, 256), 60.0)
+                else:
+                    deliveries = await self._gather(feed, batch.size, batch.wait_s)
+            except MeshClosed:
+                return
+            except MeshError as error:
+                self.log.error("%s: cannot pull: %s", served.spec.name, error)
+                await asyncio.sleep(1.0)
+                continue
+            if deliveries:
+                served.pulled += len(deliveries)
+                self._dispatch(served, deliveries)
+                await asyncio.sleep(0)
+
+    async def _gather(self, feed: Feed, size: int, wait_s: float) -> list[Delivery]:
+        """A batch: up to `size`, waiting at most `wait_s` after the first."""
+        loop = asyncio.get_running_loop()
+        deliveries = await feed.pull(size, 60.0)
+        until = loop.time() + wait_s
+        while deliveries and len(deliveries) < size and (left := until - loop.time()) > 0:
+            deliveries += await feed.pull(size - len(deliveries), left)
+        return deliveries
+
+    def _dispatch(self, served: Served, deliveries: Sequence[Delivery]) -> None:
+        matches = served.filter.matches
+        wanted = [delivery for delivery in deliveries if matches(delivery.event)]
+        if len(wanted) < len(deliveries):
+            kept = {delivery.fence for delivery in wanted}
+            for delivery in deliveries:
+                if delivery.fence not in kept:
+                    self._settle_as(delivery, Filtered())
+        if not wanted:
+            return
+        if served.spec.batch is not None:
+            self.pool.submit([self._pending(served.spec.name, wanted)])
+        else:
+            name = served.spec.name
+            self.pool.submit([self._pending(name, (delivery,)) for delivery in wanted])
+
+    def _pending(
+        self, trigger: str, deliveries: Sequence[Delivery], *, bisecting: bool = False
+    ) -> Pending:
+        first = deliveries[0]
+        keys = [
+            idempotency_key(self.host.namespace, self.name, trigger, d.event, d.replay)
+            for d in deliveries
+        ]
+        call = Call(
+            next(self._numbers),
+            trigger,
+            [delivery.event for delivery in deliveries],
+            first.attempt,
+            self.manifest.retry.attempts,
+            self.manifest.timeout_s,
+            keys,
+        )
+        return Pending(
+            call, deliveries, self._ended, self._released, len(deliveries), bisecting=bisecting
+        )
+
+    def _ended(self, pending: Pending, result: Result) -> None:
+        """A call of deliveries ended."""
+        if result.status != "ok" and len(pending.deliveries) > 1 and result.status != "retry":
+            # A batch that failed whole: halve it until the culprit stands alone. Only that one
+            # uses up an attempt.
+            middle = len(pending.deliveries) // 2
+            trigger = pending.call.trigger
+            self.pool.submit(
+                [
+                    self._pending(trigger, part, bisecting=True)
+                    for part in (pending.deliveries[:middle], pending.deliveries[middle:])
+                ]
+            )
+            return
+        settlement = settle(
+            self.manifest,
+            self.host.namespace,
+            pending.call.trigger,
+            pending.deliveries,
+            result,
+            now=self.host.clock.time(),
+            jitter=random.random(),
+        )
+        self._count(settlement)
+        self.host.settle_soon(settlement)
+
+    def _count(self, settlement: Settlement) -> None:
+        self.outputs += len(settlement.outputs)
+        for settled in settlement.settled:
+            outcome, event = settled.outcome, settled.delivery.event
+            if isinstance(outcome, Done):
+                self.done += 1
+            elif isinstance(outcome, Retry):
+                self.failed += 1
+                attempt, most = settled.delivery.attempt, self.manifest.retry.attempts
+                why = outcome.error
+                self.log.warning("%s failed (attempt %d of %d): %s", event.id, attempt, most, why)
+            elif isinstance(outcome, Dead):
+                self.failed += 1
+                self.dead += 1
+                self.log.error("%s failed for good: %s", event.id, outcome.reason)
+
+    def _released(self, pending: Pending) -> None:
+        for delivery in pending.deliveries:
+            self._settle_as(delivery, Released())
+
+    def _settle_as(self, delivery: Delivery, outcome: Filtered | Released) -> None:
+        settled = (Settled(delivery, outcome),)
+        self.host.settle_soon(Settlement(delivery.subscription, settled))
+
+    async def _keep_leases(self) -> None:
+        """Extend what instances hold, for as long as calls run."""
+        while True:
+            await asyncio.sleep(EXTEND_S)
+            held: dict[str, list[Delivery]] = {}
+            for delivery in self.pool.outstanding():
+                held.setdefault(delivery.topic, []).append(delivery)
+            for served in self.mesh_triggers:
+                mine = held.get(served.spec.topic)
+                if mine and served.feed is not None:
+                    await served.feed.extend(mine, LEASE_S)
+
+    # Calls
+
+    async def call(self, event: Event, trigger: str, timeout_s: float | None) -> Reply:
+        """Run the function now. Raises Overloaded."""
+        if self.calling >= MOST_WAITING_CALLS or self.pool.draining:
+            raise Overloaded(self.name, self.calling)
+        limit = self.manifest.timeout_s
+        if timeout_s is not None:
+            limit = min(limit, timeout_s) if limit else timeout_s
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def ended(pending: Pending, result: Result) -> None:
+            if not future.done():
+                future.set_result(result)
+
+        def released(pending: Pending) -> None:
+            why = Failure("InstanceDied", "the instance ended before the call began")
+            ended(pending, Result(pending.call.id, "crash", [], why))
+
+        key = idempotency_key(self.host.namespace, self.name, trigger, event)
+        call = Call(next(self._numbers), trigger, [event], 1, 1, limit, [key])
+        pending = Pending(call, (), ended, released)
+        self.calling += 1
+        try:
+            self.pool.submit([pending])
+            async with asyncio.timeout(limit or None):
+                result = await future
+        except TimeoutError:
+            self.pool.cancel(pending)
+            return Reply("timeout", (), Failure("TimeoutError", f"took longer than {limit:g} s"))
+        except asyncio.CancelledError:
+            self.pool.cancel(pending)
+            raise
+        finally:
+            self.calling -= 1
+        return await self._reply(event, trigger, result)
+
+    async def _reply(self, event: Event, trigger: str, result: Result) -> Reply:
+        if result.status != "ok":
+            self.failed += 1
+            status = result.status if result.status in ("reject", "timeout", "crash") else "error"
+            return Reply(status, (), result.failure)  # type: ignore[arg-type]
+        outs: list[Out] = list(result.outputs)
+        for item in result.items or ():
+            outs.extend(item.outputs)
+        try:
+            made = shape(
+                self.manifest,
+                self.host.namespace,
+                trigger,
+                event,
+                outs,
+                now=self.host.clock.time(),
+                hops=1,
+                reply_to="caller",
+            )
+        except EventError as error:
+            return Reply("error", (), Failure("EventError", f"an output is refused: {error}"))
+        refused = await self._publish([output for output in made if output.topic])
+        if refused:
+            return Reply("error", (), Failure("MeshFull", refused))
+        self.done += 1
+        return Reply("ok", [output.event for output in made])
+
+    async def _publish(self, outputs: Sequence[Output]) -> str:
+        for output in outputs:
+            (receipt,) = await self.host.mesh.publish(output.topic, [output.event], hops=1)
+            if receipt.status != "stored":
+                return f"an output could not be stored: {receipt.reason or receipt.status}"
+            self.outputs += 1
+        return ""
+
+    # Looking
+
+    async def status(self) -> FunctionStatus:
+        """As `ls` shows it."""
+        rows = []
+        depth = 0
+        for served in self.mesh_triggers:
+            found = await self.host.mesh.depth(f"{self.name}/{served.spec.name}")
+            depth += found.ready + found.leased + found.delayed
+            rows.append(
+                TriggerStatus(
+                    name=served.spec.name,
+                    kind="mesh",
+                    target=served.spec.topic,
+                    filter=" and ".join(map(str, served.spec.filters)),
+                    ready=found.ready,
+                    leased=found.leased,
+                    delayed=found.delayed,
+                )
+            )
+        rows += [TriggerStatus(name=t.name, kind="http", target=t.path) for t in self.http_triggers]
+        pool, manifest = self.pool, self.manifest
+        alive = len(pool.members)
+        state = "ready" if alive else "warming" if pool.starting else "zero"
+        return FunctionStatus(
+            name=self.name,
+            version=self.version,
+            state="failing" if pool.trouble else state,  # type: ignore[arg-type]
+            instances=alive,
+            busy=pool.busy,
+            wanted=pool.decision.wanted,
+            reason=pool.decision.reason,
+            depth=depth,
+            done=self.done,
+            failed=self.failed,
+            dead=self.dead,
+            outputs=self.outputs,
+            triggers=rows,
+            output_topic=manifest.output.topic,
+            dlq_topic=manifest.dlq.topic if manifest.dlq else None,
+        )
+
+    # The end
+
+    async def stop_pulling(self) -> None:
+        """Take no more from the mesh."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks.clear()
+
+    async def drain(self, seconds: float) -> None:
+        """Finish what runs, give back the rest."""
+        await self.stop_pulling()
+        await self.pool.drain(seconds)
+
+    async def close_feeds(self) -> None:
+        """What is still leased is ready for others at once."""
+        for served in self.mesh_triggers:
+            if served.feed is not None:
+                await served.feed.close()

@@ -1,0 +1,321 @@
+"""The instances of one deployed version: what each holds, whom to give a call, when to end one."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from funcrt.errors import SandboxError
+from funcrt.manifest import ScaleSpec
+from funcrt.sandbox import Exit, Instance, Zygote
+from funcrt.sandbox.protocol import Call, Cancel, Failure, Log, Result
+from funcrt.scale import Decision, Observed, Scaler
+from mesh.transport import Clock, Delivery
+
+__all__ = ["Pending", "Pool"]
+
+GRACE_S = 2.0
+AHEAD_S = 0.02
+"""How much work an instance may hold ahead, by the function's own duration."""
+MOST_AHEAD = 256
+WAITING_UNSERVED = 16
+"""Deliveries taken while there is no instance: enough to wake one."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """A call on its way."""
+
+    call: Call
+    deliveries: Sequence[Delivery]
+    ended: Callable[["Pending", Result], None]
+    released: Callable[["Pending"], None]
+    size: int = 1
+    started: float = 0.0
+    """Monotonic; 0 while other calls of the instance are before it."""
+    timed_out: bool = False
+    bisecting: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """An instance, and the calls it holds in the order they were sent."""
+
+    instance: Instance
+    calls: dict[int, Pending] = field(default_factory=dict)
+    events: int = 0
+    idle_since: float = 0.0
+    retiring: bool = False
+
+
+class Pool:
+    """Holds calls that wait, gives them to instances, and keeps as many of these as the scaler
+    wants."""
+
+    def __init__(self, name: str, zygote: Zygote, spec: ScaleSpec, clock: Clock) -> None:
+        self.name = name
+        self.zygote = zygote
+        self.clock = clock
+        self.concurrency = zygote.info.concurrency
+        self.scaler = Scaler(spec, self.concurrency)
+        self.members: dict[Any, Member] = {}
+        self.waiting: deque[Pending] = deque()
+        self.waiting_events = 0
+        self.starting = 0
+        self.decision = Decision(wanted=0)
+        self.backlog: Callable[[], int] = lambda: 0
+        self.room = asyncio.Event()
+        self.log = logging.getLogger(f"funcrt.function.{name}")
+        self.draining = False
+        self.trouble = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._assigning = False
+
+    # Credit and calls
+
+    def credit(self) -> int:
+        """How many more events the instances can take now."""
+        if self.draining:
+            return 0
+        if not self.members:
+            return WAITING_UNSERVED - self.waiting_events
+        return sum(self._free(member) for member in self.members.values()) - self.waiting_events
+
+    def _free(self, member: Member) -> int:
+        if member.retiring:
+            return 0
+        service = self.scaler.service_s
+        ahead = (
+            MOST_AHEAD
+            if 0 < service * MOST_AHEAD < AHEAD_S
+            else (int(AHEAD_S / service) if service else 4)
+        )
+        return max(self.concurrency + ahead - member.events, 0)
+
+    def submit(self, pendings: Sequence[Pending]) -> None:
+        """Take calls; they are assigned together at the end of this turn of the loop."""
+        count = sum(pending.size for pending in pendings)
+        self.waiting.extend(pendings)
+        self.waiting_events += count
+        self.scaler.arrived(self.clock.monotonic(), count)
+        self._soon()
+
+    def _soon(self) -> None:
+        if not self._assigning:
+            self._assigning = True
+            asyncio.get_running_loop().call_soon(self._assign)
+
+    def _assign(self) -> None:
+        self._assigning = False
+        now = self.clock.monotonic()
+        batches: dict[Any, list[Call]] = {}
+        members = [m for m in self.members.values() if self._free(m) > 0]
+        while self.waiting and members:
+            member = min(members, key=lambda m: m.events)
+            pending = self.waiting.popleft()
+            self.waiting_events -= pending.size
+            if len(member.calls) < self.concurrency:
+                pending.started = now
+            member.calls[pending.call.id] = pending
+            member.events += pending.size
+            batches.setdefault(member.instance, []).append(pending.call)
+            if self._free(member) <= 0:
+                members.remove(member)
+        for instance, calls in batches.items():
+            instance.send(calls)
+        if self.waiting or not self.members:
+            self.rescale()
+        if self.credit() > 0:
+            self.room.set()
+
+    def cancel(self, pending: Pending) -> None:
+        """Its caller left."""
+        if pending in self.waiting:
+            self.waiting.remove(pending)
+            self.waiting_events -= pending.size
+            return
+        for member in self.members.values():
+            if pending.call.id in member.calls:
+                member.instance.send([Cancel(pending.call.id)])
+
+    # What instances say
+
+    def _said(self, instance: Instance, messages: Sequence[Result | Log]) -> None:
+        member = self.members.get(instance)
+        if member is None:
+            return
+        now = self.clock.monotonic()
+        took = count = 0
+        for message in messages:
+            if isinstance(message, Log):
+                self.log.info("%s: %s", message.level, message.text)
+                continue
+            pending = member.calls.pop(message.id, None)
+            if pending is None:
+                instance.kill("answered a call that it does not have")
+                return
+            member.events -= pending.size
+            took += message.took_us
+            count += pending.size
+            pending.ended(pending, message)
+        if count:
+            self.scaler.finished(now, max(took, 1) / count / 1e6, count)
+        for started, pending in enumerate(member.calls.values()):
+            if started >= self.concurrency:
+                break
+            if not pending.started:
+                pending.started = now
+        if not member.calls:
+            member.idle_since = now
+        if self.waiting:
+            self._soon()
+        self.room.set()
+
+    def _exited(self, instance: Instance, ended: Exit) -> None:
+        """The oldest `concurrency` calls had started and are charged; the rest go back free."""
+        member = self.members.pop(instance, None)
+        if member is None:
+            return
+        calls = list(member.calls.values())
+        if calls:
+            self.log.warning("an instance %s with %d calls", ended.reason, len(calls))
+        timed_out = any(pending.timed_out for pending in calls)
+        for index, pending in enumerate(calls):
+            charged = pending.timed_out if timed_out else index < self.concurrency
+            if not charged:
+                pending.released(pending)
+                continue
+            status = "timeout" if pending.timed_out else "crash"
+            error = "TimeoutError" if pending.timed_out else "InstanceDied"
+            pending.ended(
+                pending, Result(pending.call.id, status, [], Failure(error, ended.reason))
+            )
+        self.room.set()
+        self.rescale()
+
+    # Scaling
+
+    def rescale(self) -> None:
+        """Ask the scaler, and do as it says."""
+        if self.draining:
+            return
+        now = self.clock.monotonic()
+        members = [m for m in self.members.values() if not m.retiring]
+        busy = [m for m in members if m.calls]
+        ages = [
+            now - pending.started
+            for m in busy
+            for pending in list(m.calls.values())[: self.concurrency]
+            if pending.started
+        ]
+        held = sum(m.events - min(len(m.calls), self.concurrency) for m in busy)
+        self.decision = self.scaler.decide(
+            now,
+            Observed(
+                backlog=self.waiting_events + self.backlog() + max(held, 0),
+                instances=len(members),
+                starting=self.starting,
+                busy=len(busy),
+                idle_s=sorted((now - m.idle_since for m in members if not m.calls), reverse=True),
+                running_age_s=sum(ages) / len(ages) if ages else 0.0,
+            ),
+        )
+        for _ in range(self.decision.wanted - len(members) - self.starting):
+            self._start()
+        if self.decision.retire:
+            idle = sorted((m for m in members if not m.calls), key=lambda m: m.idle_since)
+            for member in idle[: self.decision.retire]:
+                member.retiring = True
+                member.instance.finish()
+        self._check_in(self.decision.check_after_s)
+
+    def _check_in(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds is not None or self.members or self.starting:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(min(seconds or 1.0, 1.0), self._tick)
+
+    def _tick(self) -> None:
+        """Overdue calls end with their instance; then the scaler is asked."""
+        self._timer = None
+        now = self.clock.monotonic()
+        for member in list(self.members.values()):
+            overdue = [
+                pending
+                for pending in member.calls.values()
+                if pending.started
+                and pending.call.timeout_s
+                and now - pending.started > pending.call.timeout_s + GRACE_S
+            ]
+            for pending in overdue:
+                pending.timed_out = True
+            if overdue:
+                member.instance.kill(f"took longer than {overdue[0].call.timeout_s:g} s")
+        self.rescale()
+
+    def _start(self) -> None:
+        self.starting += 1
+        task = asyncio.get_running_loop().create_task(self._spawn())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _spawn(self) -> None:
+        try:
+            instance = await self.zygote.spawn(self._said, self._exited)
+            self.trouble = ""
+        except SandboxError as error:
+            self.trouble = str(error)
+            self.log.error("%s", error)
+            await asyncio.sleep(1.0)
+            return
+        finally:
+            self.starting -= 1
+        self.members[instance] = Member(instance, idle_since=self.clock.monotonic())
+        self._assign()
+        self.room.set()
+
+    # The end
+
+    @property
+    def busy(self) -> int:
+        """Instances that hold calls."""
+        return sum(1 for member in self.members.values() if member.calls)
+
+    def outstanding(self) -> list[Delivery]:
+        """Every delivery that instances hold or that waits for one."""
+        held = [p for member in self.members.values() for p in member.calls.values()]
+        return [d for pending in (*held, *self.waiting) for d in pending.deliveries]
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more; let what runs finish for up to `seconds`; give the rest back."""
+        self.draining = True
+        while self.waiting:
+            pending = self.waiting.popleft()
+            self.waiting_events -= pending.size
+            pending.released(pending)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while any(member.calls for member in self.members.values()) and loop.time() < until:
+            self.room.clear()
+            try:
+                async with asyncio.timeout(0.1):
+                    await self.room.wait()
+            except TimeoutError:
+                pass
+        for member in list(self.members.values()):
+            for pending in member.calls.values():
+                pending.released(pending)
+            member.calls.clear()
+            member.instance.finish()
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+        await self.zygote.stop()
