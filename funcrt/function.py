@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import logging
 import random
 from collections.abc import Sequence
@@ -38,6 +39,19 @@ __all__ = ["Function", "Served"]
 LEASE_S = 60.0
 EXTEND_S = 20.0
 MOST_WAITING_CALLS = 512
+
+
+def shown(spec: MeshTrigger) -> str:
+    """A trigger's filters for people, e.g. `prefix type "order."`."""
+    parts = [json.dumps(item, ensure_ascii=False) for item in spec.filters]
+    for index, item in enumerate(spec.filters):
+        ((dialect, value),) = item.items()
+        if dialect in ("exact", "prefix", "suffix"):
+            sign = "=" if dialect == "exact" else dialect
+            parts[index] = ", ".join(f"{name} {sign} {wanted}" for name, wanted in value.items())
+    if spec.pattern is not None:
+        parts.append(json.dumps(spec.pattern, ensure_ascii=False))
+    return ", ".join(parts)
 
 
 class Served:
@@ -307,7 +321,7 @@ class Function:
                     name=served.spec.name,
                     kind="mesh",
                     target=served.spec.topic,
-                    filter=" and ".join(map(str, served.spec.filters)),
+                    filter=shown(served.spec),
                     ready=found.ready,
                     leased=found.leased,
                     delayed=found.delayed,
