@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from funcrt.ids import cause, derived_id
+from funcrt.sandbox.protocol import Call
 from mesh.event import Event
 
 __all__ = ["Context", "Failed", "FunctionLog", "Reject", "Retry"]
@@ -37,9 +39,10 @@ class Failed:
 class FunctionLog:
     """`ctx.log`: lines that carry the call's id. Arguments are formatted as `logging` does."""
 
-    __slots__ = ("_write",)
+    __slots__ = ("_id", "_write")
 
-    def __init__(self, write: Callable[[str, str], None]) -> None:
+    def __init__(self, call: int, write: Callable[[int, str, str], None]) -> None:
+        self._id = call
         self._write = write
 
     def _say(self, level: str, message: object, arguments: tuple[Any, ...]) -> None:
@@ -49,7 +52,7 @@ class FunctionLog:
                 text = text % arguments
             except (TypeError, ValueError):
                 text = f"{text} {arguments!r}"
-        self._write(level, text)
+        self._write(self._id, level, text)
 
     def debug(self, message: object, *arguments: Any) -> None:
         """A line at level debug."""
@@ -69,36 +72,39 @@ class FunctionLog:
 
 
 class Context:
-    """One call. `id` is the call's number in its instance; `idempotency_key` is the same in every
-    attempt at the same event (of a batch: of its first)."""
+    """One call. `id` is its number in the host."""
 
     __slots__ = (
-        "_deadline", "_emitted", "attempt", "env", "id", "idempotency_key", "idempotency_keys",
-        "log", "max_attempts", "trigger",
+        "_call", "_deadline", "_emitted", "attempt", "env", "id", "log", "max_attempts", "trigger",
     )  # fmt: skip
 
     def __init__(
-        self,
-        *,
-        id: int,
-        trigger: str,
-        attempt: int,
-        max_attempts: int,
-        timeout_s: float,
-        idempotency_keys: list[str],
-        env: Mapping[str, str],
-        write: Callable[[str, str], None],
+        self, call: Call, env: Mapping[str, str], write: Callable[[int, str, str], None]
     ) -> None:
-        self.id = id
-        self.trigger = trigger
-        self.attempt = attempt
-        self.max_attempts = max_attempts
-        self.idempotency_keys = idempotency_keys
-        self.idempotency_key = idempotency_keys[0] if idempotency_keys else ""
+        self._call = call
+        self.id = call.id
+        self.trigger = call.trigger
+        self.attempt = call.attempt
+        self.max_attempts = call.max_attempts
         self.env = env
-        self.log = FunctionLog(write)
-        self._deadline = time.monotonic() + timeout_s if timeout_s else None
+        self.log = FunctionLog(call.id, write)
+        self._deadline = time.monotonic() + call.timeout_s if call.timeout_s else None
         self._emitted: list[tuple[Event, str]] = []
+
+    @property
+    def idempotency_keys(self) -> list[str]:
+        """One an event: the same in every attempt at it, another for a replay."""
+        call = self._call
+        replays = call.replays or [""] * len(call.events)
+        return [
+            derived_id(cause(call.scope, event.source, event.id, replay))
+            for event, replay in zip(call.events, replays, strict=True)
+        ]
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key of the event; of a batch, of its first."""
+        return self.idempotency_keys[0]
 
     def remaining(self) -> float | None:
         """Seconds until the call's time is over; None where it has no timeout."""

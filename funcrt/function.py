@@ -12,7 +12,7 @@ import triggers
 from funcrt.api import FunctionStatus, Reply, TriggerStatus
 from funcrt.errors import Overloaded
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger
-from funcrt.outcome import idempotency_key, settle, shape
+from funcrt.outcome import settle, shape
 from funcrt.pool import Pending, Pool
 from funcrt.sandbox import Zygote
 from funcrt.sandbox.protocol import Call, Failure, Out, Result
@@ -156,10 +156,6 @@ class Function:
         self, trigger: str, deliveries: Sequence[Delivery], *, bisecting: bool = False
     ) -> Pending:
         first = deliveries[0]
-        keys = [
-            idempotency_key(self.host.namespace, self.name, trigger, d.event, d.replay)
-            for d in deliveries
-        ]
         call = Call(
             next(self._numbers),
             trigger,
@@ -167,11 +163,15 @@ class Function:
             first.attempt,
             self.manifest.retry.attempts,
             self.manifest.timeout_s,
-            keys,
+            self._scope(trigger),
+            [d.replay for d in deliveries] if any(d.replay for d in deliveries) else [],
         )
         return Pending(
             call, deliveries, self._ended, self._released, len(deliveries), bisecting=bisecting
         )
+
+    def _scope(self, trigger: str) -> str:
+        return f"{self.host.namespace}\0{self.name}\0{trigger}"
 
     def _ended(self, pending: Pending, result: Result) -> None:
         """A call of deliveries ended."""
@@ -254,8 +254,7 @@ class Function:
             why = Failure("InstanceDied", "the instance ended before the call began")
             ended(pending, Result(pending.call.id, "crash", [], why))
 
-        key = idempotency_key(self.host.namespace, self.name, trigger, event)
-        call = Call(next(self._numbers), trigger, [event], 1, 1, limit, [key])
+        call = Call(next(self._numbers), trigger, [event], 1, 1, limit, self._scope(trigger))
         pending = Pending(call, (), ended, released)
         self.calling += 1
         try:

@@ -1,9 +1,11 @@
 """What a call's result leads to: settlements, outputs, retries, dead letters. Pure."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
+from funcrt.ids import cause as cause_of
+from funcrt.ids import derived_id
 from funcrt.manifest import Manifest
 from funcrt.sandbox.protocol import Failure, Item, Out, Result
 from mesh.codec import validate
@@ -21,31 +23,16 @@ from mesh.transport import (
     Settlement,
 )
 
-__all__ = ["MAX_HOPS", "derived_id", "idempotency_key", "retry_wait_s", "settle", "shape"]
+__all__ = ["MAX_HOPS", "retry_wait_s", "settle", "shape"]
 
 MAX_HOPS = 16
 MAX_OUTPUTS = 1000
-_SPACE = bytes.fromhex("b3c4d7a2f5b04f6e9d0c0b7a5a1f4e21")
 
 
-def derived_id(name: str) -> str:
-    """uuid5 (RFC 9562 §5.5) of a name in funcrt's own space."""
-    digest = bytearray(hashlib.sha1(_SPACE + name.encode(), usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def _cause(namespace: str, function: str, trigger: str, event: Event, replay: str) -> str:
-    return "\0".join((namespace, function, trigger, event.source, event.id, replay))
-
-
-def idempotency_key(
-    namespace: str, function: str, trigger: str, event: Event, replay: str = ""
-) -> str:
-    """The same in every attempt at an event, and no other event's."""
-    return derived_id(_cause(namespace, function, trigger, event, replay))
+@lru_cache(maxsize=8)
+def _moment(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def retry_wait_s(manifest: Manifest, attempt: int, jitter: float) -> float:
@@ -75,8 +62,9 @@ def shape(
     if len(outs) > MAX_OUTPUTS:
         raise EventError(f"{len(outs)} outputs of one call; at most {MAX_OUTPUTS}")
     spec = manifest.output
-    prefix = _cause(namespace, manifest.name, trigger, cause, replay)
-    moment = datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z")
+    scope = f"{namespace}\0{manifest.name}\0{trigger}"
+    prefix = cause_of(scope, cause.source, cause.id, replay)
+    moment = _moment(int(now * 1000))
     made = []
     for index, out in enumerate(outs):
         topic = out.topic or spec.topic or ""

@@ -99,6 +99,7 @@ def _content_type(value: str) -> None:
         raise EventError(f"{value[:80]!r} is no media type", attribute="datacontenttype")
 
 
+@lru_cache(maxsize=256)
 def _time(value: str) -> None:
     """RFC 3339 §5.6, with real dates; second 60 is a leap second and allowed."""
     found = _TIME.fullmatch(value)

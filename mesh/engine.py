@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,6 +36,9 @@ BATCH_EVENTS = 2048
 """Events a transaction takes at the most; the rest waits for the next."""
 PENDING_EVENTS = 20_000
 """Publishes that may wait for a commit; beyond it a publish is refused as full."""
+QUICK_SYNC_S = 0.0005
+"""A disk that syncs faster is not worth a thread: handing over takes as long, and the
+interpreter's lock more where the loop is busy."""
 CHECKPOINT_PAGES = 2048
 RECENT_BYTES = 8 << 20
 
@@ -94,6 +98,8 @@ class Engine:
         self._publishes: deque[_Publish] = deque()
         self._work: deque[_Work] = deque()
         self._pending = 0
+        self._sync_s = QUICK_SYNC_S
+        """How long commits take lately."""
         self._wake = asyncio.Event()
         self._tails: dict[str, list[asyncio.Future[None]]] = {}
         self._writer: asyncio.Task[None] | None = None
@@ -205,11 +211,13 @@ class Engine:
             receipts = [self._publish(batch, publish) for publish in publishes]
             results = [self._run(batch, item) for item in work]
             batch.write()
-            if self.inline or self._thread is None:
+            started = perf_counter()
+            if self.inline or self._thread is None or self._sync_s < QUICK_SYNC_S:
                 store.db.execute("COMMIT")
             else:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._thread, store.db.execute, "COMMIT")
+            self._sync_s += 0.1 * (perf_counter() - started - self._sync_s)
         except BaseException:
             batch.undone()
             if store.db.in_transaction:

@@ -39,7 +39,7 @@ def test_a_sample_does_what_it_says(name: str) -> None:
             found = []
             for path in samples:
                 event = Event.from_json(path.read_bytes())
-                instance.send([Call(1, "t", [event], 1, 1, 10.0, ["key"])])
+                instance.send([Call(1, "t", [event], 1, 1, 10.0, "scope")])
                 async with asyncio.timeout(10):
                     result = await results.get()
                 assert result.status == "ok", result.failure

@@ -40,8 +40,10 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     max_attempts: int
     timeout_s: float
     """From the start of the call; 0 for none."""
-    idempotency_keys: list[str] = []
-    """One an event: the same in every attempt."""
+    scope: str = ""
+    """Of the idempotency keys, which the worker derives where they are asked for."""
+    replays: list[str] = []
+    """The events' replay ids; empty where none has one."""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):

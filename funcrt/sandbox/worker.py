@@ -186,27 +186,15 @@ class Worker:
 
     # One call
 
-    def _context(self, call: Call) -> Context:
-        def write(level: str, text: str) -> None:
-            with self.lock:
-                self.out.append(Log(call.id, level, text[:8192]))
-
-        return Context(
-            id=call.id,
-            trigger=call.trigger,
-            attempt=call.attempt,
-            max_attempts=call.max_attempts,
-            timeout_s=call.timeout_s,
-            idempotency_keys=call.idempotency_keys,
-            env=self.env,
-            write=write,
-        )
+    def _log(self, call: int, level: str, text: str) -> None:
+        with self.lock:
+            self.out.append(Log(call, level, text[:8192]))
 
     def call(self, call: Call) -> Result:
         """Run a synchronous handler; never raises."""
         started = time.perf_counter()
         try:
-            context = self._context(call)
+            context = Context(call, self.env, self._log)
             returned = self.bound.call(*self.bound.arguments(call.events, context))
             if self.bound.kind == "generator":
                 returned = [output(item) for item in returned]
@@ -221,7 +209,7 @@ class Worker:
         limit = call.timeout_s or None
         try:
             async with asyncio.timeout(limit) as scope:
-                context = self._context(call)
+                context = Context(call, self.env, self._log)
                 made = self.bound.call(*self.bound.arguments(call.events, context))
                 if self.bound.kind == "async generator":
                     returned: Any = [output(item) async for item in made]

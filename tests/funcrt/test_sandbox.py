@@ -38,7 +38,7 @@ class Running:
         self.changed.set()
 
     def send(self, number: int, *events: Event, timeout_s: float = 0) -> None:
-        call = Call(number, "t", list(events), 1, 5, timeout_s, [f"key{number}"])
+        call = Call(number, "t", list(events), 1, 5, timeout_s, "scope")
         self.instance.send([call])
 
     async def until(self, what: Callable[[], bool]) -> None:
