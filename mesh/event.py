@@ -61,6 +61,33 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
         except (msgspec.DecodeError, RecursionError) as error:
             raise EventError(f"not JSON: {error}", attribute="data") from None
 
+    @staticmethod
+    def create(
+        type: str,
+        data: Any = None,
+        datacontenttype: str | None = None,
+        *,
+        source: str = "",
+        id: str = "",
+        subject: str | None = None,
+        **extensions: AttributeValue,
+    ) -> "Event":
+        """An event from plain values, for handlers and tests.
+
+        `data`: bytes as they are, a string as UTF-8 text, anything else as JSON; its type is
+        said unless `datacontenttype` does. An empty `id` and `source` are the host's to fill.
+        """
+        body: bytes | None
+        if data is None or isinstance(data, bytes):
+            body, kind = data, "application/octet-stream" if data is not None else None
+        elif isinstance(data, str):
+            body, kind = data.encode(), "text/plain"
+        else:
+            body, kind = msgspec.json.encode(data), "application/json"
+        return Event(
+            id, source, type, subject, None, datacontenttype or kind, None, extensions, body
+        )
+
     def to_json(self) -> bytes:
         """The event in the CloudEvents JSON format."""
         from mesh.codec import encode_json

@@ -13,7 +13,13 @@ from funcrt.sandbox.protocol import Call, Result
 from mesh import Event
 
 ROOT = Path(__file__).parent.parent / "functions"
-EXPECTED: dict[str, dict[str, Any]] = {"label": {"large": {"label": "large"}}}
+EXPECTED: dict[str, dict[str, str]] = {
+    "badge": {"build": "build: &lt;ok&gt;</text>"},
+    "digest": {"opened": '{"events":1,"types":{"issues.opened":1}}'},
+    "label": {"large": '{"label":"large"}'},
+    "notify": {"bug": "bug: It fails (https://x/1)"},
+    "triage": {"opened": '"label":"bug"'},
+}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in ROOT.iterdir() if path.is_dir()))
@@ -43,9 +49,10 @@ def test_a_sample_does_what_it_says(name: str) -> None:
                 async with asyncio.timeout(10):
                     result = await results.get()
                 assert result.status == "ok", result.failure
-                found.append(result.outputs[0].event.json())
+                found.append((result.outputs[0].event.data or b"").decode())
             return found
         finally:
             await sandbox.close()
 
-    assert asyncio.run(main()) == [EXPECTED[name][path.stem] for path in samples]
+    for path, made in zip(samples, asyncio.run(main()), strict=True):
+        assert EXPECTED[name][path.stem] in made
