@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup test lint clean
+.PHONY: setup demo test lint clean
 
 setup: $(VENV)/.ready
 
@@ -12,6 +12,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+demo: setup
+	$(BIN)/python demo/run.py
 
 lint: setup
 	$(BIN)/ruff check .
