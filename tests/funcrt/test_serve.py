@@ -1,59 +1,17 @@
 """`funcrt serve` for real: a process, its gateway, its mesh, and commands beside it."""
 
-import asyncio
-import contextlib
 import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-import mesh
-
-FUNCRT = [sys.executable, "-m", "funcrt"]
-
-
-class Serving:
-    def __init__(self, data: Path, **functions: str) -> None:
-        self.env = {**os.environ, "FUNCRT_DATA": str(data)}
-        root = data.parent / "functions"
-        root.mkdir(exist_ok=True)
-        for name, source in functions.items():
-            code, _, manifest = source.partition("---")
-            (root / name).mkdir(exist_ok=True)
-            (root / name / "main.py").write_text(code)
-            (root / name / "funcrt.toml").write_text(manifest)
-        self.process = subprocess.Popen(
-            [*FUNCRT, "serve", str(root), "--port", "0", "--json"],
-            env=self.env,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        while "port" not in (line := json.loads(self.process.stdout.readline() or '{"port": 0}')):
-            pass
-        self.port = line["port"]
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def run(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*FUNCRT, *arguments], env=self.env, input=stdin, capture_output=True, text=True,
-            timeout=60, check=False,
-        )  # fmt: skip
-
-    def stop(self, number: int) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(30)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
+from tests.serving import FUNCRT, Serving, rows, tree, until
 
 
 @pytest.fixture
@@ -142,24 +100,6 @@ topic = "out"
 """
 
 
-def rows(done: "subprocess.CompletedProcess[str]") -> list[Any]:
-    assert done.returncode == 0, done.stderr
-    return [json.loads(row) for row in done.stdout.splitlines()]
-
-
-def two(found: list[Any]) -> list[Any] | None:
-    return found if len(found) == 2 else None
-
-
-def until(look: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not come")
-
-
 def test_functions_run_in_a_chain_fail_to_dead_letters_and_scale_to_zero(tmp_path: Path) -> None:
     one = Serving(tmp_path / "data", add=ADD, count=COUNT)
     try:
@@ -204,69 +144,6 @@ def test_a_function_is_called_over_http_and_its_output_is_stored(tmp_path: Path)
         assert one.stop(signal.SIGTERM) == 0
 
 
-def test_kills_of_the_host_and_of_instances_lose_and_double_nothing(tmp_path: Path) -> None:
-    """The ledger is outside: this process publishes, and reads the outputs at the end."""
-    source = ADD.replace("attempts = 3", "attempts = 20").replace('idle = "1s"', "min = 2")
-    one = Serving(tmp_path / "data", add=source)
-
-    async def publish() -> None:
-        nonlocal one
-        client = await mesh.connect(f"embedded://{tmp_path}/data/mesh.db")
-        stored = 0
-
-        async def some(numbers: range) -> None:
-            nonlocal stored
-            for n in numbers:
-                event = mesh.Event(f"e{n}", "/ledger", "t", data=b'{"n": %d}' % n)
-                while (await client.publish("in", [event]))[0].status != "stored":
-                    await asyncio.sleep(0.01)
-                stored += 1
-
-        tasks = [asyncio.ensure_future(some(range(k, 4000, 16))) for k in range(16)]
-        kills = 0
-        while not all(task.done() for task in tasks) or kills < 8:
-            await asyncio.sleep(0.15)
-            kills += 1
-            if kills % 2:
-                one.stop(signal.SIGKILL)
-                one = await asyncio.to_thread(Serving, tmp_path / "data", add=source)
-            else:
-                kill_instances(one.process.pid)
-        await asyncio.gather(*tasks)
-        seen: list[str] = []
-        async with asyncio.timeout(60):
-            async for item in client.tail("mid", "earliest"):
-                seen.append(item.event.extensions["causationid"])
-                if len(seen) == 4000:
-                    break
-        assert sorted(seen) == sorted(f"e{n}" for n in range(4000))
-        await asyncio.sleep(0.3)
-        assert (await client.topics())["mid"] == 4000
-        assert (await client.topics()).get("add.dlq", 0) == 0
-        await client.close()
-
-    try:
-        asyncio.run(publish())
-    finally:
-        assert one.stop(signal.SIGTERM) == 0
-
-
-def kill_instances(host: int) -> None:
-    """SIGKILL the instances below this host: its great-grandchildren."""
-    found = {host}
-    for _ in range(3):
-        parents, found = found, set()
-        for parent in parents:
-            try:
-                text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-            except FileNotFoundError:
-                continue
-            found |= {int(pid) for pid in text.split()}
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
 def test_nothing_outlives_a_killed_host(tmp_path: Path) -> None:
     one = Serving(tmp_path / "data", add=ADD.replace('idle = "1s"', "min = 1"))
     until(lambda: len(tree(one.process.pid)) >= 3)
@@ -280,15 +157,6 @@ def test_nothing_outlives_a_killed_host(tmp_path: Path) -> None:
             )
         )
     )
-
-
-def tree(pid: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except FileNotFoundError:
-        return []
-    below = [int(child) for child in text.split()]
-    return below + [p for child in below for p in tree(child)]
 
 
 def test_a_function_that_cannot_be_loaded_is_told_without_a_traceback_of_ours(
