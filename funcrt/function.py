@@ -14,7 +14,7 @@ from funcrt.errors import Overloaded
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger
 from funcrt.outcome import settle, shape
 from funcrt.pool import Pending, Pool
-from funcrt.sandbox import Zygote
+from funcrt.sandbox import Code, HandlerInfo
 from funcrt.sandbox.protocol import Call, Failure, Out, Result
 from mesh.errors import EventError, MeshClosed, MeshError
 from mesh.event import Event
@@ -69,12 +69,12 @@ class Served:
 class Function:
     """One version of a function in service."""
 
-    def __init__(self, host: "Host", manifest: Manifest, version: str, zygote: Zygote) -> None:
+    def __init__(self, host: "Host", manifest: Manifest, code: Code, info: HandlerInfo) -> None:
         self.host = host
         self.manifest = manifest
-        self.version = version
+        self.version = code.version
         self.name = manifest.name
-        self.pool = Pool(self.name, zygote, manifest.scale, host.clock)
+        self.pool = Pool(code, info, host.zygotes, manifest.scale, host.clock)
         self.pool.backlog = self._backlog
         self.mesh_triggers = [Served(t) for t in manifest.triggers if isinstance(t, MeshTrigger)]
         self.http_triggers = [t for t in manifest.triggers if isinstance(t, HttpTrigger)]

@@ -12,6 +12,7 @@ from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, load_manifest
 from funcrt.sandbox import Code, Sandbox
+from funcrt.zygotes import Zygotes
 from mesh.errors import MeshClosed, MeshError, MeshFull
 from mesh.event import Event
 from mesh.transport import (
@@ -80,7 +81,7 @@ class Host:
         namespace: str = "default",
     ) -> None:
         self.mesh = mesh
-        self.sandbox = sandbox
+        self.zygotes = Zygotes(sandbox)
         self.clock = clock
         self.namespace = namespace
         self.code_root = code_root
@@ -124,9 +125,9 @@ class Host:
             max_output_bytes=manifest.limits.payload_bytes,
             batch=any(isinstance(t, MeshTrigger) and t.batch for t in manifest.triggers),
         )
-        zygote = await self.sandbox.load(code)
+        zygote = await self.zygotes.get(code)
         await registry.deploy(self.mesh, manifest, packed, self.clock.time())
-        function = Function(self, manifest, code.version, zygote)
+        function = Function(self, manifest, code, zygote.info)
         before = self.deployed.get(manifest.name)
         if before is not None:
             await before.stop_pulling()

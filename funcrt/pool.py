@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from funcrt.errors import SandboxError
+from funcrt.errors import LoadError, SandboxError
 from funcrt.manifest import ScaleSpec
-from funcrt.sandbox import Exit, Instance, Zygote
+from funcrt.sandbox import Code, Exit, HandlerInfo, Instance
 from funcrt.sandbox.protocol import Call, Cancel, Failure, Log, Result
 from funcrt.scale import Decision, Observed, Scaler
+from funcrt.zygotes import Zygotes
 from mesh.transport import Clock, Delivery
 
 __all__ = ["Pending", "Pool"]
@@ -54,11 +55,14 @@ class Pool:
     """Holds calls that wait, gives them to instances, and keeps as many of these as the scaler
     wants."""
 
-    def __init__(self, name: str, zygote: Zygote, spec: ScaleSpec, clock: Clock) -> None:
-        self.name = name
-        self.zygote = zygote
+    def __init__(
+        self, code: Code, info: HandlerInfo, zygotes: Zygotes, spec: ScaleSpec, clock: Clock
+    ) -> None:
+        self.code = code
+        self.info = info
+        self.zygotes = zygotes
         self.clock = clock
-        self.concurrency = zygote.info.concurrency
+        self.concurrency = info.concurrency
         self.scaler = Scaler(spec, self.concurrency)
         self.members: dict[Any, Member] = {}
         self.waiting: deque[Pending] = deque()
@@ -67,7 +71,7 @@ class Pool:
         self.decision = Decision(wanted=0)
         self.backlog: Callable[[], int] = lambda: 0
         self.room = asyncio.Event()
-        self.log = logging.getLogger(f"funcrt.function.{name}")
+        self.log = logging.getLogger(f"funcrt.function.{code.name}")
         self.draining = False
         self.trouble = ""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -266,9 +270,10 @@ class Pool:
 
     async def _spawn(self) -> None:
         try:
-            instance = await self.zygote.spawn(self._said, self._exited)
+            zygote = await self.zygotes.get(self.code)
+            instance = await zygote.spawn(self._said, self._exited)
             self.trouble = ""
-        except SandboxError as error:
+        except (SandboxError, LoadError) as error:
             self.trouble = str(error)
             self.log.error("%s", error)
             await asyncio.sleep(1.0)
@@ -318,4 +323,4 @@ class Pool:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
-        await self.zygote.stop()
+        await self.zygotes.drop(self.code)

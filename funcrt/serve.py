@@ -56,7 +56,7 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
             await host.start()
             for directory in find_functions(config.functions):
                 function = await host.deploy(directory)
-                info = function.pool.zygote.info
+                info = function.pool.info
                 _say(
                     config,
                     "deployed",

@@ -86,6 +86,9 @@ class Zygote(Protocol):
 
     info: HandlerInfo
     alive: bool
+    @property
+    def busy(self) -> bool:
+        """It has instances, or is about to."""
 
     async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> Instance:
         """Fork an instance. Raises SandboxError if the zygote is gone or cannot fork."""

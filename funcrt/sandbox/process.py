@@ -142,6 +142,11 @@ class ProcessZygote:
         self.instances: dict[int, ProcessInstance] = {}
         self._loop.add_reader(control.fileno(), self._readable)
 
+    @property
+    def busy(self) -> bool:
+        """As the contract says."""
+        return bool(self.instances or self._spawning)
+
     def _said(self, level: str, text: str) -> None:
         """What the import prints is not a call's: it goes to the host's own log."""
         import logging

@@ -1,0 +1,52 @@
+"""The zygotes that are kept alive: a function's code stays loaded while it is used, and a while
+after, up to a number of them."""
+
+import asyncio
+from collections import OrderedDict
+
+from funcrt.sandbox import Code, Sandbox, Zygote
+
+__all__ = ["Zygotes"]
+
+MOST_IDLE = 32
+"""Zygotes without instances that stay: at about 3 MB each, what is idle costs 100 MB at most."""
+
+
+class Zygotes:
+    """Loads on demand, and evicts what was used longest ago and has no instances."""
+
+    def __init__(self, sandbox: Sandbox, most_idle: int = MOST_IDLE) -> None:
+        self.sandbox = sandbox
+        self.most_idle = most_idle
+        self._held: OrderedDict[tuple[str, str], Zygote] = OrderedDict()
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+
+    async def get(self, code: Code) -> Zygote:
+        """The code's zygote, loaded now where it is not. Raises LoadError, SandboxError."""
+        key = (code.name, code.version)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            zygote = self._held.get(key)
+            if zygote is None or not zygote.alive:
+                zygote = self._held[key] = await self.sandbox.load(code)
+            self._held.move_to_end(key)
+        await self._evict(keep=key)
+        return zygote
+
+    async def _evict(self, keep: tuple[str, str]) -> None:
+        idle = [
+            key
+            for key, zygote in self._held.items()
+            if key != keep and not zygote.busy and not self._locks[key].locked()
+        ]
+        for key in idle[: max(len(idle) + 1 - self.most_idle, 0)]:
+            await self._drop(key)
+
+    async def drop(self, code: Code) -> None:
+        """The version is out of service."""
+        await self._drop((code.name, code.version))
+
+    async def _drop(self, key: tuple[str, str]) -> None:
+        self._locks.pop(key, None)
+        zygote = self._held.pop(key, None)
+        if zygote is not None:
+            await zygote.stop()

@@ -1,0 +1,34 @@
+"""Idle code does not stay loaded without bound, and comes back when it is called."""
+
+import asyncio
+from pathlib import Path
+
+from funcrt.sandbox import Code
+from funcrt.sandbox.process import ProcessSandbox
+from funcrt.zygotes import Zygotes
+
+
+def test_the_longest_unused_go_and_those_with_instances_stay(tmp_path: Path) -> None:
+    async def main() -> None:
+        sandbox = ProcessSandbox()
+        await sandbox.start()
+        zygotes = Zygotes(sandbox, most_idle=2)
+        codes = []
+        for name in "abcd":
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "main.py").write_text("def handler(event): ...\n")
+            codes.append(Code(name=name, version="1", path=tmp_path / name))
+        try:
+            first = await zygotes.get(codes[0])
+            await first.spawn(lambda *_: None, lambda *_: None)
+            second, third, fourth = [await zygotes.get(code) for code in codes[1:]]
+            assert [z.alive for z in (first, second, third, fourth)] == [True, False, True, True]
+            again = await zygotes.get(codes[1])
+            assert again.alive
+            assert again is not second
+            assert not third.alive
+            assert await zygotes.get(codes[3]) is fourth
+        finally:
+            await sandbox.close()
+
+    asyncio.run(main())
