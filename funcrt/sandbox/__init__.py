@@ -86,6 +86,7 @@ class Zygote(Protocol):
 
     info: HandlerInfo
     alive: bool
+
     @property
     def busy(self) -> bool:
         """It has instances, or is about to."""

@@ -178,6 +178,10 @@ def _decoder(hint: Any, refuse: Callable[[str], LoadError]) -> Callable[[Event],
         return lambda event: event
     if getattr(hint, "__module__", "").startswith("starlette"):
         raise refuse("starlette's Request is not taken yet; take an Event")
+    if getattr(hint, "__module__", "").startswith("cloudevents."):
+        from mesh.sdk import to_sdk
+
+        return to_sdk
     if hint is bytes:
         return lambda event: event.data or b""
     if hasattr(hint, "model_validate_json"):
@@ -225,6 +229,10 @@ def output(value: Any) -> Event:
     """The one event that a value is."""
     if isinstance(value, Event):
         return value
+    if type(value).__module__.startswith("cloudevents."):
+        from mesh.sdk import from_sdk
+
+        return from_sdk(value)
     if isinstance(value, str):
         return Event("", "", "", None, None, "text/plain", None, {}, value.encode())
     if isinstance(value, bytes | bytearray | memoryview):

@@ -86,6 +86,11 @@ def event(data: bytes = b'{"a": 1}') -> Event:
         "def handle(data: dict): return {'got': data}",
         "from funcrt import Event, Context\n"
         "def handler(event: Event, ctx: Context): return {'got': event.json()}",
+        "from cloudevents.core.v1.event import CloudEvent\n"
+        "def handler(event: CloudEvent):\n"
+        "    import json\n"
+        "    return CloudEvent({'id': '', 'source': '/x', 'type': 'y'} | {'id': '1'},\n"
+        "                      {'got': json.loads(event.get_data())})",
         "import threading\nstop = threading.Event()\n"
         "threading.Thread(target=stop.wait, daemon=True).start()\n"
         "def handler(event): return {'got': event.json()}",
