@@ -45,7 +45,7 @@ class ProcessSandbox:
         root = str(Path(__file__).parents[2])
         program = (
             f"import sys; sys.path.insert(0, {root!r});"
-            f"from funcrt.sandbox.zygote import runtime; runtime({theirs.fileno()})"
+            f"from funcrt.sandbox.zygote import runtime; runtime({theirs.fileno()}, {os.getpid()})"
         )
         with theirs:
             self._runtime = subprocess.Popen(  # noqa: ASYNC220 - it returns once forked

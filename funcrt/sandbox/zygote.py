@@ -47,10 +47,11 @@ class Spec(msgspec.Struct, frozen=True):
     """Import in each instance: the code's import starts threads, which no fork survives."""
 
 
-def runtime(fd: int) -> None:
-    """R's life, on the control socket `fd`."""
+def runtime(fd: int, host: int) -> None:
+    """R's life, on the control socket `fd`, for as long as the process `host` lives."""
     os.setsid()
-    _tie_to_parent()
+    _tie_to(host)
+    own = os.getpid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=fd)
     children: dict[int, int] = {}
@@ -69,7 +70,7 @@ def runtime(fd: int) -> None:
             spec = msgspec.msgpack.decode(body, type=Spec)
             pid = os.fork()
             if pid == 0:
-                _child(partial(_function, spec, *descriptors), descriptors)
+                _child(own, partial(_function, spec, *descriptors), descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
             watch = os.pidfd_open(pid)
@@ -77,11 +78,11 @@ def runtime(fd: int) -> None:
             poll.register(watch, select.POLLIN)
 
 
-def _child(run: Any, keep: list[int]) -> None:
+def _child(parent: int, run: Any, keep: list[int]) -> None:
     """Run in a forked child and never return."""
     code = 1
     try:
-        _tie_to_parent()
+        _tie_to(parent)
         _close_all_but(keep)
         run()
         code = 0
@@ -98,9 +99,10 @@ def _child(run: Any, keep: list[int]) -> None:
         os._exit(code)
 
 
-def _tie_to_parent() -> None:
+def _tie_to(parent: int) -> None:
+    """End with the parent; at once, where it ended before this could be said."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
+    if os.getppid() != parent:
         os._exit(1)
 
 
@@ -184,6 +186,7 @@ def _load(spec: Spec, control: socket.socket) -> Bound | None:
 
 
 def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> None:
+    own = os.getpid()
     children: dict[int, int] = {}
     poll = select.poll()
     poll.register(control, select.POLLIN)
@@ -203,7 +206,7 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
             if pid == 0:
                 for watch in children:
                     os.close(watch)
-                _child(partial(_instance, spec, bound, *descriptors), descriptors)
+                _child(own, partial(_instance, spec, bound, *descriptors), descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
             watch = os.pidfd_open(pid)

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -270,3 +272,33 @@ def test_the_host_s_environment_and_descriptors_do_not_reach_a_function(tmp_path
         run(tmp_path, source, body, env={"OWN": "yes"})
     finally:
         del os.environ["HOST_SECRET"]
+
+
+AS_INIT = """
+import asyncio, os, sys
+from pathlib import Path
+from funcrt.sandbox import Code
+from funcrt.sandbox.process import ProcessSandbox
+async def main():
+    assert os.getpid() == 1
+    sandbox = ProcessSandbox()
+    await sandbox.start()
+    zygote = await sandbox.load(Code(name="f", version="1", path=Path(sys.argv[1])))
+    print(zygote.info.kind)
+    await sandbox.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace needs root")
+def test_a_host_that_is_process_1_of_a_container_can_load(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("def handler(event): ...\n")
+    done = subprocess.run(
+        ["unshare", "-pf", sys.executable, "-c", AS_INIT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == "sync\n", done.stderr
