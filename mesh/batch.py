@@ -6,7 +6,7 @@ A batch changes no memory until its transaction is durable; rolled back, it leav
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mesh.ids import DIGEST_BYTES, IdWindow, digest
+from mesh.ids import IdWindow, digest
 from mesh.queue import Entry, Part, Queue
 from mesh.store import CHUNK_BYTES, CHUNK_EVENTS, Chunk, Record, Store, TopicRow, encode_records
 from mesh.transport import Output
@@ -33,8 +33,7 @@ class Topic:
     def learn(self, store: Store, since: float) -> None:
         """Read the ids that the file holds and the window does not."""
         for at, digests in store.ids_since(self.row.id, self.seen, since):
-            keys = (digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES))
-            self.window.add((key for key in keys if key not in self.window), at)
+            self.window.add_stored(digests, at)
         self.seen = self.row.next
 
 

@@ -1,13 +1,14 @@
 """The deduplication window: which (source, id) a topic has seen lately, in little memory."""
 
 import hashlib
+import struct
 from array import array
 from collections.abc import Iterable
 
 __all__ = ["DIGEST_BYTES", "IdWindow", "digest"]
 
 DIGEST_BYTES = 16
-_MASK = (1 << 64) - 1
+_STORED = struct.Struct("<QQ")
 
 
 def digest(source: str, event_id: str) -> bytes:
@@ -100,14 +101,20 @@ class IdWindow:
 
     def add(self, keys: Iterable[bytes], now: float) -> None:
         """Remember `keys`, seen at wall-clock `now` and not in the window yet."""
-        for key in keys:
-            new = self._new
+        self._add(map(_halves, keys), now)
+
+    def add_stored(self, digests: bytes, at: float) -> None:
+        """Remember ids as they are stored, one digest after the other."""
+        self._add(((low or 1, high) for low, high in _STORED.iter_unpack(digests)), at)
+
+    def _add(self, keys: Iterable[tuple[int, int]], now: float) -> None:
+        new = self._new
+        for low, high in keys:
             if not new.count:
                 new.since = now
             elif new.count >= self.most or now - new.since > self.seconds:
                 self._old, self._new = new, _Generation(now)
                 new = self._new
-            low, high = _halves(key)
             table = new.tables.get(high & 255)
             if table is None:
                 table = new.tables[high & 255] = _Table()

@@ -607,3 +607,22 @@ def test_the_file_takes_many_publishes_at_once_without_a_host(tmp_path: Any) -> 
         await client.close()
 
     asyncio.run(main())
+
+
+def test_the_file_stays_bounded_by_its_retention(run_file: Any, tmp_path: Any) -> None:
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_(retention_bytes=1_000_000, retention_s=600, dedupe_s=60)
+        feed = await t.subscribe(sub())
+        sizes = []
+        for minute in range(60):
+            events = [event(f"{minute}-{n}", b"x" * 1000) for n in range(500)]
+            await t.publish("in", events)
+            while got := await feed.pull(500, 0):
+                await t.commit([settle(d, Done()) for d in got])
+            clock.advance(60)
+            sizes.append(os.stat(tmp_path / "mesh.db").st_size)
+        assert (await t.topics())["in"] < 2_000
+        assert sizes[-1] < 8_000_000, "thirty megabytes went through"
+        assert sizes[-1] == sizes[-20]
+
+    run_file(body)
