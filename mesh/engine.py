@@ -442,8 +442,10 @@ class Engine:
         if now - self._swept >= 5.0:
             self._swept = now
             self._soon(self._sweep)
-        if self.memory or self._checkpoint is not None:
+        self._uncounted += 1
+        if self.memory or self._checkpoint is not None or self._uncounted < 32:
             return
+        self._uncounted = 0
         try:
             size = Path(self.path + "-wal").stat().st_size
         except OSError:
@@ -452,6 +454,7 @@ class Engine:
             self._checkpoint = asyncio.get_running_loop().create_task(self._run_checkpoint())
 
     _wal_done = 0
+    _uncounted = 0
 
     def _soon(self, run: Callable[[Batch], Any]) -> None:
         """Work that nobody waits for."""

@@ -75,7 +75,8 @@ class _Generation:
 
 def _halves(key: bytes) -> tuple[int, int]:
     """The key as two words; the first is never 0, which marks an empty slot."""
-    return int.from_bytes(key[:8], "little") or 1, int.from_bytes(key[8:], "little")
+    low, high = _STORED.unpack(key)
+    return low or 1, high
 
 
 class IdWindow:

@@ -6,6 +6,7 @@ is bound to one namespace by `mesh.connect`; every name below lives inside it.
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import msgspec
@@ -44,6 +45,7 @@ __all__ = [
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
 
 
+@lru_cache(maxsize=4096)
 def check_name(kind: str, name: str) -> str:
     """Return `name` if it may name a topic, function, trigger or namespace; else NameInvalid."""
     if not _NAME.fullmatch(name):
