@@ -1,6 +1,7 @@
 """`funcrt serve` behind its flags: open the mesh, start a host, listen, drain at the end."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -95,6 +96,10 @@ async def _listen(
         stack.callback(unlink_unix, config.admin_socket)
         await stack.enter_async_context(serve_http(make_admin_app(host, gateway), gateway, admin))
         host.state = "ready"
+        # What start-up made stays; collecting it again and again would only delay calls.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 100)
         port = http.getsockname()[1]
         _say(config, "ready", f"funcrt serve · mesh {config.mesh_url} · "
              f"http http://{config.host}:{port} · ^C stop", port=port)  # fmt: skip
