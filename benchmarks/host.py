@@ -32,7 +32,10 @@ def http(options: Options) -> list[Row]:
         port = serve(run, {"echo": (PLAIN, manifest)})
         (run.dir / "post.lua").write_text(WRK)
         done = subprocess.run(
-            [wrk, "-t1", "-c64", f"-d{options.seconds:.0f}s", "--latency", "-s", str(run.dir / "post.lua"), f"http://127.0.0.1:{port}/functions/echo"],
+            [
+                *(wrk, "-t1", "-c64", f"-d{options.seconds:.0f}s", "--latency"),
+                *("-s", str(run.dir / "post.lua"), f"http://127.0.0.1:{port}/functions/echo"),
+            ],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
     found = {}

@@ -39,7 +39,8 @@ PENDING_EVENTS = 20_000
 QUICK_SYNC_S = 0.0005
 """A disk that syncs faster is not worth a thread: handing over takes as long, and the
 interpreter's lock more where the loop is busy."""
-CHECKPOINT_PAGES = 2048
+CHECKPOINT_PAGES = 16_384
+"""64 MB: a checkpoint's sync delays the commits beside it, so they are made seldom."""
 RECENT_BYTES = 8 << 20
 
 
