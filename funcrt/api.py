@@ -17,13 +17,15 @@ HostState = Literal["starting", "ready", "draining", "stopped"]
 class Reply(msgspec.Struct, frozen=True):
     """How a synchronous call ended.
 
-    `status`: `ok`, `error` (the handler failed), `reject` (it refused the event), `timeout`,
-    `crash` (its instance died).
+    `status`: `ok`, `error` (the handler failed), `reject` (it refused the event), `retry` (it asks
+    to be called again, after `retry_after_s` where it says), `timeout`, `crash` (its instance
+    died), `closing` (the host stopped before the call began).
     """
 
-    status: Literal["ok", "error", "reject", "timeout", "crash"]
+    status: Literal["ok", "error", "reject", "retry", "timeout", "crash", "closing"]
     outputs: Sequence[Event] = ()
     failure: Failure | None = None
+    retry_after_s: float | None = None
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -91,8 +93,20 @@ class HostApi(Protocol):
         call.
         """
 
+    async def call_async(self, function: str, event: Event) -> Receipt:
+        """Queue a call of a function: durable, retried, dead-lettered as its manifest says.
+
+        Raises FunctionUnknown, MeshError.
+        """
+
     def route(self, path: str) -> Route | None:
         """The HTTP trigger with exactly this path, if a deployed function has one."""
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """The deployed functions, and the paths of their HTTP triggers, for messages."""
+
+    def letters_of(self, topic: str) -> str | None:
+        """The function whose dead letters a topic takes; None where it takes none."""
 
     async def functions(self) -> list[FunctionStatus]:
         """Every deployed function, by name."""

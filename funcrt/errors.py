@@ -13,7 +13,35 @@ __all__ = [
     "Overloaded",
     "Problem",
     "SandboxError",
+    "nearest",
 ]
+
+
+MOST_NAMED = 5
+LONGEST = 200
+COMPARED = 20
+"""Names that are compared with care, which costs the square of their length."""
+
+
+def nearest(name: str, known: Sequence[str]) -> list[str]:
+    """The known names most like `name`, at most five, the nearest first."""
+    if len(name) > LONGEST:
+        return []
+    if len(known) > COMPARED:
+        pairs = _pairs(name)
+        known = sorted(known, key=lambda other: -_shared(pairs, _pairs(other)))[:COMPARED]
+    import difflib  # slow to import, and seldom needed
+
+    return difflib.get_close_matches(name, known, MOST_NAMED)
+
+
+def _pairs(name: str) -> set[str]:
+    return {name[at : at + 2] for at in range(len(name) - 1)}
+
+
+def _shared(these: set[str], those: set[str]) -> float:
+    """Dice's coefficient."""
+    return len(these & those) / (len(these) + len(those) or 1)
 
 
 class FuncrtError(Exception):
@@ -68,8 +96,14 @@ class FunctionUnknown(FuncrtError):
     def __init__(self, name: str, known: Sequence[str] = ()) -> None:
         self.name = name
         self.known = tuple(known)
-        there = ", ".join(sorted(known)) if known else "none"
-        super().__init__(f"no function is named {name!r}; deployed: {there}")
+        self.nearest = nearest(name, known)
+        if self.nearest:
+            there = f"did you mean {' or '.join(self.nearest)}?"
+        else:
+            names = sorted(known)
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            there = f"deployed: {', '.join(names[:MOST_NAMED]) or 'none'}{more}"
+        super().__init__(f"no function is named {name[:LONGEST]!r}; {there}")
 
 
 class Overloaded(FuncrtError):

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import triggers
 from funcrt.api import FunctionStatus, Reply, TriggerStatus
+from funcrt.calls import TRIGGER
 from funcrt.errors import Overloaded
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger
 from funcrt.outcome import settle, shape
 from funcrt.pool import Pending, Pool
 from funcrt.sandbox import Code, HandlerInfo
-from funcrt.sandbox.protocol import Call, Failure, Out, Result
+from funcrt.sandbox.protocol import Call, Failure, Item, Out, Result
 from mesh.errors import EventError, MeshClosed, MeshError
 from mesh.event import Event
 from mesh.transport import (
@@ -39,6 +40,8 @@ __all__ = ["Function", "Served"]
 LEASE_S = 60.0
 EXTEND_S = 20.0
 MOST_WAITING_CALLS = 512
+FAILURES = ("reject", "retry", "timeout", "crash", "closing")
+"""Ends of a call that its caller is told apart; any other is an error."""
 
 
 def shown(spec: MeshTrigger) -> str:
@@ -89,14 +92,23 @@ class Function:
 
     async def start(self, feeds: Sequence[Feed]) -> None:
         """Begin to pull. `feeds` as `mesh_triggers`."""
-        loop = asyncio.get_running_loop()
         for served, feed in zip(self.mesh_triggers, feeds, strict=True):
-            served.feed = feed
-            self._tasks.append(loop.create_task(self._pump(served, feed)))
-        if self.mesh_triggers:
-            self._tasks.append(loop.create_task(self._keep_leases()))
+            self.serve(served, feed)
         for _ in range(self.manifest.scale.min):
             self.pool.rescale()
+
+    def serve(self, served: Served, feed: Feed) -> None:
+        """Begin to pull one of `mesh_triggers`."""
+        loop = asyncio.get_running_loop()
+        if not self._tasks:
+            self._tasks.append(loop.create_task(self._keep_leases()))
+        served.feed = feed
+        self._tasks.append(loop.create_task(self._pump(served, feed)))
+
+    @property
+    def queues_calls(self) -> bool:
+        """Whether it has the queue of asynchronous calls, which is made for the first of them."""
+        return any(served.spec.name == TRIGGER for served in self.mesh_triggers)
 
     def _backlog(self) -> int:
         """What waits in the mesh and could run now. Unknown counts as nothing: it never adds."""
@@ -251,8 +263,15 @@ class Function:
                 future.set_result(result)
 
         def released(pending: Pending) -> None:
-            why = Failure("InstanceDied", "the instance ended before the call began")
-            ended(pending, Result(pending.call.id, "crash", [], why))
+            # It had not begun, so it may go to another instance, or to the next version's.
+            if future.done():
+                return
+            if not self.pool.draining:
+                pending.started = 0.0
+                self.pool.submit([pending])
+                return
+            why = Failure("Closing", "the host stopped before the call began")
+            ended(pending, Result(pending.call.id, "closing", [], why))
 
         call = Call(next(self._numbers), trigger, [event], 1, 1, limit, self._scope(trigger))
         pending = Pending(call, (), ended, released)
@@ -272,13 +291,16 @@ class Function:
         return await self._reply(event, trigger, result)
 
     async def _reply(self, event: Event, trigger: str, result: Result) -> Reply:
-        if result.status != "ok":
-            self.failed += 1
-            status = result.status if result.status in ("reject", "timeout", "crash") else "error"
-            return Reply(status, (), result.failure)  # type: ignore[arg-type]
         outs: list[Out] = list(result.outputs)
+        ended: Result | Item = result
         for item in result.items or ():
             outs.extend(item.outputs)
+            if item.status != "ok" and ended.status == "ok":
+                ended = item
+        if ended.status != "ok":
+            self.failed += ended.status != "closing"
+            status = ended.status if ended.status in FAILURES else "error"
+            return Reply(status, (), ended.failure, ended.retry_after_s)  # type: ignore[arg-type]
         try:
             made = shape(
                 self.manifest,
@@ -318,7 +340,7 @@ class Function:
             rows.append(
                 TriggerStatus(
                     name=served.spec.name,
-                    kind="mesh",
+                    kind="call" if served.spec.name == TRIGGER else "mesh",
                     target=served.spec.topic,
                     filter=shown(served.spec),
                     ready=found.ready,

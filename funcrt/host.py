@@ -8,8 +8,9 @@ from pathlib import Path
 
 from funcrt import bundle, registry
 from funcrt.api import FunctionStatus, HostState, Reply, Route
+from funcrt.calls import TRIGGER, call_topic, call_trigger
 from funcrt.errors import DeployError, FunctionUnknown
-from funcrt.function import LEASE_S, Function
+from funcrt.function import LEASE_S, Function, Served
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, load_manifest
 from funcrt.sandbox import Code, Sandbox
 from funcrt.zygotes import Zygotes
@@ -88,6 +89,8 @@ class Host:
         self.state: HostState = "starting"
         self.deployed: dict[str, Function] = {}
         self._routes: dict[str, Route] = {}
+        self._letters: dict[str, str] = {}
+        self._changing = asyncio.Lock()
         self._settlements: list[Settlement] = []
         self._committing: list[Settlement] = []
         self._settling = asyncio.Event()
@@ -128,13 +131,16 @@ class Host:
         zygote = await self.zygotes.get(code)
         await registry.deploy(self.mesh, manifest, packed, self.clock.time())
         function = Function(self, manifest, code, zygote.info)
-        before = self.deployed.get(manifest.name)
-        if before is not None:
-            await before.stop_pulling()
-        self.deployed[manifest.name] = function
-        self._index()
-        feeds = [await self._subscribe(function, t.spec) for t in function.mesh_triggers]
-        await function.start(feeds)
+        async with self._changing:
+            before = self.deployed.get(manifest.name)
+            if before is not None:
+                await before.stop_pulling()
+            if f"{function.name}/{TRIGGER}" in {s.name for s in await self.mesh.subscriptions()}:
+                function.mesh_triggers.append(Served(call_trigger(function.name)))
+            self.deployed[manifest.name] = function
+            self._index()
+            feeds = [await self._subscribe(function, t.spec) for t in function.mesh_triggers]
+            await function.start(feeds)
         if before is not None:
             await before.drain(before.manifest.timeout_s or 30.0)
             await before.close_feeds()
@@ -170,6 +176,7 @@ class Host:
         """Swap what readers use, whole."""
         topics: dict[str, list[tuple[str, Callable[[Event], bool]]]] = {}
         routes: dict[str, Route] = {}
+        letters: dict[str, str] = {}
         for function in self.deployed.values():
             for served in function.mesh_triggers:
                 name = f"{function.name}/{served.spec.name}"
@@ -177,7 +184,9 @@ class Host:
             for http in function.http_triggers:
                 methods = tuple(http.methods)
                 routes[http.path] = Route(function.name, http.name, methods, http.strict)
-        self._by_topic, self._routes = topics, routes
+            if function.manifest.dlq is not None:
+                letters[function.manifest.dlq.topic] = function.name
+        self._by_topic, self._routes, self._letters = topics, routes, letters
 
     # Settling
 
@@ -236,11 +245,47 @@ class Host:
         self, function: str, event: Event, *, trigger: str = "http", timeout_s: float | None = None
     ) -> Reply:
         """As HostApi says."""
-        return await self._function(function).call(event, trigger, timeout_s)
+        asked = self._function(function)
+        reply = await asked.call(event, trigger, timeout_s)
+        while reply.status == "closing" and self.deployed.get(function) is not asked:
+            asked = self._function(function)
+            reply = await asked.call(event, trigger, timeout_s)
+        return reply
+
+    async def call_async(self, function: str, event: Event) -> Receipt:
+        """As HostApi says."""
+        if not self._function(function).queues_calls:
+            await self._queue_calls(function)
+        (receipt,) = await self.mesh.publish(call_topic(function), [event])
+        return receipt
+
+    async def _queue_calls(self, name: str) -> None:
+        """Make the queue of a function's asynchronous calls, at the first of them."""
+        async with self._changing:
+            function = self._function(name)
+            if function.queues_calls:
+                return
+            if self.state in ("draining", "stopped"):
+                raise MeshClosed(f"the host is {self.state}")
+            served = Served(call_trigger(name))
+            feed = await self._subscribe(function, served.spec)
+            if self.state in ("draining", "stopped"):
+                return  # kept, for the next host
+            function.mesh_triggers.append(served)
+            self._index()
+            function.serve(served, feed)
 
     def route(self, path: str) -> Route | None:
         """As HostApi says."""
         return self._routes.get(path)
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """As HostApi says."""
+        return sorted(self.deployed), sorted(self._routes)
+
+    def letters_of(self, topic: str) -> str | None:
+        """As HostApi says."""
+        return self._letters.get(topic)
 
     async def functions(self) -> list[FunctionStatus]:
         """As HostApi says."""

@@ -162,8 +162,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FILE = "funcrt.toml"
-MAX_NAME = 196
-"""Of a function whose dead-letter topic is named after it."""
+MAX_NAME = 188
+"""Of a function: the topics named after it (`NAME.dlq`, `funcrt.call.NAME`) have 200."""
 TOPIC = Name("topic")
 DAY_S = 86400.0
 
@@ -289,7 +289,9 @@ def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest:
             check_name("function", name)
         except NameInvalid as error:
             doc.report(("name",), f"{error}; it is the folder's name, set name to another")
-    values["dlq"] = _dlq(doc, name, values.pop("dlq", True))
+    if len(name) > MAX_NAME:
+        doc.report(("name",), f"{len(name)} characters; at most {MAX_NAME}")
+    values["dlq"] = _dlq(name, values.pop("dlq", True))
     triggers = raw.get("trigger")
     pairs = enumerate(triggers) if isinstance(triggers, list) else ()
     found = {i: _trigger(doc, i, one) for i, one in pairs if isinstance(one, dict)}
@@ -303,13 +305,10 @@ def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest:
     return manifest
 
 
-def _dlq(doc: Document, name: str, given: bool | dict[str, str]) -> DlqSpec | None:
+def _dlq(name: str, given: bool | dict[str, str]) -> DlqSpec | None:
     if given is False:
         return None
     topic = given.get("topic") if isinstance(given, dict) else None
-    if topic is None and len(name) > MAX_NAME:
-        message = f"longer than {MAX_NAME} characters, so {name[:20]}....dlq is no topic name"
-        doc.report(("name",), f"{message}; set dlq.topic")
     return DlqSpec(topic=topic or f"{name}.dlq")
 
 

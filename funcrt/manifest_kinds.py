@@ -16,6 +16,7 @@ from mesh.errors import NameInvalid
 from mesh.transport import check_name
 
 __all__ = [
+    "OWN_NAMES",
     "RESERVED",
     "Anything",
     "Choice",
@@ -36,6 +37,9 @@ __all__ = [
 
 RESERVED = ("admin", "functions", "healthz", "readyz", "topics", "ui")
 """First parts of paths that are the gateway's own; a test holds them to its list."""
+
+OWN_NAMES = "funcrt."
+"""Topics, functions and triggers whose names begin so are the host's own."""
 
 
 class Wrong(Exception):
@@ -89,9 +93,12 @@ class Name:
 
     def __call__(self, value: object) -> str:
         try:
-            return check_name(self.kind, Text(f"a {self.kind} name")(value))
+            name = check_name(self.kind, Text(f"a {self.kind} name")(value))
         except NameInvalid as error:
             raise Wrong(str(error)) from None
+        if name.startswith(OWN_NAMES):
+            raise Wrong(f"names that begin with {OWN_NAMES} are the host's own, found {name!r}")
+        return name
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from funcrt.cli.errors import FAILED, USAGE, CliError
 from funcrt.cli.options import DataDirOnly, Json, Mesh, Namespace, Place, place
 from funcrt.cli.output import json_line, line, note, safe
 from funcrt.cli.reading import batches
+from funcrt.manifest_kinds import OWN_NAMES
 from mesh.event import Event
 from mesh.schemes import connect
 from mesh.transport import Receipt, check_name
@@ -64,6 +65,12 @@ def publish(
     Prints a receipt for each event once it is durable. Exits with 1 where any was refused.
     """
     check_name("topic", topic)
+    if topic.startswith(OWN_NAMES):
+        raise CliError(
+            f"topics whose names begin with {OWN_NAMES} are the host's own",
+            "a name of your own",
+            USAGE,
+        )
     made = {"--type": type_, "--source": source, "--id": id_, "--subject": subject,
             "--data": payload}  # fmt: skip
     given = [name for name, value in made.items() if value is not None]

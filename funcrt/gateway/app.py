@@ -12,11 +12,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 
 from funcrt.api import HostApi
+from funcrt.errors import nearest
 from funcrt.gateway.admin import Admin
 from funcrt.gateway.call import Calls
 from funcrt.gateway.guard import App, Guard, refuse
 from funcrt.gateway.limits import ClientGone, GatewayConfig, Receive, Scope, Send
-from funcrt.gateway.problem import HttpProblem, problem_of
+from funcrt.gateway.problem import HttpProblem, problem_of, shown, wrong_method
 from funcrt.gateway.publish import Topics, json_response
 
 __all__ = ["OPEN_NOTICE", "RESERVED", "make_admin_app", "make_app"]
@@ -60,37 +61,47 @@ class _Front:
         except ClientGone:
             return
         except HTTPException as error:
-            allow = (error.headers or {}).get("Allow", "")
-            wrong = _wrong_method if error.status_code == 405 else _no_such_path
-            await refuse(scope, receive, send, wrong(scope["path"], allow), self.config)
-        except Exception as error:
-            problem = problem_of(error)
-            if problem is None:
-                _LOG.exception("%s %r failed", scope["method"], scope["path"])
-                problem = HttpProblem(500, "internal", "the gateway failed; its log says how")
+            path = scope["path"]
+            if error.status_code == 405:
+                problem = wrong_method(path, (error.headers or {}).get("Allow", "").split(", "))
+            else:
+                problem = self.no_such_path(path)
             await refuse(scope, receive, send, problem, self.config)
+        except Exception as error:
+            known = problem_of(error)
+            if known is None:
+                _LOG.exception("%s %r failed", scope["method"], scope["path"])
+                known = HttpProblem(500, "internal", "the gateway failed; its log says how")
+            await refuse(scope, receive, send, known, self.config)
 
     async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         first, _, rest = path[1:].partition("/")
         if first == "functions" and rest:
             if "/" in rest:
-                raise _no_such_path(path)
-            _only(scope, "POST")
+                raise self.no_such_path(path)
+            if scope["method"] != "POST":
+                raise wrong_method(path, ["POST"])
             await self.calls.function(scope, receive, send, rest)
-        elif first == "topics" and scope["method"] == "POST":
-            topic, _, last = rest.partition("/")
-            if last != "events":
-                raise _no_such_path(path)
-            await self.topics.publish(scope, receive, send, topic)
+        elif first == "topics" and scope["method"] == "POST" and rest.endswith("/events"):
+            await self.topics.publish(scope, receive, send, rest.removesuffix("/events"))
         elif first in RESERVED:
             scope["app"] = self  # makes the router raise its 404 and 405, for us to answer
             await self.rest(scope, receive, send)
         else:
             route = self.host.route(path)
             if route is None:
-                raise _no_such_path(path)
+                raise self.no_such_path(path)
             await self.calls.route(scope, receive, send, route)
+
+    def no_such_path(self, path: str) -> HttpProblem:
+        """404 with the paths of functions that are most like it."""
+        functions, paths = self.host.names()
+        near = nearest(path, paths)
+        near += [f"/functions/{name}" for name in nearest(path.strip("/"), functions)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        detail = f"nothing is at {shown(path)}{hint}"
+        return HttpProblem(404, "unknown-path", detail, nearest=near)
 
 
 def _router(host: HostApi, topics: Topics, extra: Sequence[BaseRoute]) -> Router:
@@ -105,24 +116,10 @@ def _router(host: HostApi, topics: Topics, extra: Sequence[BaseRoute]) -> Router
             Route("/healthz", health),
             Route("/readyz", ready),
             Route("/topics", topics.list),
-            Route("/topics/{topic}/events", topics.read),
+            # A POST never comes so far; it is here for the Allow header.
+            Route("/topics/{topic}/events", topics.read, methods=["GET", "POST"]),
             *Admin(host).routes(),
             *extra,
         ],
         redirect_slashes=False,
     )
-
-
-def _only(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise _wrong_method(scope["path"], method)
-
-
-def _wrong_method(path: str, allow: str) -> HttpProblem:
-    return HttpProblem(
-        405, "method", f"{path} takes {allow}", headers=[(b"allow", allow.encode("latin-1"))]
-    )
-
-
-def _no_such_path(path: str, allow: str = "") -> HttpProblem:
-    return HttpProblem(404, "unknown-path", f"nothing is at {path[:200]}")

@@ -1,6 +1,7 @@
 """Calling a function over HTTP and waiting for its result. The gateway's hottest path."""
 
 import asyncio
+import math
 import re
 import uuid
 from datetime import UTC, datetime
@@ -17,7 +18,9 @@ from funcrt.gateway.limits import (
     Send,
     read_body,
 )
-from funcrt.gateway.problem import HttpProblem
+from funcrt.gateway.prefer import APPLIED_ASYNC, preferences
+from funcrt.gateway.problem import HttpProblem, retry_after, wrong_method
+from funcrt.gateway.receipts import send_receipts
 from mesh.codec import decode_http, encode_http, validate
 from mesh.errors import EventError
 from mesh.event import AttributeValue, Event
@@ -30,12 +33,20 @@ BATCH = b"application/cloudevents-batch"
 WATCH_AFTER_S = 0.05
 """A call shorter than this is not worth watching for a client that leaves."""
 
+RETRY_MOST_S = 86400
+"""A function's own wish beyond this is not passed on."""
+
 _TIMEOUT = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m)?", re.ASCII)
 _UNITS = {None: 1.0, "s": 1.0, "ms": 0.001, "m": 60.0}
-_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])", re.ASCII)
-_ASYNC = re.compile(r"(?:^|[,;])\s*respond-async\s*(?=$|[,;])", re.ASCII)
 
-STATUS = {"error": 500, "reject": 422, "timeout": 504, "crash": 502}
+STATUS = {
+    "error": 500,
+    "reject": 422,
+    "retry": 503,
+    "timeout": 504,
+    "crash": 502,
+    "closing": 503,
+}
 
 
 class Calls:
@@ -56,13 +67,7 @@ class Calls:
         """Call the function behind an HTTP trigger. Raises as `function`."""
         method = scope["method"]
         if method not in route.methods and not (method == "HEAD" and "GET" in route.methods):
-            allow = ", ".join(route.methods)
-            raise HttpProblem(
-                405,
-                "method",
-                f"{scope['path']} takes {allow}",
-                headers=[(b"allow", allow.encode("latin-1"))],
-            )
+            raise wrong_method(scope["path"], route.methods)
         await self._call(
             scope,
             receive,
@@ -85,17 +90,25 @@ class Calls:
         timeout_s: float | None,
     ) -> None:
         head: Head = scope["funcrt.head"]
+        later = False
         if b"prefer" in head:
-            timeout_s = _prefer(head[b"prefer"].decode("latin-1"), timeout_s)
+            prefer = preferences(scope)
+            later = prefer.respond_async
+            if prefer.wait_s is not None:
+                timeout_s = prefer.wait_s if timeout_s is None else min(prefer.wait_s, timeout_s)
         structured = head.get(b"content-type", b"")[:23].lower() == CLOUDEVENTS
         body = await read_body(scope, receive, self.limit * 2 if structured else self.limit)
         event = _event(scope, head, body, strict)
         if structured:
             check_size(event, self.limit)
+        if later:
+            receipt = await self.host.call_async(name, event)
+            await send_receipts(send, name, [event], [receipt], [APPLIED_ASYNC])
+            return
         watch = _Watch(receive)
         try:
             reply = await self.host.call(name, event, trigger=trigger, timeout_s=timeout_s)
-            start, content = _response(reply, name, head)
+            start, content = _response(reply, name, scope)
             await send(start)
             await send(content)
         except asyncio.CancelledError:
@@ -191,10 +204,11 @@ def _event(scope: Scope, head: Head, body: bytes, strict: bool) -> Event:
     return event
 
 
-def _response(reply: Reply, name: str, head: Head) -> tuple[dict[str, Any], dict[str, Any]]:
+def _response(reply: Reply, name: str, scope: Scope) -> tuple[dict[str, Any], dict[str, Any]]:
     """The two ASGI messages that answer a call."""
+    head: Head = scope["funcrt.head"]
     if reply.status != "ok":
-        raise _failed(reply, name)
+        raise _failed(reply, name, admin="admin" in scope["funcrt.grant"].scopes)
     outputs = reply.outputs
     if not outputs:
         start = {"type": "http.response.start", "status": 204, "headers": _NOSNIFF}
@@ -220,18 +234,27 @@ def _response(reply: Reply, name: str, head: Head) -> tuple[dict[str, Any], dict
 _NOSNIFF = [(b"x-content-type-options", b"nosniff")]
 
 
-def _failed(reply: Reply, name: str) -> HttpProblem:
+def _failed(reply: Reply, name: str, *, admin: bool) -> HttpProblem:
+    """The problem for a call that failed. Only an admin is shown the traceback."""
     failure = reply.failure
+    status = STATUS[reply.status]
+    headers = []
+    if status == 503:
+        after_s = reply.retry_after_s or 0.0
+        headers = retry_after(math.ceil(after_s) if 1 <= after_s <= RETRY_MOST_S else 1)
     if failure is None:
-        return HttpProblem(STATUS[reply.status], reply.status, f"{name}: {reply.status}")
+        return HttpProblem(status, reply.status, f"{name}: {reply.status}", headers=headers)
     place = f" ({failure.where})" if failure.where else ""
+    members = {"traceback": failure.traceback} if admin and failure.traceback else {}
     return HttpProblem(
-        STATUS[reply.status],
+        status,
         reply.status,
         f"{name}: {failure.error}: {failure.message}{place}",
+        headers=headers,
         error=failure.error,
         message=failure.message,
         where=failure.where,
+        **members,
     )
 
 
@@ -247,18 +270,3 @@ def _query_timeout(query: bytes) -> float | None:
                 )
             return seconds
     return None
-
-
-def _prefer(value: str, timeout_s: float | None) -> float | None:
-    """The preferences of RFC 7240: `wait` (§4.3) shortens; `respond-async` (§4.1) is not built."""
-    if _ASYNC.search(value):
-        raise HttpProblem(
-            501,
-            "respond-async",
-            "calling without waiting is not built yet; publish the event to a topic instead",
-        )
-    found = _WAIT.search(value)
-    if found is None:
-        return timeout_s
-    wait_s = max(float(found[1]), 0.001)
-    return wait_s if timeout_s is None else min(wait_s, timeout_s)

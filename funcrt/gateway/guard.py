@@ -13,6 +13,7 @@ from funcrt.api import HostApi
 from funcrt.auth import Grant
 from funcrt.gateway.limits import GatewayConfig, Head, Receive, Scope, Send
 from funcrt.gateway.problem import HttpProblem, retry_after
+from funcrt.manifest_kinds import OWN_NAMES
 
 __all__ = ["EVERYTHING", "Guard", "needed_scope", "refuse"]
 
@@ -186,7 +187,7 @@ def needed_scope(method: str, path: str) -> str:
     if path == "/admin" or path.startswith("/admin/"):
         return "admin"
     if method in ("GET", "HEAD") and (path == "/topics" or path.startswith("/topics/")):
-        return "read"
+        return "admin" if path.startswith(f"/topics/{OWN_NAMES}") else "read"
     return "publish"
 
 

@@ -18,7 +18,7 @@ from mesh.errors import (
     UnsupportedFeature,
 )
 
-__all__ = ["SAFE", "HttpProblem", "problem_of", "retry_after"]
+__all__ = ["SAFE", "HttpProblem", "problem_of", "retry_after", "shown", "wrong_method"]
 
 SAFE: list[tuple[bytes, bytes]] = [
     (b"x-content-type-options", b"nosniff"),
@@ -30,6 +30,7 @@ SAFE: list[tuple[bytes, bytes]] = [
 TITLES = {
     "admission": "Too many requests at once",
     "closed": "The host is not taking requests",
+    "closing": "The host is stopping",
     "crash": "The function's instance died",
     "draining": "The host is stopping",
     "error": "The function failed",
@@ -42,11 +43,17 @@ TITLES = {
     "overloaded": "Too many calls wait already",
     "queue-full": "A queue is full",
     "reject": "The function refused the event",
+    "reserved": "Not for publishing from outside",
+    "retry": "The function asks to be called again",
     "timeout": "The function took too long",
     "too-large": "The body is too large",
     "unauthorized": "A token is needed",
     "unknown-function": "No such function",
+    "unknown-path": "Nothing is there",
 }
+
+FULL_RETRY_S = 10
+"""A full disk is not emptied in a second."""
 
 
 class HttpProblem(Exception):
@@ -99,6 +106,21 @@ class HttpProblem(Exception):
         return start, {"type": "http.response.body", "body": body}
 
 
+def shown(text: str, most: int = 200) -> str:
+    """What a caller sent, for a message: cut short, control characters spelled out."""
+    cut = text[:most]
+    return cut if cut.isprintable() else cut.encode("unicode_escape").decode("latin-1")
+
+
+def wrong_method(path: str, allow: Sequence[str]) -> HttpProblem:
+    """405 with its Allow header (RFC 9110 §15.5.6); HEAD goes with GET."""
+    names = [*allow, "HEAD"] if "GET" in allow and "HEAD" not in allow else allow
+    text = ", ".join(names)
+    return HttpProblem(
+        405, "method", f"{shown(path)} takes {text}", headers=[(b"allow", text.encode("latin-1"))]
+    )
+
+
 def retry_after(seconds: int) -> list[tuple[bytes, bytes]]:
     """The Retry-After header, in whole seconds."""
     return [(b"retry-after", b"%d" % max(1, seconds))]
@@ -114,7 +136,7 @@ def problem_of(error: Exception) -> HttpProblem | None:
                 error.status, "event", str(error), attribute=error.attribute, reason=error.reason
             )
         case FunctionUnknown():
-            return HttpProblem(404, "unknown-function", str(error), known=sorted(error.known))
+            return HttpProblem(404, "unknown-function", str(error), nearest=error.nearest)
         case Overloaded():
             return HttpProblem(
                 429, "overloaded", str(error), headers=retry_after(error.retry_after_s)
@@ -122,7 +144,7 @@ def problem_of(error: Exception) -> HttpProblem | None:
         case QueueFull():
             return HttpProblem(429, "queue-full", str(error), headers=retry_after(1))
         case MeshFull():
-            return HttpProblem(507, "full", str(error))
+            return HttpProblem(507, "full", str(error), headers=retry_after(FULL_RETRY_S))
         case MeshClosed():
             return HttpProblem(503, "closed", str(error), headers=retry_after(1))
         case MeshCorrupt():

@@ -1,7 +1,5 @@
 """Topics over HTTP: publishing events, and reading them back."""
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,10 +9,11 @@ from starlette.responses import Response
 from funcrt.api import HostApi
 from funcrt.gateway.call import CLOUDEVENTS, check_size, event_headers
 from funcrt.gateway.limits import GatewayConfig, Head, Receive, Scope, Send, read_body
-from funcrt.gateway.problem import SAFE, HttpProblem, retry_after
+from funcrt.gateway.problem import SAFE, HttpProblem
+from funcrt.gateway.receipts import send_receipts
+from funcrt.manifest_kinds import OWN_NAMES
 from mesh.codec import decode_http
-from mesh.event import Event
-from mesh.transport import Receipt, check_name
+from mesh.transport import check_name
 
 __all__ = ["Topics", "json_response", "logged_json", "number"]
 
@@ -22,13 +21,6 @@ READ_MAX = 1000
 READ_BYTES = 8 << 20
 """A page of events ends early where it would be larger than this."""
 _STEP = 16
-
-_REFUSALS = (
-    # (Receipt.error, status, kind), the gravest first
-    ("closed", 503, "closed"),
-    ("full", 507, "full"),
-    ("queue_full", 429, "queue-full"),
-)
 
 
 class Topics:
@@ -44,6 +36,7 @@ class Topics:
         Raises HttpProblem, EventError, MeshError.
         """
         check_name("topic", topic)
+        self.check_open(scope, topic)
         head: Head = scope["funcrt.head"]
         media = head.get(b"content-type", b"").lower()
         headers = event_headers(scope)
@@ -62,14 +55,23 @@ class Topics:
         for event in events:
             check_size(event, self.config.event_bytes)
         receipts = await self.host.publish(topic, events) if events else []
-        rows = _rows(events, receipts)
-        if events and not any(receipt.status == "stored" for receipt in receipts):
-            raise _nothing_stored(topic, receipts, rows)
-        body = msgspec.json.encode({"receipts": rows})
-        length = (b"content-length", b"%d" % len(body))
-        headers_out = [(b"content-type", b"application/json"), length, *SAFE]
-        await send({"type": "http.response.start", "status": 202, "headers": headers_out})
-        await send({"type": "http.response.body", "body": body})
+        await send_receipts(send, topic, events, receipts)
+
+    def check_open(self, scope: Scope, topic: str) -> None:
+        """Raises HttpProblem 403 for a topic that outsiders may not publish to."""
+        if topic.startswith(OWN_NAMES):
+            raise HttpProblem(
+                403, "reserved", f"topics whose names begin with {OWN_NAMES} are the host's own"
+            )
+        function = self.host.letters_of(topic)
+        if function is not None and "admin" not in scope["funcrt.grant"].scopes:
+            raise HttpProblem(
+                403,
+                "reserved",
+                f"{topic} takes the dead letters of {function}; publishing there needs the scope"
+                " 'admin'",
+                scope="admin",
+            )
 
     async def read(self, request: Request) -> Response:
         """`GET /topics/{topic}/events?from=earliest|TIME|@POSITION&limit=N`: a page of events.
@@ -94,8 +96,11 @@ class Topics:
         return json_response({"events": rows, "next": start})
 
     async def list(self, request: Request) -> Response:
-        """`GET /topics`: names, and how many events each holds."""
-        return json_response({"topics": await self.host.mesh.topics()})
+        """`GET /topics`: names, and how many events each holds; the host's own for admins."""
+        found = await self.host.mesh.topics()
+        if "admin" not in request.scope["funcrt.grant"].scopes:
+            found = {name: size for name, size in found.items() if not name.startswith(OWN_NAMES)}
+        return json_response({"topics": found})
 
 
 def after(position: str) -> str:
@@ -129,40 +134,3 @@ def number(request: Request, name: str, default: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 16) or int(text) > most:
         raise HttpProblem(400, "query", f"{name}={text[:40]}: expected a number up to {most}")
     return int(text)
-
-
-def _rows(events: Sequence[Event], receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
-    rows = []
-    for event, receipt in zip(events, receipts, strict=True):
-        row: dict[str, Any] = {
-            "id": event.id,
-            "status": receipt.status,
-            "position": receipt.position,
-            "duplicate": receipt.duplicate,
-        }
-        if receipt.reason or receipt.error:
-            row["error"] = receipt.error
-            row["reason"] = receipt.reason
-        rows.append(row)
-    return rows
-
-
-def _nothing_stored(
-    topic: str, receipts: Sequence[Receipt], rows: list[dict[str, Any]]
-) -> HttpProblem:
-    """The one problem that stands for all; the receipts say more."""
-    if any(receipt.status == "ambiguous" for receipt in receipts):
-        return HttpProblem(
-            503,
-            "ambiguous",
-            f"{topic}: the events may be stored; publish them again with the same ids",
-            headers=retry_after(1),
-            receipts=rows,
-        )
-    reasons = Counter(receipt.error for receipt in receipts)
-    reason = next((receipt.reason for receipt in receipts if receipt.reason), "no reason given")
-    for error, status, kind in _REFUSALS:
-        if error in reasons:
-            headers = retry_after(1) if status in (429, 503) else []
-            return HttpProblem(status, kind, f"{topic}: {reason}", headers=headers, receipts=rows)
-    return HttpProblem(400, "event", f"{topic}: {reason}", receipts=rows)

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from funcrt.api import FunctionStatus, HostState, Reply, Route, TriggerStatus
+from funcrt.calls import call_topic
 from funcrt.errors import FunctionUnknown
 from funcrt.gateway import GatewayConfig, make_admin_app, make_app, serve_http
 from funcrt.sandbox.protocol import Failure
@@ -53,8 +54,21 @@ class FakeHost:
             self.cancelled.append(function)
             raise
 
+    async def call_async(self, function: str, event: Event) -> Receipt:
+        self._known(function)
+        if self.receipts is not None:
+            return self.receipts[0]
+        (receipt,) = await self.mesh.publish(call_topic(function), [event])
+        return receipt
+
     def route(self, path: str) -> Route | None:
         return self.routes.get(path)
+
+    def names(self) -> tuple[list[str], list[str]]:
+        return sorted(self.by_name), sorted(self.routes)
+
+    def letters_of(self, topic: str) -> str | None:
+        return "echo" if topic == "echo.dlq" else None
 
     async def functions(self) -> list[FunctionStatus]:
         return [status(name) for name in sorted(self.by_name)]

@@ -9,7 +9,8 @@ from funcrt.api import Reply, Route
 from funcrt.errors import Overloaded
 from funcrt.sandbox.protocol import Failure
 from mesh.event import Event
-from tests.funcrt.gateway_fakes import gateway
+from mesh.transport import Receipt
+from tests.funcrt.gateway_fakes import admin_socket, gateway
 
 CE = {
     "ce-specversion": "1.0",
@@ -122,10 +123,17 @@ def test_how_a_call_can_end():
 
     async def test():
         async with gateway() as (host, client):
-            for status, code in (("error", 500), ("reject", 422), ("timeout", 504), ("crash", 502)):
+            for status, code in (
+                ("error", 500),
+                ("reject", 422),
+                ("retry", 503),
+                ("timeout", 504),
+                ("crash", 502),
+                ("closing", 503),
+            ):
 
                 async def ends(event, timeout_s, status=status):
-                    return Reply(status, (), failure)
+                    return Reply(status, (), failure, 29.5 if status == "retry" else None)
 
                 host.by_name["ends"] = ends
                 answer = await client.post("/functions/ends", content=b"1", headers=CE)
@@ -138,18 +146,27 @@ def test_how_a_call_can_end():
                 assert problem["message"] == "'sku'"
                 assert problem["where"] == "main.py:14 in handler"
                 assert "Traceback" not in answer.text
+                after = {"retry": "30", "closing": "1"}.get(status)
+                assert answer.headers.get("retry-after") == after
 
     run(test())
 
 
-def test_unknown_function_names_the_known():
+def test_what_is_not_there_is_answered_with_the_nearest_names():
     async def test():
-        async with gateway() as (_, client):
+        async with gateway() as (host, client):
             answer = await client.post("/functions/ecko", content=b"1", headers=CE)
             assert answer.status_code == 404
-            assert answer.json()["known"] == ["echo", "quiet", "slow"]
-            answer = await client.get("/functions/echo")
-            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+            assert answer.json()["nearest"] == ["echo"]
+            assert "did you mean echo?" in answer.json()["detail"]
+            answer = await client.post("/functions/other", content=b"1", headers=CE)
+            assert "deployed: echo, quiet, slow" in answer.json()["detail"]
+            host.routes["/hello"] = Route("echo", "web", ("POST",), False)
+            answer = await client.post("/helo", content=b"1")
+            assert (answer.status_code, answer.json()["nearest"]) == (404, ["/hello"])
+            answer = await client.post("/ecko%1b", content=b"1")
+            assert answer.json()["nearest"] == ["/functions/echo"]
+            assert "\x1b" not in answer.json()["detail"]
 
     run(test())
 
@@ -176,6 +193,11 @@ def test_overloaded_is_429_with_retry_after():
         ("", "wait=3", 3.0),
         ("?timeout=5", "return=minimal, wait=2", 2.0),
         ("?timeout=1s", "wait=9", 1.0),
+        ("", 'Foo; bar="x, wait=1", WAIT="4"; a=b', 4.0),
+        ("", "wait=2, wait=7", 2.0),
+        ("", "wait", None),
+        ("", "waiting=1, await=2", None),
+        ("", 'x="unclosed, wait=3', None),
     ],
 )
 def test_timeout_from_the_caller(query, prefer, expected):
@@ -188,7 +210,7 @@ def test_timeout_from_the_caller(query, prefer, expected):
     run(test())
 
 
-def test_bad_timeout_batch_and_async_are_refused_by_name():
+def test_bad_timeout_and_batch_are_refused_by_name():
     async def test():
         async with gateway() as (host, client):
             answer = await client.post("/functions/echo?timeout=soon", content=b"1", headers=CE)
@@ -197,10 +219,6 @@ def test_bad_timeout_batch_and_async_are_refused_by_name():
             batch = {"content-type": "application/cloudevents-batch+json"}
             answer = await client.post("/functions/echo", content=b"[]", headers=batch)
             assert answer.status_code == 415
-            answer = await client.post(
-                "/functions/echo", content=b"1", headers={**CE, "prefer": "respond-async"}
-            )
-            assert answer.status_code == 501
             assert host.calls == []
 
     run(test())
@@ -267,7 +285,7 @@ def test_routes_answer_as_a_web_endpoint():
             head = await client.head("/hello")
             assert (head.status_code, head.content) == (200, b"")
             answer = await client.put("/hello", content=b"1")
-            assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST, HEAD")
             answer = await client.post("/strict", content=b"1")
             assert answer.status_code == 415
             answer = await client.post("/nowhere")
@@ -303,3 +321,90 @@ def test_a_bug_is_a_500_that_tells_nothing(caplog):
 
     run(test())
     assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("prefer", "later"),
+    [
+        (["respond-async"], True),
+        (["wait=5", "Respond-Async; x=y"], True),
+        (["wait=5"], False),
+        (['note="a, respond-async"'], False),
+        (["respond-asynchronously"], False),
+    ],
+)
+def test_a_call_that_need_not_wait_is_queued(prefer, later):
+    async def test():
+        async with gateway() as (host, client):
+            host.routes["/web"] = Route("echo", "web", ("GET",), False)
+            headers = [*CE.items(), *(("prefer", each) for each in prefer)]
+            answer = await client.post("/functions/echo", content=b"1", headers=headers)
+            assert (answer.status_code, len(host.calls)) == ((202, 0) if later else (200, 1))
+            assert ("preference-applied" in answer.headers) == later
+            if later:
+                assert answer.headers["preference-applied"] == "respond-async"
+                (receipt,) = answer.json()["receipts"]
+                assert (receipt["id"], receipt["status"]) == ("7", "stored")
+                again = await client.post("/functions/echo", content=b"1", headers=headers)
+                assert again.json()["receipts"][0]["duplicate"] is True
+                answer = await client.get("/web", headers=headers[-1:])
+                assert answer.status_code == 202
+                answer = await client.post("/functions/none", content=b"1", headers=headers)
+                assert answer.status_code == 404
+                host.receipts = [Receipt("refused", reason="the disk is full", error="full")]
+                answer = await client.post("/functions/echo", content=b"1", headers=headers)
+                assert answer.status_code == 507
+                assert "preference-applied" not in answer.headers
+                assert answer.json()["receipts"][0]["error"] == "full"
+
+    run(test())
+
+
+def test_only_an_admin_sees_a_traceback(tmp_path):
+    async def fails(event, timeout_s):
+        return Reply("error", (), Failure("KeyError", "'sku'", "main.py:14", "Traceback: line 14"))
+
+    async def test():
+        async with gateway() as (host, client):
+            host.by_name["fails"] = fails
+            answer = await client.post("/functions/fails", content=b"1", headers=CE)
+            assert "traceback" not in answer.text.lower()
+        async with admin_socket(tmp_path / "s") as host:
+            host.by_name["fails"] = fails
+            transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "s"))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
+                answer = await client.post("/functions/fails", content=b"1", headers=CE)
+                assert answer.json()["traceback"] == "Traceback: line 14"
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/functions/echo", {"POST"}),
+        ("HEAD", "/functions/echo", {"POST"}),
+        ("OPTIONS", "/functions/echo", {"POST"}),
+        ("OPTIONS", "/topics/t/events", {"GET", "HEAD", "POST"}),
+        ("DELETE", "/topics/t/events", {"GET", "HEAD", "POST"}),
+        ("POST", "/topics", {"GET", "HEAD"}),
+        ("OPTIONS", "/healthz", {"GET", "HEAD"}),
+        ("POST", "/readyz", {"GET", "HEAD"}),
+        ("OPTIONS", "/web", {"POST"}),
+        ("HEAD", "/web", {"POST"}),
+        ("TRACE", "/web", {"POST"}),
+    ],
+)
+def test_another_method_is_405_with_those_that_are_taken(method, path, allow):
+    async def test():
+        async with gateway() as (host, client):
+            host.routes["/web"] = Route("echo", "web", ("POST",), False)
+            answer = await client.request(method, path)
+            assert answer.status_code == 405
+            assert {*answer.headers["allow"].split(", ")} == allow
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert (answer.content == b"") == (method == "HEAD")
+
+    run(test())

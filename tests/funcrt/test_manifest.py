@@ -263,6 +263,7 @@ min = 10
 
 DURATION = 'expected a duration such as "30s"'
 SIZE = 'expected a size such as "256MiB"'
+OWN = "names that begin with funcrt. are the host's own"
 NAME = "1 to 200 characters, a-z A-Z 0-9 . _ -, starting with a letter or digit"
 START = (
     'expected "new", "earliest", a time with its offset such as "2026-01-31T12:00:00Z", '
@@ -291,8 +292,13 @@ MEND = "set output.allow_loop = true if that is meant"
         ("name = 3", "1: name: expected a function name, found 3"),
         ('name = ""', f"1: name: '' is no function name: {NAME}"),
         ('name = "a b"', f"1: name: 'a b' is no function name: {NAME}"),
-        (f'name = "{"a" * 199}"', f"1: name: longer than 196 characters, so {'a' * 20}....dlq "
-         "is no topic name; set dlq.topic"),
+        (f'name = "{"a" * 189}"', "1: name: 189 characters; at most 188"),
+        ('name = "funcrt.x"', f"1: name: {OWN}, found 'funcrt.x'"),
+        ('dlq.topic = "funcrt.x"', f"1: dlq.topic: {OWN}, found 'funcrt.x'"),
+        ('output.topic = "funcrt.call.b"', f"1: output.topic: {OWN}, found 'funcrt.call.b'"),
+        ('[[trigger]]\ntopic = "funcrt.call.b"', f"2: trigger[0].topic: {OWN}, "
+         "found 'funcrt.call.b'"),
+        (f'{MESH}name = "funcrt.call"', f"3: trigger[0].name: {OWN}, found 'funcrt.call'"),
         ('handler = "handler"', '1: handler: expected "module:function" in plain letters, '
          'found "handler"'),
         ('concurrency = "4"', '1: concurrency: expected a whole number, found "4"'),

@@ -105,7 +105,7 @@ def test_a_removed_function_is_gone_until_deployed_again() -> None:
 def test_unknown_functions_are_named_with_those_there() -> None:
     async def steps(transport: Transport) -> None:
         await deploy(transport, FULL, bundle(b"1"), 1)
-        said = "no function is named 'resise'; deployed: resize"
+        said = "no function is named 'resise'; did you mean resize?"
         with pytest.raises(FunctionUnknown) as removing:
             await remove(transport, "resise", 2)
         with pytest.raises(FunctionUnknown) as listing:
