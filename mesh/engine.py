@@ -7,6 +7,7 @@ thread, so the loop goes on meanwhile.
 """
 
 import asyncio
+import math
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -42,6 +43,12 @@ interpreter's lock more where the loop is busy."""
 CHECKPOINT_PAGES = 16_384
 """64 MB: a checkpoint's sync delays the commits beside it, so they are made seldom."""
 RECENT_BYTES = 8 << 20
+SWEEP_EVERY_S = 5.0
+SWEEP_ROWS = 512
+SWEEP_BYTES = 2 << 20
+"""What one commit drops of a topic at the most, so that none is long. While there is more, every
+commit drops some: publishing may take many small chunks a second, and a sweep each five would
+never catch up with them."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -440,7 +447,7 @@ class Engine:
         for queue in self.queues.values():
             if queue.keys and (entries := queue.overflow()):
                 self._soon(partial(Batch.overflow, queue=queue, entries=entries))
-        if now - self._swept >= 5.0:
+        if now - self._swept >= SWEEP_EVERY_S:
             self._swept = now
             self._soon(self._sweep)
         self._uncounted += 1
@@ -474,16 +481,19 @@ class Engine:
             floor = min(
                 [offset for offset in (before, *unfilled) if offset is not None], default=None
             )
-            events, size = store.trim(
-                row.id, floor, now - self.options.retention_s, max(excess, 0), 512
-            )
+            events, size, more = store.trim(
+                row.id, floor, now - self.options.retention_s, max(excess, 0),
+                limit=SWEEP_ROWS, most=SWEEP_BYTES,
+            )  # fmt: skip
             if events:
                 batch.after.append(partial(_trimmed, row, events, size))
                 store.run(
                     "UPDATE topic SET count = count - ?, bytes = bytes - ? WHERE id = ?",
                     events, size, row.id,
                 )  # fmt: skip
-            store.forget_ids(row.id, max(topic.window.forgotten_before(), 0.0))
+            forgotten = max(topic.window.forgotten_before(), 0.0)
+            if store.forget_ids(row.id, forgotten, SWEEP_ROWS) or more:
+                self._swept = -math.inf  # again with the next commit
 
     def _checkpointer(self) -> None:
         db = sqlite3.connect(self.path, isolation_level=None)

@@ -440,10 +440,11 @@ class Store:
         return min(firsts, default=None)
 
     def trim(
-        self, topic: int, before: int | None, at: float, excess: int, limit: int
-    ) -> tuple[int, int]:
-        """Drop up to `limit` of a topic's oldest chunks: those stored before `at`, and more until
-        `excess` bytes are gone; never one from offset `before` on. (events, bytes) dropped."""
+        self, topic: int, before: int | None, at: float, excess: int, *, limit: int, most: int
+    ) -> tuple[int, int, bool]:
+        """Drop a topic's oldest chunks: those stored before `at`, and more until `excess` bytes
+        are gone; never one from offset `before` on, up to `limit` of them or about `most` bytes
+        at once. (events, bytes, whether there is more to drop)."""
         base = topic << SHIFT
         rows = self.db.execute(
             "SELECT key, count, length(body), at FROM log WHERE key >= ? AND key < ?"
@@ -451,20 +452,33 @@ class Store:
             (base, (topic + 1) << SHIFT if before is None else base | before, limit),
         ).fetchall()
         events = size = last = 0
+        more = len(rows) == limit
         for key, count, length, stored in rows:
             if stored >= at and size >= excess:
+                more = False
+                break
+            if size >= most:
+                more = True
                 break
             events, size, last = events + count, size + length, key
         if last:
             self.db.execute("DELETE FROM log WHERE key >= ? AND key <= ?", (base, last))
-        return events, size
+        return events, size, more
 
-    def forget_ids(self, topic: int, at: float) -> None:
-        """Drop the ids that the deduplication window has forgotten."""
-        self.db.execute(
-            "DELETE FROM ids WHERE key >= ? AND key < ? AND at < ?",
-            (topic << SHIFT, (topic + 1) << SHIFT, at),
-        )
+    def forget_ids(self, topic: int, at: float, limit: int) -> bool:
+        """Drop the ids that the deduplication window has forgotten, up to `limit` commits' of
+        them; whether there is more to drop."""
+        base = topic << SHIFT
+        rows = self.db.execute(
+            "SELECT key, at FROM ids WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
+            (base, (topic + 1) << SHIFT, limit),
+        ).fetchall()
+        old = 0
+        while old < len(rows) and rows[old][1] < at:
+            old += 1
+        if old:
+            self.db.execute("DELETE FROM ids WHERE key >= ? AND key <= ?", (base, rows[old - 1][0]))
+        return old == limit
 
     # Everything else
 

@@ -626,3 +626,19 @@ def test_the_file_stays_bounded_by_its_retention(run_file: Any, tmp_path: Any) -
         assert sizes[-1] == sizes[-20]
 
     run_file(body)
+
+
+def test_retention_keeps_up_with_many_small_commits(run: Any) -> None:
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_(retention_bytes=100_000, dedupe_ids=500)
+        for second in range(11):
+            for n in range(400):
+                await t.publish("in", [event(f"{second}-{n}", b"x" * 1000)])
+            clock.advance(1)
+        for n in range(20):
+            await t.publish("in", [event(n, b"x" * 1000)])
+        assert (await t.topics())["in"] < 600, "100 kB, and what came since the last sweep"
+        (ids,) = t.engine.store.one("SELECT count(*) FROM ids")
+        assert ids < 1500, "two generations of 500, and what came since"
+
+    run(body)
