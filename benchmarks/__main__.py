@@ -1,63 +1,88 @@
-"""`python -m benchmarks NAME`: one table. Peers need the extra `bench`, in this environment or in
-another whose interpreter `--peers-python` names; a missing one is skipped and said."""
+"""`python -m benchmarks NAME`: a table a benchmark. The peers live in an environment of their own
+(`make peers`), or in that of `--peers-python`; what is missing is skipped and said."""
 
 import argparse
 import json
 import platform
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import host, job
+from benchmarks.backlog import backlog
+from benchmarks.cold import cold
 from benchmarks.disk import kind_of
-from benchmarks.processes import Options
-from benchmarks.table import render
+from benchmarks.http import http
+from benchmarks.idle import idle
+from benchmarks.job import SYSTEMS, job
+from benchmarks.processes import ROOT, Options
+from benchmarks.retention import retention
+from benchmarks.table import COLUMNS, Row, render
 
-NAMES = ("job", "http", "cold", "idle", "backlog")
+BENCHMARKS: dict[str, Callable[[Options, Callable[[str], None]], list[Row]]] = {
+    "job": job,
+    "http": http,
+    "cold": cold,
+    "idle": idle,
+    "backlog": backlog,
+    "retention": retention,
+}
+PEERS = ROOT / ".peers" / "bin" / "python"
+
+
+def options() -> tuple[list[str], bool, Options]:
+    """The command line: which benchmarks, whether as JSON, and how."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=(*BENCHMARKS, "all"))
+    parser.add_argument("--quick", action="store_true", help="one round, smaller")
+    parser.add_argument("--json", action="store_true", help="rows as JSON lines")
+    parser.add_argument("--peers", default="", help=f"of {', '.join(SYSTEMS[1:])}; or none")
+    parser.add_argument("--peers-python", default=str(PEERS) if PEERS.exists() else sys.executable)
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--synced", action="store_true", help="brokers sync each write too")
+    parser.add_argument("--profile", action="store_true", help="job: py-spy on the host")
+    parser.add_argument("--real-time", action="store_true", help="retention: take the hour")
+    asked = parser.parse_args()
+    names = [*BENCHMARKS] if asked.name == "all" else [asked.name]
+    return (
+        names,
+        asked.json,
+        Options(
+            peers_python=asked.peers_python,
+            directory=asked.directory,
+            quick=asked.quick,
+            rounds=1 if asked.quick else asked.rounds,
+            events=5000 if asked.quick else 20_000,
+            seconds=3.0 if asked.quick else 10.0,
+            peers=tuple(name for name in asked.peers.split(",") if name),
+            synced=asked.synced,
+            real_time=asked.real_time,
+            profile=asked.profile,
+        ),
+    )
+
+
+def say(line: str) -> None:
+    """How far it is, for whoever waits."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--quick", action="store_true", help="one round, smaller")
-    parser.add_argument("--json", action="store_true", help="rows as JSON lines")
-    parser.add_argument("--peers", default="", help=f"of {', '.join(job.SYSTEMS[1:])}; or none")
-    parser.add_argument("--peers-python", default=sys.executable)
-    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--synced", action="store_true", help="brokers sync each write too")
-    asked = parser.parse_args()
-    options = Options(
-        peers_python=asked.peers_python,
-        directory=asked.directory,
-        quick=asked.quick,
-        rounds=1 if asked.quick else asked.rounds,
-        events=5000 if asked.quick else 20_000,
-        seconds=3.0 if asked.quick else 10.0,
-        peers=tuple(name for name in asked.peers.split(",") if name),
-        synced=asked.synced,
+    names, as_json, how = options()
+    say(
+        f"{platform.platform()}, Python {platform.python_version()}, {kind_of(how.directory)},"
+        f" {time.strftime('%Y-%m-%d %H:%M')}"
     )
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    say(f"{platform.platform()}, Python {platform.python_version()}, {kind_of(asked.directory)}")
-    disk = None
-    if asked.name == "job":
-        rows, disk = job.measure(options, say)
-    else:
-        rows = getattr(host, asked.name)(options)
-    if asked.json:
-        for row in rows:
-            print(json.dumps(row))
-        return
-    columns = (
-        job.COLUMNS if asked.name == "job" else tuple(dict.fromkeys(k for r in rows for k in r))
-    )
-    print(render(columns, rows))
-    if disk is not None:
-        print()
-        print(render(("bare commit, ms", *disk.row()), [{"bare commit, ms": "", **disk.row()}]))
+    for name in names:
+        rows = BENCHMARKS[name](how, say)
+        if as_json:
+            for row in rows:
+                print(json.dumps({"benchmark": name, **row}), flush=True)
+            continue
+        columns = tuple(dict.fromkeys((*COLUMNS, *(key for row in rows for key in row))))
+        print(f"\n{name}\n{render(columns, rows)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from benchmarks.table import percentile
+from benchmarks.table import Row, percentile
 
 RATE = 200.0
 BODY = b"x" * 1024
@@ -44,14 +44,17 @@ class Disk:
         finally:
             database.close()
 
-    def row(self) -> dict[str, float]:
-        """Percentiles over all rounds, in milliseconds."""
-        return {
-            "p50 back to back": percentile(self.straight, 50),
-            "p99 back to back": percentile(self.straight, 99),
-            "p50 at 200/s": percentile(self.paced, 50),
-            "p99 at 200/s": percentile(self.paced, 99),
-        }
+    def rows(self) -> list[Row]:
+        """Over all rounds."""
+        return [
+            {
+                "name": f"bare commit, {how}",
+                "events/s": 1000 * len(took) / sum(took) if how == "back to back" else None,
+                "p50 ms": percentile(took, 50),
+                "p99 ms": percentile(took, 99),
+            }
+            for how, took in (("back to back", self.straight), ("200 a second", self.paced))
+        ]
 
 
 def kind_of(directory: Path) -> str:

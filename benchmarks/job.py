@@ -5,16 +5,20 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from benchmarks import stacks
 from benchmarks.disk import Disk
-from benchmarks.processes import BenchmarkFailed, Options, Run, cpu_s, pss_mb
-from benchmarks.table import Row, medians, ratios
+from benchmarks.processes import Options, Run, cpu_s, pss_mb
+from benchmarks.table import Row, medians, ratios, render
 
-SYSTEMS = ("funcrt", "faststream_nats", "bare_nats", "faststream_redis")
-COLUMNS = ("system", "events/s", "of funcrt", "p50 ms", "p99 ms", "CPU s/1,000", "PSS MB", "lost")
+SYSTEMS = (
+    "funcrt", "faststream_nats", "bare_nats", "faststream_redis", "bare_redis", "dramatiq",
+    "celery",
+)  # fmt: skip
 
 
-def once(run: Run, module: str, system: ModuleType) -> Row:
-    """One start of one system: warm up, as fast as it goes, then 200 a second."""
+def once(run: Run, module: str, system: ModuleType) -> tuple[Row, list[Row]]:
+    """One start of one system: warm up, as fast as it goes, then 200 a second. The row, and with
+    `--profile` where funcrt's host spent its time while it went as fast as it goes."""
     options = run.options
     address = system.start(run)
     python = options.peers_python if system.PEER else options.python
@@ -23,11 +27,13 @@ def once(run: Run, module: str, system: ModuleType) -> Row:
         [python, "-m", "benchmarks.driver", module, address, str(options.events), str(paced)],
         talk=True,
     )
-    row: Row = {"system": f"{system.NAME} ({system.NOTE})", "lost": 0}
+    row: Row = {"name": f"{system.NAME} ({system.NOTE})", "lost": 0, "doubled": 0}
     row["lost"] += run.said(driver, "phase")["missing"]
     pids = run.system(but=(driver,))
     before = cpu_s(pids)
+    spy = stacks.begin(run, pids[0]) if options.profile and not system.PEER else None
     live = phase(run, driver)
+    profile = stacks.end(run, spy) if spy is not None else []
     used = cpu_s(pids) - before + live["publisher_s"]
     row["events/s"] = live["rate"]
     row["CPU s/1,000"] = used / options.events * 1000
@@ -35,7 +41,8 @@ def once(run: Run, module: str, system: ModuleType) -> Row:
     slow = phase(run, driver)
     row["p50 ms"], row["p99 ms"] = slow["p50"], slow["p99"]
     row["lost"] += live["missing"] + slow["missing"]
-    return row
+    row["doubled"] = slow["doubled"]
+    return row, profile
 
 
 def phase(run: Run, driver: Any) -> dict[str, Any]:
@@ -45,9 +52,9 @@ def phase(run: Run, driver: Any) -> dict[str, Any]:
     return run.said(driver, "phase")
 
 
-def measure(options: Options, say: Callable[[str], None]) -> tuple[list[Row], Disk]:
+def job(options: Options, say: Callable[[str], None]) -> list[Row]:
     """Rounds of all systems in turn; their medians, and the bare commit between them."""
-    disk, results, skipped = Disk(), {}, []
+    disk, results = Disk(), dict[str, list[Row]]()
     for number in range(options.rounds):
         for module in SYSTEMS:
             if options.peers and module != "funcrt" and module not in options.peers:
@@ -55,13 +62,13 @@ def measure(options: Options, say: Callable[[str], None]) -> tuple[list[Row], Di
             system = importlib.import_module(f"benchmarks.systems.{module}")
             with Run(options) as run:
                 if why := system.missing(run):
-                    skipped.append(f"{system.NAME}: skipped, {why}")
+                    say(f"{system.NAME}: skipped, {why}")
                     continue
                 say(f"round {number + 1} of {options.rounds}: {system.NAME}")
-                try:
-                    results.setdefault(module, []).append(once(run, module, system))
-                except BenchmarkFailed as error:
-                    skipped.append(f"{system.NAME}: failed, {error}")
+                row, profile = once(run, module, system)
+                results.setdefault(module, []).append(row)
+                if profile:
+                    say(render(stacks.COLUMNS, profile))
         with Run(options) as run:
             disk.measure(run.dir)
     rows = []
@@ -69,6 +76,4 @@ def measure(options: Options, say: Callable[[str], None]) -> tuple[list[Row], Di
         row = medians(rounds)
         row["of funcrt"] = ratios(module, results, "funcrt", "events/s")
         rows.append(row)
-    for line in dict.fromkeys(skipped):
-        say(line)
-    return rows, disk
+    return [*rows, *disk.rows()]

@@ -40,6 +40,10 @@ class Options:
     """Only these; empty for all."""
     synced: bool = False
     """Brokers sync each write to disk too, as funcrt does."""
+    real_time: bool = False
+    """An hour's events take their hour."""
+    profile: bool = False
+    """Sample the host's stacks during the job."""
 
 
 class Run:
@@ -175,6 +179,14 @@ def pss_mb(pids: Iterable[int]) -> float:
     return total / 1024
 
 
+def peak_mb(pid: int) -> float:
+    """The most memory a process has held."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
 def free_port() -> int:
     """A loopback port that nothing listens on now."""
     with socket.socket() as probe:
@@ -182,13 +194,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(what: str, holds: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(
+    what: str, holds: Callable[[], bool], seconds: float = 30.0, every: float = 0.01
+) -> None:
     """Poll. Raises BenchmarkFailed after `seconds`."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
             raise BenchmarkFailed(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 def listens(port: int) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
+COLUMNS = ("name", "events/s", "p50 ms", "p99 ms", "CPU s/1,000", "PSS MB")
+"""What every table has; a benchmark may add its own."""
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

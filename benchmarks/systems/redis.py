@@ -1,6 +1,8 @@
 """What the Redis peers share: a server (valkey), the results by a list or a stream."""
 
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.processes import Run, free_port, listens, wait_until
 
@@ -17,7 +19,7 @@ def server(run: Run) -> Path | None:
 
 def missing(run: Run) -> str:
     """Why Redis cannot be run here."""
-    return "" if server(run) else "no redis or valkey server: install funcrt[bench]"
+    return "" if server(run) else "no redis or valkey server: make peers"
 
 
 def start_server(run: Run) -> str:
@@ -43,3 +45,26 @@ def start_server(run: Run) -> str:
     )
     wait_until("redis listens", lambda: listens(port))
     return f"redis://127.0.0.1:{port}"
+
+
+class StreamClient:
+    """Sees the results that workers append to a stream."""
+
+    threads = 0
+
+    def __init__(self, address: str) -> None:
+        import redis.asyncio
+
+        self.raw: Any = redis.asyncio.from_url(address)
+
+    async def results(self) -> AsyncIterator[Iterable[bytes]]:
+        """The outputs' bodies."""
+        last = b"0"
+        while True:
+            for _, entries in await self.raw.xread({"bench.out": last}, count=500, block=1000):
+                last = entries[-1][0]
+                yield [fields[b"d"] for _, fields in entries]
+
+    async def close(self) -> None:
+        """Let go."""
+        await self.raw.aclose()
