@@ -50,6 +50,9 @@ class TriggerStatus(msgspec.Struct, frozen=True, kw_only=True):
     leased: int = 0
     delayed: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.target}" + (f" [{self.filter}]" if self.filter else "")
+
 
 class FunctionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One function, as `ls` and the API show it. Counters since the host started."""

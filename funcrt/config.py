@@ -47,7 +47,7 @@ class ServeConfig:
     """What `funcrt serve` hands to `funcrt.serve.run`."""
 
     functions: tuple[Path, ...]
-    """Function directories, or directories of them."""
+    """Function directories, or directories of them; messages name them as they are given."""
     data: DataDir
     mesh_url: str
     namespace: str = DEFAULT_NAMESPACE

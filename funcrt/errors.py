@@ -8,6 +8,7 @@ __all__ = [
     "DeployError",
     "FuncrtError",
     "FunctionUnknown",
+    "FunctionsRefused",
     "LoadError",
     "ManifestError",
     "Overloaded",
@@ -88,6 +89,14 @@ class SandboxError(FuncrtError):
 
 class DeployError(FuncrtError):
     """A deployment that was refused; what was in service still is."""
+
+
+class FunctionsRefused(DeployError):
+    """Functions with mistakes: every mistake of each at once. None was put into service."""
+
+    def __init__(self, errors: Sequence[FuncrtError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(str(error) for error in self.errors))
 
 
 class FunctionUnknown(FuncrtError):

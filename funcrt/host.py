@@ -6,13 +6,15 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from funcrt import bundle, registry
 from funcrt.api import FunctionStatus, HostState, Reply, Route
 from funcrt.calls import TRIGGER, call_topic, call_trigger
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, load_manifest
-from funcrt.sandbox import Code, Sandbox
+from funcrt.sandbox import Code, HandlerInfo, Sandbox
 from funcrt.zygotes import Zygotes
 from mesh.errors import MeshClosed, MeshError, MeshFull
 from mesh.event import Event
@@ -27,22 +29,9 @@ from mesh.transport import (
     Transport,
 )
 
-__all__ = ["Host", "find_functions"]
+__all__ = ["Host", "Prepared"]
 
 log = logging.getLogger("funcrt.host")
-
-
-def find_functions(directories: Sequence[Path]) -> list[Path]:
-    """The function directories among these and right below them."""
-    found = []
-    for directory in directories:
-        if (directory / "main.py").is_file() or (directory / "funcrt.toml").is_file():
-            found.append(directory)
-            continue
-        for below in sorted(directory.iterdir()):
-            if (below / "main.py").is_file() or (below / "funcrt.toml").is_file():
-                found.append(below)
-    return found
 
 
 def key_of(trigger: MeshTrigger) -> KeyOf | None:
@@ -68,6 +57,15 @@ def key_of(trigger: MeshTrigger) -> KeyOf | None:
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A version that was packed and imported, and is not in service yet."""
+
+    manifest: Manifest
+    packed: bundle.Bundle
+    code: Code
+    info: HandlerInfo
 
 
 class Host:
@@ -113,7 +111,10 @@ class Host:
     async def deploy(self, directory: Path) -> Function:
         """Put a function directory into service: read, pack, import in the sandbox, and only then
         take the place of the version before. Raises ManifestError, DeployError, LoadError."""
-        manifest = load_manifest(directory)
+        return await self.replace(await self.prepare(load_manifest(directory), directory))
+
+    async def prepare(self, manifest: Manifest, directory: Path) -> Prepared:
+        """All that can fail, without a change to what is in service."""
         packed = bundle.pack(directory)
         path = bundle.unpack(packed.body, packed.digest, self.code_root)
         self._check_paths(manifest)
@@ -129,8 +130,13 @@ class Host:
             batch=any(isinstance(t, MeshTrigger) and t.batch for t in manifest.triggers),
         )
         zygote = await self.zygotes.get(code)
-        await registry.deploy(self.mesh, manifest, packed, self.clock.time())
-        function = Function(self, manifest, code, zygote.info)
+        return Prepared(manifest, packed, code, zygote.info)
+
+    async def replace(self, made: Prepared) -> Function:
+        """Put it into service, in the place of the version before."""
+        manifest = made.manifest
+        await registry.deploy(self.mesh, manifest, made.packed, self.clock.time())
+        function = Function(self, manifest, made.code, made.info)
         async with self._changing:
             before = self.deployed.get(manifest.name)
             if before is not None:

@@ -4,6 +4,7 @@ The scanner trusts that `tomllib` has accepted the text: it tells keys from stri
 and counts lines, but judges nothing.
 """
 
+import codecs
 import re
 import tomllib
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ MAX_BYTES = 256 << 10
 KeyPath = tuple[str | int, ...]
 """Keys from the top of the document; an integer is an index into an array."""
 
+_PLAINER = {
+    "cannot overwrite a value": "a key that is set already",
+    "illegal character '\\n'": "a string without its closing quote",
+}
+"""tomllib's words -> what the author sees."""
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _KEY = re.compile(r"[A-Za-z0-9_-]+|\"(?:[^\"\\]|\\.)*\"|'[^']*'")
 _STRING = re.compile(
@@ -180,7 +186,10 @@ def _read(file: Path) -> str:
         return ""
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
-        message = f"expected UTF-8, found the byte 0x{body[error.start]:02x}"
+        found = f"the byte 0x{body[error.start]:02x}"
+        if body[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            found = "UTF-16"
+        message = f"expected UTF-8, found {found}; save the file as UTF-8"
         raise ManifestError([Problem(file=str(file), line=line, message=message)]) from None
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
@@ -203,6 +212,7 @@ def _syntax(file: str, text: str, error: str) -> Problem:
     """A syntax error in our words, from `Invalid value (at line 3, column 5)`."""
     reason, _, place = error.removesuffix(")").partition(" (at ")
     reason = reason[:1].lower() + reason[1:]
+    reason = _PLAINER.get(reason, reason)
     lines = text.split("\n")
     found = re.fullmatch(r"line (\d+), column (\d+)", place)
     if found is None:
@@ -213,4 +223,7 @@ def _syntax(file: str, text: str, error: str) -> Problem:
         rest = lines[line - 1][column - 1 :].strip()
         reason = "expected a value"
         reason += f", found {rest[:40]}; strings need quotes" if rest else ""
+    if reason.startswith("expected newline") and "=" in lines[line - 1]:
+        value = lines[line - 1].partition("=")[2].strip()
+        reason = f"expected one value, found {value[:40]}; strings need quotes"
     return Problem(file=file, line=line, message=f"not TOML: {reason} (column {column})")

@@ -4,6 +4,7 @@ The types are what the rest of funcrt sees: defaults filled in, seconds and byte
 below them say how each key is written; a later JSON schema comes from them.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ from funcrt.manifest_kinds import (
     describe,
     env_value,
     http_path,
+    nearest,
     start,
 )
 from mesh.errors import NameInvalid
@@ -233,7 +235,9 @@ TOP: Section = {
     "scale": Key(Table(SCALE, ScaleSpec)),
     "limits": Key(Table(LIMITS, Limits)),
     "env": Key(MapOf(env_value, "[A-Za-z_][A-Za-z0-9_]*", "a variable's name: A-Z a-z 0-9 _")),
-    "trigger": Key(ListOf(Anything(), 100, what="an array ([[trigger]])")),
+    "trigger": Key(
+        ListOf(Anything(), 100, what="an array", mend="; write [[trigger]], with two brackets")
+    ),
     "sandbox": Later("levels of isolation are"),
     "secrets": Later("secrets are"),
     "idempotency": Later("idempotency keys are"),
@@ -259,11 +263,16 @@ def load_manifest(directory: Path) -> Manifest:
         raise ManifestError([Problem(file=str(directory), message="no such directory")])
     raw, lines = read_toml(file)
     doc = Document(str(file), lines, elsewhere=ELSEWHERE)
-    manifest = _manifest(doc, raw, directory.resolve().name)
+    manifest = _manifest(doc, raw, _name(directory))
     problems = [*doc.in_order(), *_pyproject(directory)]
     if problems:
         raise ManifestError(problems)
     return manifest
+
+
+def _name(directory: Path) -> str:
+    """The folder's name as the author sees it: a link's own, and `.` has one too."""
+    return Path(os.path.abspath(directory)).name  # noqa: PTH100 - resolve() follows links
 
 
 def _pyproject(directory: Path) -> Iterator[Problem]:
@@ -319,15 +328,16 @@ def _trigger(doc: Document, index: int, raw: dict[str, Any]) -> MeshTrigger | Ht
             trigger = read_value(doc, path, Table(MESH, _mesh_trigger, ("topic",)), raw)
             _check_filters(doc, path, raw)
             if "key" in raw and raw.get("order", "none") == "none":
-                doc.report((*path, "key"), 'needs order = "key"')
+                doc.report((*path, "key"), 'needs order = "key" beside it')
         case "http":
             trigger = read_value(doc, path, Table(HTTP, _http_trigger, ("path",)), raw)
         case "cron":
-            doc.report((*path, "kind"), "cron triggers are not built yet")
+            doc.report((*path, "kind"), "cron triggers are not built yet; remove this one for now")
             return None
         case other:
             kinds = 'expected "mesh" or "http"'
-            doc.report((*path, "kind"), f"{kinds}, found {describe(other)}")
+            mend = nearest(other, ("mesh", "http"))
+            doc.report((*path, "kind"), f"{kinds}, found {describe(other)}{mend}")
             return None
     return trigger if isinstance(trigger, MeshTrigger | HttpTrigger) else None
 

@@ -5,7 +5,7 @@ JSON schema come from one place. Nothing here knows what a manifest holds.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,8 @@ class ListOf:
     most: int
     least: int = 0
     what: str = "an array"
+    mend: str = ""
+    """What to do about a table in its place."""
 
     @property
     def expected(self) -> str:
@@ -171,17 +173,18 @@ def read_value(doc: Document, path: KeyPath, kind: Kind, value: object) -> Any:
             values = read_table(doc, path, value, kind.section)
             missing = [need for need in kind.needs if need not in value]
             for need in missing:
-                doc.report((*path, need), "missing")
+                doc.report((*path, need), f"missing; add {need} = ...")
             left_out = any(need not in values for need in kind.needs)
             return BAD if left_out else kind.make(**values)
         case OrFlag():
             if isinstance(value, bool | dict):
                 return value if value in (True, False) else read_value(doc, path, kind.table, value)
-            doc.report(path, str(wrong("true, false or a table", value)))
+            doc.report(path, str(wrong(f"true, false or a table ([{show(path)}])", value)))
             return BAD
         case ListOf():
             if not isinstance(value, list) or not kind.least <= len(value) <= kind.most:
-                doc.report(path, str(wrong(kind.expected, value)))
+                mend = kind.mend if isinstance(value, dict) else ""
+                doc.report(path, f"{wrong(kind.expected, value)}{mend}")
                 return BAD
             items = [read_value(doc, (*path, i), kind.item, v) for i, v in enumerate(value)]
             return [item for item in items if item is not BAD]
@@ -209,11 +212,11 @@ def _read_map(doc: Document, path: KeyPath, kind: MapOf, value: object) -> Any:
     return kept
 
 
-def _unknown(name: str, known: Iterable[str], elsewhere: Mapping[str, str]) -> str:
+def _unknown(name: str, known: Section, elsewhere: Mapping[str, str]) -> str:
     """A slip of the pen first, then a key of another table, then what is only somewhat like it."""
-    names = sorted(known)
+    names = sorted(name for name in known if not isinstance(known[name], Later))
     place = elsewhere.get(name)
-    near = nearest(name, names, 0.8 if place else 0.6)
+    near = nearest(name, sorted(known), 0.8 if place else 0.6)
     if near:
         return f"unknown key{near}"
     if place:

@@ -119,7 +119,9 @@ class Choice:
 
     def __call__(self, value: object) -> str:
         if value not in self.values or not isinstance(value, str):
-            raise Wrong(f"{wrong(_one_of(self.values), value)}{nearest(value, self.values)}")
+            same = [one for one in self.values if str(value).lower() == one.lower()]
+            mend = f', write "{same[0]}"' if same else nearest(value, self.values)
+            raise Wrong(f"{wrong(_one_of(self.values), value)}{mend}")
         return value
 
 
@@ -162,7 +164,8 @@ class Duration:
     UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF012 - no field
 
     def __call__(self, value: object) -> float:
-        seconds = _amount(value, self.UNITS, "seconds", 'a duration such as "30s"')
+        expected = 'a duration such as "30s" (ms, s, m, h)'
+        seconds = _amount(value, self.UNITS, "seconds", expected)
         if not self.least_s <= seconds <= self.most_s:
             raise wrong(f"{self.write(self.least_s)} to {self.write(self.most_s)}", value)
         return seconds
@@ -196,7 +199,7 @@ class Size:
     }
 
     def __call__(self, value: object) -> int:
-        size = _amount(value, self.UNITS, "bytes", 'a size such as "256MiB"')
+        size = _amount(value, self.UNITS, "bytes", 'a size such as "256MiB" (KiB, MiB, GiB)')
         if not self.least <= size <= self.most or size != int(size):
             raise wrong(f"{self.write(self.least)} to {self.write(self.most)}", value)
         return int(size)

@@ -14,7 +14,8 @@ import mesh
 from funcrt.auth import Tokens, check_bind
 from funcrt.config import ServeConfig
 from funcrt.gateway import OPEN_NOTICE, GatewayConfig, make_admin_app, make_app, serve_http
-from funcrt.host import Host, find_functions
+from funcrt.host import Host
+from funcrt.rollout import find_functions, roll_out
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sockets import bind_unix, unlink_unix
 from mesh.embedded import SystemClock
@@ -27,7 +28,7 @@ def run(config: ServeConfig) -> int:
     """Serve until SIGINT or SIGTERM; the exit code: 0, or 1 where the mesh file failed.
 
     Raises what a user can cause: TokenFileInvalid, UnsafeBind, PortTaken, SocketTaken, MeshBusy,
-    MeshCorrupt, DeployError.
+    MeshCorrupt, FunctionsRefused.
     """
     tokens = Tokens.load(config.tokens) if config.tokens else Tokens()
     check_bind(config.host, tokens)
@@ -55,14 +56,7 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
                 transport, sandbox, SystemClock(), config.data.root / "code", config.namespace
             )
             await host.start()
-            for directory in find_functions(config.functions):
-                function = await host.deploy(directory)
-                info = function.pool.info
-                _say(
-                    config,
-                    "deployed",
-                    f"  {function.name}  {info.signature}  {info.import_ms:.0f} ms",
-                )
+            await _deploy(config, host)
             try:
                 error = await _listen(config, tokens, host, stop)
             finally:
@@ -74,6 +68,23 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
     if error is not None:
         raise MeshFull(config.mesh_url, f"the host stopped, as it could not be written ({error})")
     return 0
+
+
+async def _deploy(config: ServeConfig, host: Host) -> None:
+    """All functions of the directories, and a line for each."""
+    directories, passed = find_functions(config.functions)
+    for directory in passed:
+        _warn(config, f"{directory} was passed over: it has no main.py of its own")
+    if not directories:
+        where = ", ".join(map(str, config.functions))
+        _warn(config, f"no function in {where}; expected {config.functions[0]}/NAME/main.py")
+    functions = await roll_out(host, directories)
+    width = max((len(function.name) for function in functions), default=0)
+    for function in functions:
+        info, status = function.pool.info, await function.status()
+        triggers = ", ".join(map(str, status.triggers)) or "no trigger: called by name only"
+        line = f"  {function.name:<{width}}  {triggers} → {status.output_topic or '-'}"
+        _say(config, "deployed", f"{line}   {info.signature}  {info.import_ms:.0f} ms")
 
 
 async def _listen(
@@ -109,6 +120,14 @@ async def _listen(
         host.state = "draining"
         _say(config, "draining", "draining: calls in flight finish")
     return error
+
+
+def _warn(config: ServeConfig, text: str) -> None:
+    """What is worth a look, even with --quiet."""
+    if config.json:
+        _say(config, "warning", text)
+    else:
+        print(f"! {text}", file=sys.stderr, flush=True)
 
 
 def _say(config: ServeConfig, event: str, text: str, **more: int) -> None:

@@ -25,7 +25,10 @@ COMMANDS = {
 }
 """Command -> its line in `funcrt --help`; the module `funcrt.cli.<command>` holds it."""
 
-EPILOG = "Exit codes: 0 ok, 1 an operation failed, 2 wrong usage, 3 no host answers, 130 Ctrl-C."
+EPILOG = (
+    "Exit codes: 0 ok, 1 an operation failed, 2 wrong usage or function, 3 no host answers,"
+    " 130 Ctrl-C."
+)
 
 _ABOUT = """Serverless functions, triggered by mesh events.
 

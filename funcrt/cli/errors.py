@@ -16,8 +16,20 @@ UNREACHABLE = 3
 class CliError(Exception):
     """`✗ what`, and `try: hint` where there is something to try."""
 
-    def __init__(self, what: str, hint: str = "", code: int = FAILED) -> None:
+    def __init__(
+        self,
+        what: str,
+        hint: str = "",
+        code: int = FAILED,
+        *,
+        more: Sequence[str] = (),
+        then: str = "",
+    ) -> None:
         self.what = what
+        self.more = more
+        """Further mistakes of the same command, each with a mark of its own."""
+        self.then = then
+        """What comes of it."""
         self.hint = hint
         self.code = code
         super().__init__(what)
@@ -38,7 +50,12 @@ def report(error: Exception, words: Sequence[str] = ()) -> int:
             f"FUNCRT_TRACEBACK=1 funcrt {shlex.join(words)}   # our bug; this says where",
         )
     red, plain = ("\x1b[31m", "\x1b[0m") if _coloured() else ("", "")
-    lines = [f"{red}✗{plain} {found.what}"]
+    lines = []
+    for what in (found.what, *found.more):
+        first, *rest = what.splitlines() or [""]
+        lines += [f"{red}✗{plain} {first}", *(f"  {each}" for each in rest)]
+    if found.then:
+        lines.append(f"  {found.then}")
     if found.hint:
         lines += [f"  try: {line}" for line in found.hint.splitlines()]
     sys.stdout.flush()
@@ -75,8 +92,10 @@ def explain(error: BaseException) -> CliError | None:
 def _ours(error: BaseException) -> CliError | None:
     """Errors of `funcrt` itself; imported only now that one is there."""
     from funcrt import auth
-    from funcrt.errors import FuncrtError
+    from funcrt.errors import FuncrtError, FunctionsRefused
 
+    if isinstance(error, FunctionsRefused):
+        return _refused(error.errors)
     if not isinstance(error, FuncrtError):
         return None
     match error:
@@ -91,6 +110,23 @@ def _ours(error: BaseException) -> CliError | None:
             return CliError(str(error), "funcrt token NAME --scope publish", USAGE)
     hint = "--port 0 lets the system choose" if type(error).__name__ == "PortTaken" else ""
     return CliError(str(error), hint)
+
+
+def _refused(errors: Sequence[BaseException]) -> CliError:
+    """Every mistake of every function, in the order of the directories."""
+    from funcrt.errors import LoadError
+
+    mistakes: list[str] = []
+    for error in errors:
+        problems = getattr(error, "problems", None)
+        if problems is None or isinstance(error, LoadError):
+            mistakes.append(str(error))
+        else:
+            mistakes += map(str, problems)
+    many = f"{len(mistakes)} mistakes, all of them above" if len(mistakes) > 1 else "1 mistake"
+    return CliError(
+        mistakes[0], code=USAGE, more=mistakes[1:], then=f"{many}; no function was started"
+    )
 
 
 def _usage(error: Any) -> CliError | None:

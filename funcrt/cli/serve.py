@@ -60,7 +60,7 @@ def serve(
             )
     where = place(data, mesh, namespace, admin_socket)
     config = ServeConfig(
-        functions=tuple(directory.absolute() for directory in functions),
+        functions=tuple(functions),
         data=where.data,
         mesh_url=where.mesh_url,
         namespace=where.namespace,

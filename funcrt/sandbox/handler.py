@@ -68,8 +68,9 @@ def import_handler(path: Path, spec: str) -> Bound:
             raise LoadError(Problem(file=file, message=_missing(module, "handler")))
         attribute = names[0]
         found = getattr(module, attribute)
-    if not callable(found):
-        message = f"{attribute} is {type(found).__name__}, expected a function"
+    if not callable(found) or inspect.isclass(found):
+        what = "a class" if inspect.isclass(found) else f"of type {type(found).__name__}"
+        message = f"{attribute} is {what}, expected a function"
         raise LoadError(Problem(file=file, message=message))
     return _bind(found, f"{module.__name__}:{attribute}", file)
 
@@ -82,16 +83,21 @@ def _import(path: Path, name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except SyntaxError as error:
-        where = Path(error.filename or file).name
+        where = str(error.filename or file).removeprefix(f"{path}/")
         problem = Problem(file=where, line=error.lineno, message=f"syntax error: {error.msg}")
-        raise LoadError(problem, _frames(error, path)) from None
+        shown = "".join(traceback.format_exception_only(error)[1:-1]).rstrip()
+        raise LoadError(problem, shown) from None
     except BaseException as error:
         text = _frames(error, path)
         line = _line(error, path)
         if isinstance(error, ModuleNotFoundError):
-            message = f"cannot import {error.name!r}: it is not installed for this function"
+            message = (
+                f"cannot import {error.name!r}: no such module beside it or in funcrt's own"
+                f" environment; {sys.executable} -m pip install the package that has it"
+            )
         else:
-            message = f"fails to import: {type(error).__name__}: {_text(error)}"
+            said = _text(error).partition("\n")[0]
+            message = f"fails to import: {type(error).__name__}: {said}"
         raise LoadError(
             Problem(file=line[0] or file, line=line[1], message=message), text
         ) from None
@@ -131,6 +137,13 @@ def _bind(call: Callable[..., Any], name: str, file: str) -> Bound:
     names = [p.name for p in parameters]
     if names[:2] in (["context", "event"], ["ctx", "event"]) and not hints.keys() & set(names):
         raise refuse("takes (context, event); funcrt calls (event, ctx): swap them")
+    keywords = [
+        p.name
+        for p in signature.parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    ]
+    if keywords:
+        raise refuse(f"needs the keyword {keywords[0]!r}, which no call gives; give it a default")
     if len(parameters) > 2:
         raise refuse(f"takes {len(parameters)} parameters, expected an event and a context")
     getters: list[Callable[[Sequence[Event], Context], Any]] = []

@@ -203,22 +203,26 @@ class ProcessZygote:
 
     async def loaded(self, info: HandlerInfo | None) -> None:
         """Wait for the import. Raises LoadError."""
+        file = f"{self.code.handler.partition(':')[0].replace('.', '/') or 'main'}.py"
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 message = await self._ready
         except TimeoutError:
             text = f"its import took longer than {LOAD_TIMEOUT_S:g} s"
-            raise LoadError(Problem(file=self.code.name, message=text)) from None
+            raise LoadError(Problem(file=file, message=text)) from None
         if "error" in message:
             told = message["error"]
             raise LoadError(msgspec.convert(told["problem"], Problem), told["traceback"])
         if "gone" in message:
-            text = "its process ended during the import"
-            raise LoadError(Problem(file=self.code.name, message=text))
+            text = "its process ended during the import: it exited by os._exit, or crashed"
+            raise LoadError(Problem(file=file, message=text))
         self.info = info or msgspec.convert(message["ready"], HandlerInfo)
         if self.code.batch and not self.info.batch:
-            text = f"batch is set, but {self.info.handler} takes one event: annotate list[Event]"
-            raise LoadError(Problem(file="main.py", message=text))
+            text = (
+                f"its trigger asks for batches, but {self.info.handler} takes one event;"
+                " annotate it list[Event], or remove batch from funcrt.toml"
+            )
+            raise LoadError(Problem(file=file, message=text))
 
     async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> "ProcessInstance":
         """As the contract says."""

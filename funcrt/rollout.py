@@ -1,0 +1,95 @@
+"""Putting function directories into service together: all of them, or none and every mistake."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from funcrt.bundle import ignored
+from funcrt.errors import DeployError, FuncrtError, FunctionsRefused, LoadError
+from funcrt.function import Function
+from funcrt.host import Host
+from funcrt.manifest import FILE, HttpTrigger, Manifest, load_manifest
+
+__all__ = ["find_functions", "roll_out"]
+
+MARKS = ("main.py", FILE)
+"""What makes a directory a function's, whatever these are: a broken link is told, not skipped."""
+
+
+def find_functions(directories: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The function directories among these and right below them, and what was passed over: the
+    other directories, where they hold Python files."""
+    found: list[Path] = []
+    passed: list[Path] = []
+    for directory in directories:
+        if _is_function(directory):
+            found.append(directory)
+            continue
+        for below in sorted(directory.iterdir()):
+            if below.name.startswith(".") or ignored(below.name) or not below.is_dir():
+                continue
+            if _is_function(below):
+                found.append(below)
+            elif any(below.glob("*.py")) or any(below.glob("*/main.py")):
+                passed.append(below)
+    return found, passed
+
+
+def _is_function(directory: Path) -> bool:
+    return any(os.path.lexists(directory / mark) for mark in MARKS)
+
+
+async def roll_out(host: Host, directories: Sequence[Path]) -> list[Function]:
+    """Put these directories into service. Raises FunctionsRefused; then none was.
+
+    Every manifest is read and all code imported before the first changes what is in service.
+    """
+    errors: list[FuncrtError] = []
+    manifests: dict[Path, Manifest] = {}
+    for directory in directories:
+        try:
+            manifests[directory] = load_manifest(directory)
+        except FuncrtError as error:
+            errors.append(error)
+    errors += _clashes(manifests)
+    prepared = []
+    for directory, manifest in manifests.items():
+        try:
+            prepared.append(await host.prepare(manifest, directory))
+        except LoadError as error:
+            errors.append(_placed(error, directory))
+        except FuncrtError as error:
+            errors.append(error)
+    if errors:
+        raise FunctionsRefused(errors)
+    return [await host.replace(one) for one in prepared]
+
+
+def _clashes(manifests: dict[Path, Manifest]) -> Iterator[DeployError]:
+    """Two functions of one name, or with one HTTP path."""
+    names: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
+    for directory, manifest in manifests.items():
+        first = names.setdefault(manifest.name, directory)
+        if first != directory:
+            message = f"{first} is named {manifest.name!r} too; set name in one {FILE}"
+            yield DeployError(f"{directory}: {message}")
+            continue
+        for trigger in manifest.triggers:
+            if isinstance(trigger, HttpTrigger):
+                first = paths.setdefault(trigger.path, directory)
+                if first != directory:
+                    yield DeployError(f"{directory}: {first} has the path {trigger.path} too")
+
+
+def _placed(error: LoadError, directory: Path) -> LoadError:
+    """With paths as the author knows them; the sandbox's begin in the function's directory."""
+    file = str(directory / error.problem.file)
+    frames = re.sub(
+        r'^  File "(?!/)', lambda _: f'  File "{directory}/', error.traceback, flags=re.M
+    )
+    problem = msgspec.structs.replace(error.problem, file=file)
+    return LoadError(problem, frames)
