@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.ids import IdWindow, digest
 from mesh.queue import Entry, Part, Queue
-from mesh.store import CHUNK_BYTES, CHUNK_EVENTS, Chunk, Record, Store, TopicRow, encode_records
+from mesh.store import (
+    CHUNK_BYTES,
+    CHUNK_EVENTS,
+    Chunk,
+    Record,
+    Store,
+    TopicRow,
+    encode_records,
+    event_bytes,
+)
 from mesh.transport import Output
 
 if TYPE_CHECKING:
@@ -62,8 +71,7 @@ class _New:
             self.masks[queue] = self.masks.get(queue, 0) | bit
         self.records.append(record)
         self.next = offset + 1
-        data = record.event.data
-        self.size += 300 + (len(data) if data else 0)
+        self.size += event_bytes(record.event)
         return offset
 
     def full(self) -> bool:
@@ -91,6 +99,8 @@ class Batch:
         self.parts: dict[Part, Queue] = {}
         self.counts: dict[Queue, list[int]] = {}
         self.touched: list[Entry] = []
+        self.behind: set[Queue] = set()
+        """Queues that get events which are in the file alone."""
         self.after: list[Callable[[], None]] = []
         self.undo: list[Callable[[], None]] = []
         self.dead: list[tuple[Any, ...]] = []
@@ -235,6 +245,9 @@ class Batch:
             queue.row.waiting += waiting
             queue.row.parked += parked
             queue.row.dropped += dropped
+        for queue in self.behind:  # first: what else comes is behind those
+            queue.caught_up = False
+            queue.wake()
         for queue, entry, row in self.overflowed:
             queue.overflowing(entry, row)
         for topic, new in self.new.items():

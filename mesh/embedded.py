@@ -205,7 +205,7 @@ class Embedded(Admin):
                     await self._server.start()
                 engine.start()
                 self.engine = engine
-                await engine.write(lambda batch: engine.refresh())
+                await engine.write(engine.refresh)
             except BaseException:
                 self._drop_lock()
                 raise

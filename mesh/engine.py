@@ -7,7 +7,6 @@ thread, so the loop goes on meanwhile.
 """
 
 import asyncio
-import math
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from mesh.event import Event
 from mesh.ids import IdWindow
 from mesh.queue import Entry, Fences, Queue
 from mesh.settle import Settler
-from mesh.store import Chunk, Record, Store, SubRow, decode_records
+from mesh.store import Chunk, Record, Store, SubRow, decode_records, event_bytes
 from mesh.transport import Clock, Delivery, Gone, Receipt, Router, Settlement, Subscription
 
 __all__ = ["Engine", "Options"]
@@ -35,20 +34,22 @@ T = TypeVar("T")
 
 BATCH_EVENTS = 2048
 """Events a transaction takes at the most; the rest waits for the next."""
+BATCH_BYTES = 16 << 20
 PENDING_EVENTS = 20_000
 """Publishes that may wait for a commit; beyond it a publish is refused as full."""
+PENDING_BYTES = 64 << 20
 QUICK_SYNC_S = 0.0005
 """A disk that syncs faster is not worth a thread: handing over takes as long, and the
 interpreter's lock more where the loop is busy."""
 CHECKPOINT_PAGES = 16_384
 """64 MB: a checkpoint's sync delays the commits beside it, so they are made seldom."""
 RECENT_BYTES = 8 << 20
-SWEEP_EVERY_S = 5.0
+SWEEP_S = 5.0
 SWEEP_ROWS = 512
 SWEEP_BYTES = 2 << 20
-"""What one commit drops of a topic at the most, so that none is long. While there is more, every
-commit drops some: publishing may take many small chunks a second, and a sweep each five would
-never catch up with them."""
+"""What one commit drops of a topic at the most, so that none is long; a sweep goes on with the
+next, for as many small chunks may come between two sweeps as there are commits."""
+SWEEP_TOPICS = 64
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,12 +66,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Commit on the event loop: for `:memory:` and for simulation."""
 
 
+CLOSED = Receipt("refused", reason="the mesh is closed", error="closed")
+
+
 class _Publish(msgspec.Struct, gc=False):
     topic: str
     events: Sequence[Event]
     hops: int
     done: Callable[[list[Receipt]], None]
-    trusted: bool = False
+    size: int
     reply_to: str = ""
 
 
@@ -97,8 +101,9 @@ class Engine:
         self.router: Router | None = None
         self.topics: dict[str, Topic] = {}
         self.queues: dict[str, Queue] = {}
-        self.recent: dict[int, deque[Chunk]] = {}
-        self.recent_bytes = 0
+        self.recent: dict[str, deque[Chunk]] = {}
+        self._recent_order: deque[str] = deque()
+        self._recent_bytes = 0
         self.replies: dict[str, Callable[[list[Event] | None], None]] = {}
         self.fatal: BaseException | None = None
         self.on_fatal: Callable[[BaseException], None] | None = None
@@ -106,6 +111,7 @@ class Engine:
         self._publishes: deque[_Publish] = deque()
         self._work: deque[_Work] = deque()
         self._pending = 0
+        self._pending_bytes = 0
         self._sync_s = QUICK_SYNC_S
         """How long commits take lately."""
         self._wake = asyncio.Event()
@@ -115,6 +121,7 @@ class Engine:
         self._version = self.store.version()
         self.closing = False
         self._swept = self.clock.monotonic()
+        self._to_sweep: list[str] = []
         self._checkpoint: asyncio.Task[None] | None = None
         self._load()
 
@@ -160,14 +167,22 @@ class Engine:
     ) -> None:
         """Store events; `done` gets their receipts after the commit."""
         if self.closing or self.fatal:
-            done([Receipt("refused", reason="the mesh is closed", error="closed")] * len(events))
-        elif self._pending + len(events) > PENDING_EVENTS and self._pending:
-            reason = f"{self._pending} events wait to be stored already"
+            done([CLOSED] * len(events))
+            return
+        size = sum(map(event_bytes, events))
+        if self._pending and (
+            self._pending + len(events) > PENDING_EVENTS
+            or self._pending_bytes + size > PENDING_BYTES
+        ):
+            reason = (
+                f"{self._pending} events of {self._pending_bytes} bytes wait to be stored already"
+            )
             done([Receipt("refused", reason=reason, error="full")] * len(events))
-        else:
-            self._pending += len(events)
-            self._publishes.append(_Publish(topic, events, hops, done, False, reply_to))
-            self._wake.set()
+            return
+        self._pending += len(events)
+        self._pending_bytes += size
+        self._publishes.append(_Publish(topic, events, hops, done, size, reply_to))
+        self._wake.set()
 
     async def write(self, run: Callable[[Batch], T]) -> T:
         """Run something in the next transaction; its result, once that is durable."""
@@ -185,7 +200,7 @@ class Engine:
     # The one writer
 
     async def _write(self) -> None:
-        while True:
+        while not self.fatal:
             if not self._publishes and not self._work:
                 if self.closing:
                     return
@@ -197,16 +212,26 @@ class Engine:
                 await self._transaction(publishes, work)
             except sqlite3.Error as error:
                 self._failed(error, publishes, work)
-            self._housekeeping()
+            except Exception as error:
+                # A bug of ours: what memory holds may not be what the file holds any more.
+                self._refuse(CLOSED, MeshClosed(f"the mesh's writer failed: {error!r}"),
+                             publishes, work)  # fmt: skip
+                self._stop(error)
+            else:
+                self._housekeeping()
+        self._refuse(CLOSED, MeshClosed(), list(self._publishes), list(self._work))
+        self._publishes.clear()
+        self._work.clear()
 
     def _gather(self) -> tuple[list[_Publish], list[_Work]]:
         work = list(self._work)
         self._work.clear()
         publishes = []
-        room = BATCH_EVENTS
-        while self._publishes and room > 0:
+        events, size = BATCH_EVENTS, BATCH_BYTES
+        while self._publishes and events > 0 and size > 0:
             publish = self._publishes.popleft()
-            room -= len(publish.events)
+            events -= len(publish.events)
+            size -= publish.size
             publishes.append(publish)
         return publishes, work
 
@@ -215,9 +240,11 @@ class Engine:
         store.db.execute("BEGIN IMMEDIATE")
         try:
             if not self.memory and store.version() != self._version:
-                self.refresh()
+                self.refresh(batch)
             receipts = [self._publish(batch, publish) for publish in publishes]
             results = [self._run(batch, item) for item in work]
+            if self._to_sweep:
+                self._sweep(batch)
             batch.write()
             started = perf_counter()
             if self.inline or self._thread is None or self._sync_s < QUICK_SYNC_S:
@@ -231,11 +258,11 @@ class Engine:
             if store.db.in_transaction:
                 store.db.execute("ROLLBACK")
             self._forget_new_topics()
+            self._version = -1  # what others wrote is not routed yet: look again
             raise
         batch.applied()
         for publish, given in zip(publishes, receipts, strict=True):
-            self._pending -= len(publish.events)
-            publish.done(given)
+            self._told(publish, given)
         for item, (result, error) in zip(work, results, strict=True):
             if item.future.done():
                 continue
@@ -269,23 +296,40 @@ class Engine:
                 receipts.append(Receipt("stored", "" if offset < 0 else str(offset), again))
         return receipts
 
+    def _told(self, publish: _Publish, receipts: list[Receipt]) -> None:
+        self._pending -= len(publish.events)
+        self._pending_bytes -= publish.size
+        publish.done(receipts)
+
     def _failed(self, error: sqlite3.Error, publishes: list[_Publish], work: list[_Work]) -> None:
         """Nothing of the batch was stored. A sync that failed ends the process: what the file
         holds is then unknown, and trying again would hide it (a failed fsync forgets)."""
         name = getattr(error, "sqlite_errorname", "")
         full = name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
         reason = "the disk is full" if full else f"the mesh file cannot be written ({error})"
+        receipt = Receipt("refused", reason=reason, error="full")
+        self._refuse(receipt, MeshFull(self.path, reason), publishes, work)
+        if not full and name != "SQLITE_BUSY":
+            self._stop(error)
+
+    def _refuse(
+        self,
+        receipt: Receipt,
+        error: MeshError,
+        publishes: Sequence[_Publish],
+        work: Sequence[_Work],
+    ) -> None:
         for publish in publishes:
-            self._pending -= len(publish.events)
-            refused = Receipt("refused", reason=reason, error="full")
-            publish.done([refused] * len(publish.events))
+            self._told(publish, [receipt] * len(publish.events))
         for item in work:
             if not item.future.done():
-                item.future.set_exception(MeshFull(self.path, reason))
-        if not full and name != "SQLITE_BUSY":
-            self.fatal = error
-            if self.on_fatal:
-                self.on_fatal(error)
+                item.future.set_exception(error)
+
+    def _stop(self, error: BaseException) -> None:
+        """Write nothing more; whoever runs the host ends it."""
+        self.fatal = error
+        if self.on_fatal:
+            self.on_fatal(error)
 
     def _forget_new_topics(self) -> None:
         known = {row.name for row in self.store.topics()}
@@ -327,9 +371,8 @@ class Engine:
                 found.append(queue)
         return found
 
-    def refresh(self) -> None:
+    def refresh(self, batch: Batch) -> None:
         """Another process wrote the file: learn its topics and ids, route its events."""
-        self._version = self.store.version()
         since = self.clock.time() - self.options.dedupe_s
         for row in self.store.topics():
             if not row.name.startswith(self.prefix):
@@ -341,25 +384,28 @@ class Engine:
             elif topic.row.next != row.next:
                 topic.row = row
             topic.learn(self.store, since)
-            self._route_unrouted(topic)
+            if row.routed < row.next:
+                self._route_unrouted(batch, topic)
+        self._version = self.store.version()
 
-    def _route_unrouted(self, topic: Topic) -> None:
+    def _route_unrouted(self, batch: Batch, topic: Topic) -> None:
         row = topic.row
-        while row.routed < row.next:
-            for chunk in self.store.chunks(row.id, row.routed, 16):
+        routed = row.routed
+        while routed < row.next:
+            for chunk in self.store.chunks(row.id, routed, 16):
                 records = decode_records(chunk.body)
-                for queue, mask in self.masks(topic, chunk, records, row.routed).items():
+                for queue, mask in self.masks(topic, chunk, records, routed).items():
                     self.store.queue(queue.row.id, chunk.first, chunk.at, mask)
-                    count = mask.bit_count()
-                    self.store.run(
-                        "UPDATE sub SET waiting = waiting + ? WHERE id = ?", count, queue.row.id
-                    )
-                    queue.row.waiting += count
-                    queue.caught_up = False
-                    queue.wake()
-                row.routed = chunk.first + chunk.count
-        self.store.save_topic(row)
-        self._wake_tails(topic.name)
+                    batch.count(queue)[0] += mask.bit_count()
+                    batch.behind.add(queue)
+                routed = chunk.first + chunk.count
+        self.store.save_topic(msgspec.structs.replace(row, routed=routed))
+
+        def after() -> None:
+            row.routed = max(row.routed, routed)
+            self._wake_tails(topic.name)
+
+        batch.after.append(after)
 
     def masks(
         self, topic: Topic, chunk: Chunk, records: Sequence[Record], start: int
@@ -384,21 +430,26 @@ class Engine:
 
     def published(self, topic: Topic, chunk: Chunk) -> None:
         """A chunk is durable: keep it at hand, and wake those that tail its topic."""
-        recent = self.recent.get(topic.row.id)
+        name = topic.name
+        recent = self.recent.get(name)
         if recent is None:
-            recent = self.recent[topic.row.id] = deque()
+            recent = self.recent[name] = deque()
         recent.append(chunk)
-        self.recent_bytes += len(chunk.body)
-        while self.recent_bytes > RECENT_BYTES and recent:
-            self.recent_bytes -= len(recent.popleft().body)
-        self._wake_tails(topic.name)
+        self._recent_order.append(name)
+        self._recent_bytes += len(chunk.body)
+        while self._recent_bytes > RECENT_BYTES:
+            oldest = self._recent_order.popleft()
+            self._recent_bytes -= len(self.recent[oldest].popleft().body)
+            if not self.recent[oldest]:
+                del self.recent[oldest]
+        self._wake_tails(name)
 
     def read(self, name: str, offset: int, limit: int = 16) -> list[Chunk]:
         """Up to `limit` chunks of a topic from the one that holds `offset` on."""
         topic = self.topics.get(name)
         if topic is None or offset >= topic.row.next:
             return []
-        recent = self.recent.get(topic.row.id)
+        recent = self.recent.get(name)
         if recent and recent[0].first <= offset:
             found: list[Chunk] = []
             for chunk in reversed(recent):
@@ -447,9 +498,9 @@ class Engine:
         for queue in self.queues.values():
             if queue.keys and (entries := queue.overflow()):
                 self._soon(partial(Batch.overflow, queue=queue, entries=entries))
-        if now - self._swept >= SWEEP_EVERY_S:
+        if now - self._swept >= SWEEP_S:
             self._swept = now
-            self._soon(self._sweep)
+            self._to_sweep = self._to_sweep or list(self.topics)
         self._uncounted += 1
         if self.memory or self._checkpoint is not None or self._uncounted < 32:
             return
@@ -471,29 +522,31 @@ class Engine:
         self._work.append(_Work(run, future))
 
     def _sweep(self, batch: Batch) -> None:
-        """Drop what retention and the deduplication window allow, a little at a time."""
-        store, now = self.store, self.clock.time()
-        for topic in self.topics.values():
-            row = topic.row
-            excess = row.bytes - self.options.retention_bytes
-            before = store.pinned([queue.row.id for queue in topic.queues])
-            unfilled = [q.row.filled for q in topic.queues if q.row.filled is not None]
-            floor = min(
-                [offset for offset in (before, *unfilled) if offset is not None], default=None
-            )
-            events, size, more = store.trim(
-                row.id, floor, now - self.options.retention_s, max(excess, 0),
-                limit=SWEEP_ROWS, most=SWEEP_BYTES,
+        """Drop what retention and the deduplication window allow, a little with each commit."""
+        for _ in range(min(len(self._to_sweep), SWEEP_TOPICS)):
+            topic = self.topics.get(self._to_sweep[-1])
+            if topic is not None and self._sweep_topic(batch, topic):
+                break  # there is more of it
+            self._to_sweep.pop()
+
+    def _sweep_topic(self, batch: Batch, topic: Topic) -> bool:
+        store, row = self.store, topic.row
+        excess = row.bytes - self.options.retention_bytes
+        before = store.pinned([queue.row.id for queue in topic.queues])
+        unfilled = [q.row.filled for q in topic.queues if q.row.filled is not None]
+        floor = min([offset for offset in (before, *unfilled) if offset is not None], default=None)
+        stored = self.clock.time() - self.options.retention_s
+        events, size, more = store.trim(
+            row.id, floor, stored, max(excess, 0), limit=SWEEP_ROWS, most=SWEEP_BYTES
+        )
+        if events:
+            batch.after.append(partial(_trimmed, row, events, size))
+            store.run(
+                "UPDATE topic SET count = count - ?, bytes = bytes - ? WHERE id = ?",
+                events, size, row.id,
             )  # fmt: skip
-            if events:
-                batch.after.append(partial(_trimmed, row, events, size))
-                store.run(
-                    "UPDATE topic SET count = count - ?, bytes = bytes - ? WHERE id = ?",
-                    events, size, row.id,
-                )  # fmt: skip
-            forgotten = max(topic.window.forgotten_before(), 0.0)
-            if store.forget_ids(row.id, forgotten, SWEEP_ROWS) or more:
-                self._swept = -math.inf  # again with the next commit
+        forgotten = store.forget_ids(row.id, topic.window.forgotten_before(), SWEEP_ROWS)
+        return more or forgotten == SWEEP_ROWS
 
     def _checkpointer(self) -> None:
         db = sqlite3.connect(self.path, isolation_level=None)

@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from mesh.store import Record, Store, SubRow, bits, decode_record, decode_records
+from mesh.store import Record, Store, SubRow, bits, decode_record, decode_records, event_bytes
 from mesh.transport import Clock, Delivery, KeyOf, Subscription
 
 __all__ = ["Entry", "Fences", "Part", "Queue"]
@@ -79,8 +79,7 @@ class Entry:
     @property
     def size(self) -> int:
         """About how many bytes it takes."""
-        data = self.record.event.data
-        return 300 + (len(data) if data else 0)
+        return event_bytes(self.record.event)
 
 
 class Queue:

@@ -111,6 +111,12 @@ decode_records = msgspec.msgpack.Decoder(list[Record]).decode
 decode_record = msgspec.msgpack.Decoder(Record).decode
 
 
+def event_bytes(event: Event) -> int:
+    """About how many bytes an event takes in memory."""
+    data = event.data
+    return 300 + (len(data) if data else 0)
+
+
 def bits(mask: int) -> Iterator[int]:
     """The indices of the set bits, lowest first."""
     while mask:
@@ -450,35 +456,34 @@ class Store:
             "SELECT key, count, length(body), at FROM log WHERE key >= ? AND key < ?"
             " ORDER BY key LIMIT ?",
             (base, (topic + 1) << SHIFT if before is None else base | before, limit),
-        ).fetchall()
-        events = size = last = 0
-        more = len(rows) == limit
+        )
+        chunks = events = size = last = 0
         for key, count, length, stored in rows:
-            if stored >= at and size >= excess:
-                more = False
+            if (stored >= at and size >= excess) or size >= most:
                 break
-            if size >= most:
-                more = True
-                break
-            events, size, last = events + count, size + length, key
+            chunks, events, size, last = chunks + 1, events + count, size + length, key
+        rows.close()
         if last:
             self.db.execute("DELETE FROM log WHERE key >= ? AND key <= ?", (base, last))
-        return events, size, more
+        return events, size, chunks == limit or size >= most
 
-    def forget_ids(self, topic: int, at: float, limit: int) -> bool:
-        """Drop the ids that the deduplication window has forgotten, up to `limit` commits' of
-        them; whether there is more to drop."""
+    def forget_ids(self, topic: int, at: float, limit: int) -> int:
+        """Drop up to `limit` rows of ids that the deduplication window has forgotten, those
+        stored before `at`; how many."""
         base = topic << SHIFT
         rows = self.db.execute(
             "SELECT key, at FROM ids WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
             (base, (topic + 1) << SHIFT, limit),
-        ).fetchall()
-        old = 0
-        while old < len(rows) and rows[old][1] < at:
-            old += 1
-        if old:
-            self.db.execute("DELETE FROM ids WHERE key >= ? AND key <= ?", (base, rows[old - 1][0]))
-        return old == limit
+        )
+        count = last = 0
+        for key, stored in rows:
+            if stored >= at:
+                break
+            count, last = count + 1, key
+        rows.close()
+        if last:
+            self.db.execute("DELETE FROM ids WHERE key >= ? AND key <= ?", (base, last))
+        return count
 
     # Everything else
 

@@ -12,6 +12,7 @@ import pytest
 
 import mesh
 from mesh import Event
+from mesh.client import FileClient
 from mesh.errors import MeshBusy, MeshClosed, SubscriptionBacklog
 from mesh.transport import (
     Dead,
@@ -640,5 +641,98 @@ def test_retention_keeps_up_with_many_small_commits(run: Any) -> None:
         assert (await t.topics())["in"] < 600, "100 kB, and what came since the last sweep"
         (ids,) = t.engine.store.one("SELECT count(*) FROM ids")
         assert ids < 1500, "two generations of 500, and what came since"
+
+    run(body)
+
+
+def full(t: Any, *, yes: bool) -> None:
+    """Let the file grow no further, or again."""
+    (pages,) = t.engine.store.one("PRAGMA page_count")
+    t.engine.store.one(f"PRAGMA max_page_count = {pages if yes else 1 << 30}")
+
+
+def test_what_others_wrote_is_routed_after_a_full_disk_too(run_file: Any, tmp_path: Any) -> None:
+    """The transaction that first saw it was rolled back."""
+
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_()
+        feed = await t.subscribe(sub())
+        await t.publish("in", [event(1)])
+        other = FileClient(t.path, "default", (3600.0, 1_000_000))
+        other.publish("in", [event(2), event(3)], 0, clock.time())
+        full(t, yes=True)
+        (receipt,) = await t.publish("in", [event(4, b"x" * 500_000)])
+        assert (receipt.status, receipt.error) == ("refused", "full")
+        full(t, yes=False)
+        await t.publish("in", [event(5)])
+        other.close()
+        assert [d.event.id for d in await feed.pull(9, 0)] == ["1", "2", "3", "5"]
+        assert (await t.depth("f/t")).leased == 4
+
+    run_file(body)
+
+
+def test_what_others_wrote_is_not_passed_over_by_what_comes_in_with_it(run_file: Any) -> None:
+    """A pull while the commit is being synced finds nothing yet, and must look again."""
+
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_()
+        feed = await t.subscribe(sub())
+        other = FileClient(t.path, "default", (3600.0, 1_000_000))
+        other.publish("in", [event(1)], 0, clock.time())
+        t.engine._sync_s = 1.0  # commit in the thread
+        held, go = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        run_in_executor = loop.run_in_executor
+
+        async def slow(*arguments: Any) -> None:
+            held.set()
+            await go.wait()
+            await run_in_executor(*arguments)
+
+        loop.run_in_executor = slow  # type: ignore[assignment,method-assign]
+        publishing = asyncio.ensure_future(t.publish("in", [event(2)]))
+        await held.wait()
+        assert await feed.pull(9, 0) == []
+        go.set()
+        await publishing
+        other.close()
+        assert [d.event.id for d in await feed.pull(9, 0)] == ["1", "2"]
+
+    run_file(body)
+
+
+def test_a_failure_of_the_writer_itself_is_told_and_nothing_waits_for_ever(run: Any) -> None:
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_()
+        feed = await t.subscribe(sub())
+        await t.publish("in", [event(1)])
+        (delivery,) = await feed.pull(1, 0)
+        told: list[BaseException] = []
+        t.on_fatal = told.append
+
+        def bug(topic: str, e: Event) -> list[str]:
+            raise ZeroDivisionError
+
+        t.set_router(bug)
+        settling = asyncio.ensure_future(t.commit([settle(delivery, Done())]))
+        (receipt,) = await t.publish("in", [event(2)])
+        assert (receipt.status, receipt.error) == ("refused", "closed")
+        with pytest.raises(MeshClosed):
+            await settling
+        assert isinstance(told[0], ZeroDivisionError)
+        assert (await t.publish("in", [event(3)]))[0].status == "refused"
+
+    run(body)
+
+
+def test_what_waits_for_a_commit_is_bounded_in_bytes(run: Any) -> None:
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_()
+        body = b"x" * 1_000_000
+        got = await asyncio.gather(*(t.publish("in", [event(n, body)]) for n in range(100)))
+        kinds = {(receipt.status, receipt.error) for (receipt,) in got}
+        assert kinds == {("stored", ""), ("refused", "full")}
+        assert 60 <= sum(receipt.status == "stored" for (receipt,) in got) <= 67
 
     run(body)
