@@ -152,7 +152,9 @@ async def main(module: str, address: str, events: int, paced: int) -> None:
     say(phase="live", rate=events / seconds, missing=lost, publisher_s=used)
     await go()
     first = WARM + events
+    used = time.process_time()
     await driver.paced(first, paced)
+    used = time.process_time() - used
     waits = [
         (driver.seen[number] - driver.sent[number]) * 1000
         for number in range(first, first + paced)
@@ -164,6 +166,7 @@ async def main(module: str, address: str, events: int, paced: int) -> None:
         p99=percentile(waits, 99),
         missing=driver.missing(first, paced),
         doubled=driver.doubled,
+        publisher_s=used,
     )
     if collecting.done():
         collecting.result()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from benchmarks.processes import (
     BenchmarkFailed,
+    Elsewhere,
     Options,
     Run,
     cpu_s,
@@ -150,15 +151,17 @@ def once(run: Run, port: int) -> Row:
     script.write_text(WRK % (BODY, heads))
     wrk(run, url, 2)
     pids = run.system()
-    used = cpu_s(pids) + _wrk_cpu_s()
+    used, elsewhere = cpu_s(pids) + _wrk_cpu_s(), Elsewhere()
     said = wrk(run, url, run.options.seconds)
     used = cpu_s(pids) + _wrk_cpu_s() - used
+    others = elsewhere.percent(used)
     return {
         "events/s": said["requests"] / said["us"] * 1e6,
         "p50 ms": said["p50"],
         "p99 ms": said["p99"],
         "CPU s/1,000": used / said["requests"] * 1000,
         "PSS MB": pss_mb(pids),
+        "others %": others,
         "errors": int(said["status"] + said["broken"]),
     }
 

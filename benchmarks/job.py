@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import stacks
 from benchmarks.disk import Disk
-from benchmarks.processes import Options, Run, cpu_s, pss_mb
+from benchmarks.processes import Elsewhere, Options, Run, cpu_s, pss_mb
 from benchmarks.table import Row, medians, ratios, render
 
 SYSTEMS = (
@@ -30,7 +30,7 @@ def once(run: Run, module: str, system: ModuleType) -> tuple[Row, list[Row]]:
     row: Row = {"name": f"{system.NAME} ({system.NOTE})", "lost": 0, "doubled": 0}
     row["lost"] += run.said(driver, "phase")["missing"]
     pids = run.system(but=(driver,))
-    before = cpu_s(pids)
+    before, elsewhere = cpu_s(pids), Elsewhere()
     spy = stacks.begin(run, pids[0]) if options.profile and not system.PEER else None
     live = phase(run, driver)
     profile = stacks.end(run, spy) if spy is not None else []
@@ -39,6 +39,8 @@ def once(run: Run, module: str, system: ModuleType) -> tuple[Row, list[Row]]:
     row["CPU s/1,000"] = used / options.events * 1000
     row["PSS MB"] = pss_mb(pids)
     slow = phase(run, driver)
+    both = cpu_s(pids) - before + live["publisher_s"] + slow["publisher_s"]
+    row["others %"] = elsewhere.percent(both)
     row["p50 ms"], row["p99 ms"] = slow["p50"], slow["p99"]
     row["lost"] += live["missing"] + slow["missing"]
     row["doubled"] = slow["doubled"]

@@ -167,6 +167,27 @@ def cpu_s(pids: Iterable[int]) -> float:
     return sum(int(part) for pid in pids for part in _stat(pid)[11:15]) / TICKS
 
 
+class Elsewhere:
+    """How busy the machine's cores were with other things than what is measured: with much of it
+    a row says little."""
+
+    def __init__(self) -> None:
+        self.busy, self.at = _busy_s(), time.perf_counter()
+
+    def percent(self, used_s: float) -> float:
+        """Of all cores since the beginning; `used_s` is what was spent on the measured."""
+        spent = _busy_s() - self.busy - used_s
+        seconds = (time.perf_counter() - self.at) * (os.cpu_count() or 1)
+        return max(spent / seconds * 100, 0.0)
+
+
+def _busy_s() -> float:
+    """CPU seconds of the whole machine, stolen ones too: all fields but idle and iowait."""
+    line = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0]
+    fields = [int(part) for part in line.split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / TICKS
+
+
 def pss_mb(pids: Iterable[int]) -> float:
     """Memory of these processes; pages that several share are counted once over all."""
     total = 0
