@@ -43,6 +43,10 @@ def options() -> tuple[list[str], bool, Options]:
     parser.add_argument("--synced", action="store_true", help="brokers sync each write too")
     parser.add_argument("--profile", action="store_true", help="job: py-spy on the host")
     parser.add_argument("--real-time", action="store_true", help="retention: take the hour")
+    parser.add_argument(
+        "--quiet", type=float, default=100.0, metavar="PERCENT",
+        help="job, http: repeat a turn while other things take more than this of all cores",
+    )  # fmt: skip
     asked = parser.parse_args()
     names = [*BENCHMARKS] if asked.name == "all" else [asked.name]
     return (
@@ -59,6 +63,7 @@ def options() -> tuple[list[str], bool, Options]:
             synced=asked.synced,
             real_time=asked.real_time,
             profile=asked.profile,
+            quiet=asked.quiet,
         ),
     )
 

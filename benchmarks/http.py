@@ -16,6 +16,7 @@ from benchmarks.processes import (
     free_port,
     listens,
     pss_mb,
+    undisturbed,
     wait_until,
 )
 from benchmarks.systems.funcrt import serve
@@ -105,6 +106,7 @@ SYSTEMS: dict[str, Callable[[Run], int]] = {
     "bare Starlette, 2 workers": lambda run: starlette(run, 2),
     "bare Starlette, 1 worker": lambda run: starlette(run, 1),
 }
+Turn = tuple[Row, list[Row]]
 OURS = next(iter(SYSTEMS))
 
 
@@ -120,10 +122,15 @@ def http(options: Options, say: Callable[[str], None]) -> list[Row]:
                 say(f"{name}: skipped, functions-framework is not among the peers")
                 continue
             say(f"round {number + 1} of {options.rounds}: {name}")
-            with Run(options) as run:
-                port = start(run)
-                wait_until(f"{name} listens", lambda port=port: listens(port))
-                results.setdefault(name, []).append({"name": name, **once(run, port)})
+
+            def turn(name: str = name, start: Callable[[Run], int] = start) -> Turn:
+                with Run(options) as run:
+                    port = start(run)
+                    wait_until(f"{name} listens", lambda: listens(port))
+                    return {"name": name, **once(run, port)}, []
+
+            row, _ = undisturbed(options, say, turn)
+            results.setdefault(name, []).append(row)
     rows = []
     for name, rounds in results.items():
         row = medians(rounds)

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import stacks
 from benchmarks.disk import Disk
-from benchmarks.processes import Elsewhere, Options, Run, cpu_s, pss_mb
+from benchmarks.processes import Elsewhere, Options, Run, cpu_s, pss_mb, undisturbed
 from benchmarks.table import Row, medians, ratios, render
 
 SYSTEMS = (
@@ -63,14 +63,20 @@ def job(options: Options, say: Callable[[str], None]) -> list[Row]:
                 continue
             system = importlib.import_module(f"benchmarks.systems.{module}")
             with Run(options) as run:
-                if why := system.missing(run):
-                    say(f"{system.NAME}: skipped, {why}")
-                    continue
-                say(f"round {number + 1} of {options.rounds}: {system.NAME}")
-                row, profile = once(run, module, system)
-                results.setdefault(module, []).append(row)
-                if profile:
-                    say(render(stacks.COLUMNS, profile))
+                why = system.missing(run)
+            if why:
+                say(f"{system.NAME}: skipped, {why}")
+                continue
+            say(f"round {number + 1} of {options.rounds}: {system.NAME}")
+
+            def turn(module: str = module, system: ModuleType = system) -> tuple[Row, list[Row]]:
+                with Run(options) as run:
+                    return once(run, module, system)
+
+            row, profile = undisturbed(options, say, turn)
+            results.setdefault(module, []).append(row)
+            if profile:
+                say(render(stacks.COLUMNS, profile))
         with Run(options) as run:
             disk.measure(run.dir)
     rows = []

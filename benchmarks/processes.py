@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
+
+T = TypeVar("T", bound=tuple[dict[str, Any], list[dict[str, Any]]])
 
 ROOT = Path(__file__).parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -44,6 +46,8 @@ class Options:
     """An hour's events take their hour."""
     profile: bool = False
     """Sample the host's stacks during the job."""
+    quiet: float = 100.0
+    """Percent of all cores that other things may take during a turn; beyond it, it is repeated."""
 
 
 class Run:
@@ -179,6 +183,33 @@ class Elsewhere:
         spent = _busy_s() - self.busy - used_s
         seconds = (time.perf_counter() - self.at) * (os.cpu_count() or 1)
         return max(spent / seconds * 100, 0.0)
+
+
+TRIES = 12
+QUIET_S = 2.0
+WAIT_S = 300.0
+
+
+def undisturbed(options: Options, say: Callable[[str], None], turn: Callable[[], T]) -> T:
+    """A turn that other things on the machine have left alone: one that starts in a quiet moment
+    and is repeated while its row says that they took too much. After some tries the least
+    disturbed of them. What is chosen by is the others' CPU, never the result."""
+    best: T | None = None
+    for _ in range(TRIES):
+        end = time.monotonic() + (WAIT_S if options.quiet < 100 else 0)
+        while time.monotonic() < end:
+            elsewhere = Elsewhere()
+            time.sleep(QUIET_S)
+            if elsewhere.percent(0) <= options.quiet:
+                break
+        found = turn()
+        if best is None or found[0]["others %"] < best[0]["others %"]:
+            best = found
+        if best[0]["others %"] <= options.quiet:
+            break
+        say(f"again: {found[0]['others %']:.0f} % of the cores were busy with other things")
+    assert best is not None
+    return best
 
 
 def _busy_s() -> float:

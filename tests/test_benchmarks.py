@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
+from benchmarks import processes
 from benchmarks.job import SYSTEMS, once
-from benchmarks.processes import Options, Run
+from benchmarks.processes import Options, Run, undisturbed
 from benchmarks.stacks import shares
 from benchmarks.systems import funcrt
 from benchmarks.table import medians, percentile, ratios, render
@@ -43,3 +46,20 @@ def test_the_job_counts_every_result_of_a_host(tmp_path: Path) -> None:
     assert (row["lost"], row["doubled"]) == (0, 0)
     assert row["events/s"] > 100
     assert row["PSS MB"] > 10
+
+
+def test_a_disturbed_turn_is_repeated_whatever_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "WAIT_S", 0.0)
+    turns = iter([(60.0, 9), (5.0, 1), (1.0, 5)])
+
+    def turn() -> tuple[dict[str, float], list[dict[str, float]]]:
+        others, rate = next(turns)
+        return {"others %": others, "events/s": rate}, []
+
+    row, _ = undisturbed(Options(quiet=10), lambda line: None, turn)
+    assert row["events/s"] == 1, "the first quiet one, not the fastest"
+    turns = iter([(60.0, 9), *[(70.0, 20)] * 20])
+    row, _ = undisturbed(Options(quiet=10), lambda line: None, turn)
+    assert row["events/s"] == 9, "the least disturbed where none was quiet"
+    turns = iter([(60.0, 9)])
+    assert undisturbed(Options(), lambda line: None, turn)[0]["events/s"] == 9
