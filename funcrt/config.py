@@ -5,6 +5,7 @@ other terminals find the same mesh and the same host without being told.
 """
 
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -40,6 +41,17 @@ class DataDir:
     def admin_socket(self) -> Path:
         """The Unix socket of the admin API."""
         return self.root / "admin.sock"
+
+    def host_id(self) -> str:
+        """This host's name among those of a mesh: made at its first start, and kept."""
+        path = self.root / "host-id"
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            self.root.mkdir(parents=True, exist_ok=True)
+            made = secrets.token_hex(6)
+            path.write_text(f"{made}\n")
+            return made
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from funcrt.outcome import settle, shape
 from funcrt.pool import Pending, Pool
 from funcrt.sandbox import Code, HandlerInfo
 from funcrt.sandbox.protocol import Call, Failure, Item, Out, Result
+from funcrt.tasks import Tasks
 from mesh.errors import EventError, MeshClosed, MeshError
 from mesh.event import Event
 from mesh.transport import (
@@ -30,6 +31,7 @@ from mesh.transport import (
     Retry,
     Settled,
     Settlement,
+    Subscription,
 )
 
 if TYPE_CHECKING:
@@ -60,8 +62,10 @@ def shown(spec: MeshTrigger) -> str:
 class Served:
     """One mesh trigger of a function in service."""
 
-    def __init__(self, spec: MeshTrigger) -> None:
+    def __init__(self, spec: MeshTrigger, subscription: Subscription) -> None:
         self.spec = spec
+        self.subscription = subscription
+        self.name = subscription.name
         self.filter = triggers.parse(
             {"filters": spec.filters, "pattern": spec.pattern, "jsonpath": spec.jsonpath}
         )
@@ -72,21 +76,27 @@ class Served:
 class Function:
     """One version of a function in service."""
 
-    def __init__(self, host: "Host", manifest: Manifest, code: Code, info: HandlerInfo) -> None:
+    def __init__(
+        self,
+        host: "Host",
+        manifest: Manifest,
+        code: Code,
+        info: HandlerInfo,
+        mesh_triggers: Sequence[Served],
+    ) -> None:
         self.host = host
         self.manifest = manifest
         self.version = code.version
         self.name = manifest.name
-        self.pool = Pool(code, info, host.zygotes, manifest.scale, host.clock)
+        self.pool = Pool(code, info, host.zygotes, manifest.scale, host.clock, failed=host.failed)
         self.pool.backlog = self._backlog
-        self.mesh_triggers = [Served(t) for t in manifest.triggers if isinstance(t, MeshTrigger)]
+        self.mesh_triggers = list(mesh_triggers)
         self.http_triggers = [t for t in manifest.triggers if isinstance(t, HttpTrigger)]
         self.done = self.failed = self.dead = self.outputs = 0
         self.calling = 0
         self.log = logging.getLogger(f"funcrt.function.{self.name}")
         self._numbers = itertools.count(1)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._depths: dict[str, int] = {}
+        self._tasks = Tasks(host.failed)
 
     # In service
 
@@ -99,25 +109,25 @@ class Function:
 
     def serve(self, served: Served, feed: Feed) -> None:
         """Begin to pull one of `mesh_triggers`."""
-        loop = asyncio.get_running_loop()
         if not self._tasks:
-            self._tasks.append(loop.create_task(self._keep_leases()))
+            self._tasks.start(self._keep_leases(), f"leases {self.name}")
         served.feed = feed
-        self._tasks.append(loop.create_task(self._pump(served, feed)))
+        self._tasks.start(self._pump(served, feed), f"pump {served.name}")
 
     @property
     def queues_calls(self) -> bool:
         """Whether it has the queue of asynchronous calls, which is made for the first of them."""
         return any(served.spec.name == TRIGGER for served in self.mesh_triggers)
 
-    def _backlog(self) -> int:
-        """What waits in the mesh and could run now. Unknown counts as nothing: it never adds."""
+    def _backlog(self) -> int | None:
+        """What waits in the mesh and could run now; None where that is unknown."""
         return self.host.ready_depth(self)
 
     async def _pump(self, served: Served, feed: Feed) -> None:
         """Pull what the instances can take, for as long as the function is in service."""
-        pool, batch = self.pool, served.spec.batch
+        pool, batch, room = self.pool, served.spec.batch, self.host.settler.room
         while True:
+            await room.wait()
             credit = pool.credit() if self.manifest.scale.max else 0
             if credit <= 0:
                 pool.room.clear()
@@ -125,7 +135,7 @@ class Function:
                 continue
             try:
                 if batch is None:
-                    deliveries = await feed.pull(min(credit, 256), 60.0)
+                    deliveries = await feed.pull(min(credit, 256), 60.0, pool.room_bytes())
                 else:
                     deliveries = await self._gather(feed, batch.size, batch.wait_s)
             except MeshClosed:
@@ -209,7 +219,7 @@ class Function:
             jitter=random.random(),
         )
         self._count(settlement)
-        self.host.settle_soon(settlement)
+        self.host.settler.soon(settlement)
 
     def _count(self, settlement: Settlement) -> None:
         self.outputs += len(settlement.outputs)
@@ -233,7 +243,7 @@ class Function:
 
     def _settle_as(self, delivery: Delivery, outcome: Filtered | Released) -> None:
         settled = (Settled(delivery, outcome),)
-        self.host.settle_soon(Settlement(delivery.subscription, settled))
+        self.host.settler.soon(Settlement(delivery.subscription, settled))
 
     async def _keep_leases(self) -> None:
         """Extend what instances hold, for as long as calls run."""
@@ -241,9 +251,9 @@ class Function:
             await asyncio.sleep(EXTEND_S)
             held: dict[str, list[Delivery]] = {}
             for delivery in self.pool.outstanding():
-                held.setdefault(delivery.topic, []).append(delivery)
+                held.setdefault(delivery.subscription, []).append(delivery)
             for served in self.mesh_triggers:
-                mine = held.get(served.spec.topic)
+                mine = held.get(served.name)
                 if mine and served.feed is not None:
                     await served.feed.extend(mine, LEASE_S)
 
@@ -335,7 +345,7 @@ class Function:
         rows = []
         depth = 0
         for served in self.mesh_triggers:
-            found = await self.host.mesh.depth(f"{self.name}/{served.spec.name}")
+            found = await self.host.mesh.depth(served.name)
             depth += found.ready + found.leased + found.delayed
             rows.append(
                 TriggerStatus(
@@ -374,11 +384,7 @@ class Function:
 
     async def stop_pulling(self) -> None:
         """Take no more from the mesh."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._tasks.clear()
+        await self._tasks.cancel()
 
     async def drain(self, seconds: float) -> None:
         """Finish what runs, give back the rest."""

@@ -15,8 +15,10 @@ from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, load_manifest
 from funcrt.sandbox import Code, HandlerInfo, Sandbox
+from funcrt.settler import Settler
+from funcrt.tasks import OnFailure, Tasks
 from funcrt.zygotes import Zygotes
-from mesh.errors import MeshClosed, MeshError, MeshFull
+from mesh.errors import MeshClosed, MeshError
 from mesh.event import Event
 from mesh.transport import (
     Clock,
@@ -24,7 +26,6 @@ from mesh.transport import (
     Feed,
     KeyOf,
     Receipt,
-    Settlement,
     Subscription,
     Transport,
 )
@@ -32,6 +33,9 @@ from mesh.transport import (
 __all__ = ["Host", "Prepared"]
 
 log = logging.getLogger("funcrt.host")
+
+SETTLE_S = 5.0
+"""What has run gets this long to be settled, however little time a drain has."""
 
 
 def key_of(trigger: MeshTrigger) -> KeyOf | None:
@@ -77,22 +81,26 @@ class Host:
         sandbox: Sandbox,
         clock: Clock,
         code_root: Path,
+        *,
         namespace: str = "default",
+        host_id: str = "",
     ) -> None:
         self.mesh = mesh
         self.zygotes = Zygotes(sandbox)
         self.clock = clock
         self.namespace = namespace
+        self.host_id = host_id
+        """Names this host's copies of broadcast queues; the same after a restart."""
         self.code_root = code_root
         self.state: HostState = "starting"
         self.deployed: dict[str, Function] = {}
         self._routes: dict[str, Route] = {}
         self._letters: dict[str, str] = {}
         self._changing = asyncio.Lock()
-        self._settlements: list[Settlement] = []
-        self._committing: list[Settlement] = []
-        self._settling = asyncio.Event()
-        self._settler: asyncio.Task[None] | None = None
+        self.settler = Settler(mesh)
+        self.on_failure: OnFailure = lambda error: None
+        """Told of an unexpected end of anything that runs here; the host is then to be ended."""
+        self.tasks = Tasks(self.failed)
         self._by_topic: dict[str, list[tuple[str, Callable[[Event], bool]]]] = {}
         depth_now = getattr(mesh, "ready_now", None)
         self._ready_now: Callable[[str], int] | None = depth_now
@@ -103,7 +111,12 @@ class Host:
         """Begin to route and to settle."""
         bundle.sweep(self.code_root)
         self.mesh.set_router(self._route)
-        self._settler = asyncio.get_running_loop().create_task(self._settle_all())
+        self.tasks.start(self.settler.run(), "settler")
+
+    def failed(self, error: BaseException) -> None:
+        """Something that runs here ended as it never should."""
+        log.critical("the host failed", exc_info=error)
+        self.on_failure(error)
 
     def _route(self, topic: str, event: Event) -> list[str]:
         return [name for name, matches in self._by_topic.get(topic, ()) if matches(event)]
@@ -136,16 +149,21 @@ class Host:
         """Put it into service, in the place of the version before."""
         manifest = made.manifest
         await registry.deploy(self.mesh, manifest, made.packed, self.clock.time())
-        function = Function(self, manifest, made.code, made.info)
+        served = [
+            self._served(manifest, trigger)
+            for trigger in manifest.triggers
+            if isinstance(trigger, MeshTrigger)
+        ]
+        function = Function(self, manifest, made.code, made.info, served)
         async with self._changing:
             before = self.deployed.get(manifest.name)
             if before is not None:
                 await before.stop_pulling()
             if f"{function.name}/{TRIGGER}" in {s.name for s in await self.mesh.subscriptions()}:
-                function.mesh_triggers.append(Served(call_trigger(function.name)))
+                function.mesh_triggers.append(self._served(manifest, call_trigger(function.name)))
             self.deployed[manifest.name] = function
             self._index()
-            feeds = [await self._subscribe(function, t.spec) for t in function.mesh_triggers]
+            feeds = [await self._subscribe(served) for served in function.mesh_triggers]
             await function.start(feeds)
         if before is not None:
             await before.drain(before.manifest.timeout_s or 30.0)
@@ -161,22 +179,25 @@ class Host:
                         f"{manifest.name}: {route.function} has the path {trigger.path} already"
                     )
 
-    async def _subscribe(self, function: Function, trigger: MeshTrigger) -> Feed:
-        dlq = function.manifest.dlq
-        return await self.mesh.subscribe(
-            Subscription(
-                function=function.name,
-                trigger=trigger.name,
-                topic=trigger.topic,
-                start=trigger.start,
-                order=trigger.order,
-                cap=trigger.cap,
-                overflow=trigger.overflow,
-                dlq=dlq.topic if dlq else None,
-                lease_s=LEASE_S,
-            ),
-            key_of=key_of(trigger),
+    def _served(self, manifest: Manifest, trigger: MeshTrigger) -> Served:
+        """A trigger of a function with the subscription that the mesh keeps for it."""
+        subscription = Subscription(
+            function=manifest.name,
+            trigger=trigger.name,
+            topic=trigger.topic,
+            mode=trigger.mode,
+            host=self.host_id if trigger.mode == "broadcast" else "",
+            start=trigger.start,
+            order=trigger.order,
+            cap=trigger.cap,
+            overflow=trigger.overflow,
+            dlq=manifest.dlq.topic if manifest.dlq else None,
+            lease_s=LEASE_S,
         )
+        return Served(trigger, subscription)
+
+    async def _subscribe(self, served: Served) -> Feed:
+        return await self.mesh.subscribe(served.subscription, key_of=key_of(served.spec))
 
     def _index(self) -> None:
         """Swap what readers use, whole."""
@@ -185,8 +206,8 @@ class Host:
         letters: dict[str, str] = {}
         for function in self.deployed.values():
             for served in function.mesh_triggers:
-                name = f"{function.name}/{served.spec.name}"
-                topics.setdefault(served.spec.topic, []).append((name, served.filter.matches))
+                wanted = (served.name, served.filter.matches)
+                topics.setdefault(served.spec.topic, []).append(wanted)
             for http in function.http_triggers:
                 methods = tuple(http.methods)
                 routes[http.path] = Route(function.name, http.name, methods, http.strict)
@@ -194,45 +215,17 @@ class Host:
                 letters[function.manifest.dlq.topic] = function.name
         self._by_topic, self._routes, self._letters = topics, routes, letters
 
-    # Settling
-
-    def settle_soon(self, settlement: Settlement) -> None:
-        """Commit with what else has come by the next commit."""
-        self._settlements.append(settlement)
-        self._settling.set()
-
-    async def _settle_all(self) -> None:
-        """Commit, until cancelled; a full mesh is tried again until there is room."""
-        while True:
-            if not self._settlements:
-                self._settling.clear()
-                await self._settling.wait()
-                continue
-            batch = self._committing = self._settlements
-            self._settlements = []
-            wait = 0.1
-            while True:
-                try:
-                    await self.mesh.commit(batch)
-                    break
-                except MeshClosed:
-                    return
-                except MeshFull as error:
-                    log.error("cannot settle: %s; trying again", error)
-                    await asyncio.sleep(wait)
-                    wait = min(wait * 2, 5.0)
-            self._committing = []
-
-    def ready_depth(self, function: Function) -> int:
-        """Events of a function that wait in the mesh and are due, as far as it is known at once."""
+    def ready_depth(self, function: Function) -> int | None:
+        """Events of a function that wait in the mesh and are due; None where that is not known at
+        once (G10: never a guess)."""
         if self._ready_now is None:
-            return 0
+            return None
         total = 0
         for served in function.mesh_triggers:
             try:
-                total += self._ready_now(f"{function.name}/{served.spec.name}")
+                total += self._ready_now(served.name)
             except MeshError:
-                pass
+                return None
         return total
 
     # What the gateway asks for
@@ -273,8 +266,8 @@ class Host:
                 return
             if self.state in ("draining", "stopped"):
                 raise MeshClosed(f"the host is {self.state}")
-            served = Served(call_trigger(name))
-            feed = await self._subscribe(function, served.spec)
+            served = self._served(function.manifest, call_trigger(name))
+            feed = await self._subscribe(served)
             if self.state in ("draining", "stopped"):
                 return  # kept, for the next host
             function.mesh_triggers.append(served)
@@ -303,8 +296,7 @@ class Host:
         """As HostApi says."""
         found: list[DeadLetter] = []
         for served in self._function(function).mesh_triggers:
-            name = f"{function}/{served.spec.name}"
-            found += await self.mesh.dead_letters(name, after=after, limit=limit)
+            found += await self.mesh.dead_letters(served.name, after=after, limit=limit)
         return sorted(found, key=lambda letter: letter.id)[:limit]
 
     async def redrive(self, function: str, ids: Sequence[int] | None) -> int:
@@ -312,9 +304,8 @@ class Host:
         replay_id = str(uuid.uuid4())
         count = 0
         for served in self._function(function).mesh_triggers:
-            name = f"{function}/{served.spec.name}"
-            chosen = list(ids) if ids is not None else await self._all_dead(name)
-            count += await self.mesh.redrive(name, chosen, replay_id)
+            chosen = list(ids) if ids is not None else await self._all_dead(served.name)
+            count += await self.mesh.redrive(served.name, chosen, replay_id)
         return count
 
     async def _all_dead(self, name: str) -> list[int]:
@@ -330,20 +321,9 @@ class Host:
         self.state = "draining"
         functions = list(self.deployed.values())
         await asyncio.gather(*(function.drain(seconds) for function in functions))
-        if self._settler is not None:
-            loop = asyncio.get_running_loop()
-            until = loop.time() + max(seconds, 5.0)
-            while (self._settlements or self._committing) and loop.time() < until:
-                if self._settler.done():
-                    break
-                await asyncio.sleep(0.01)
-            self._settler.cancel()
-            await asyncio.wait([self._settler])
-        if self._settlements:
-            try:
-                await self.mesh.commit(self._settlements)
-            except MeshError as error:
-                log.error("what finished last is not settled and will run again: %s", error)
+        await self.settler.flush(max(seconds, SETTLE_S))
+        await self.tasks.cancel()
+        await self.settler.last()
         for function in functions:
             await function.close_feeds()
         self.state = "stopped"

@@ -12,6 +12,7 @@ from funcrt.manifest import ScaleSpec
 from funcrt.sandbox import Code, Exit, HandlerInfo, Instance
 from funcrt.sandbox.protocol import Call, Cancel, Failure, Log, Result
 from funcrt.scale import Decision, Observed, Scaler
+from funcrt.tasks import OnFailure, Tasks
 from funcrt.zygotes import Zygotes
 from mesh.transport import Clock, Delivery
 
@@ -21,6 +22,8 @@ GRACE_S = 2.0
 AHEAD_S = 0.02
 """How much work an instance may hold ahead, by the function's own duration."""
 MOST_AHEAD = 256
+MOST_BYTES = 16 << 20
+"""Of data that a function's instances and what waits for them may hold; one event more at most."""
 WAITING_UNSERVED = 16
 """Deliveries taken while there is no instance: enough to wake one."""
 
@@ -39,6 +42,12 @@ class Pending:
     timed_out: bool = False
     bisecting: bool = False
 
+    bytes: int = field(init=False)
+    """Of its events' data."""
+
+    def __post_init__(self) -> None:
+        self.bytes = sum([len(event.data or b"") for event in self.call.events])
+
 
 @dataclass(slots=True, eq=False)
 class Member:
@@ -56,7 +65,14 @@ class Pool:
     wants."""
 
     def __init__(
-        self, code: Code, info: HandlerInfo, zygotes: Zygotes, spec: ScaleSpec, clock: Clock
+        self,
+        code: Code,
+        info: HandlerInfo,
+        zygotes: Zygotes,
+        spec: ScaleSpec,
+        clock: Clock,
+        *,
+        failed: OnFailure,
     ) -> None:
         self.code = code
         self.info = info
@@ -67,14 +83,17 @@ class Pool:
         self.members: dict[Any, Member] = {}
         self.waiting: deque[Pending] = deque()
         self.waiting_events = 0
+        self.bytes = 0
+        """Of data, of all calls that are here."""
         self.starting = 0
         self.decision = Decision(wanted=0)
-        self.backlog: Callable[[], int] = lambda: 0
+        self.backlog: Callable[[], int | None] = lambda: 0
+        """Events that wait in the mesh and are due; None where that is unknown."""
         self.room = asyncio.Event()
         self.log = logging.getLogger(f"funcrt.function.{code.name}")
         self.draining = False
         self.trouble = ""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(failed)
         self._timer: asyncio.TimerHandle | None = None
         self._assigning = False
 
@@ -82,11 +101,15 @@ class Pool:
 
     def credit(self) -> int:
         """How many more events the instances can take now."""
-        if self.draining:
+        if self.draining or self.bytes >= MOST_BYTES:
             return 0
         if not self.members:
             return WAITING_UNSERVED - self.waiting_events
         return sum(self._free(member) for member in self.members.values()) - self.waiting_events
+
+    def room_bytes(self) -> int:
+        """How many more bytes of data may come in."""
+        return max(MOST_BYTES - self.bytes, 1)
 
     def _free(self, member: Member) -> int:
         if member.retiring:
@@ -104,6 +127,7 @@ class Pool:
         count = sum(pending.size for pending in pendings)
         self.waiting.extend(pendings)
         self.waiting_events += count
+        self.bytes += sum(pending.bytes for pending in pendings)
         self.scaler.arrived(self.clock.monotonic(), count)
         self._soon()
 
@@ -140,6 +164,7 @@ class Pool:
         if pending in self.waiting:
             self.waiting.remove(pending)
             self.waiting_events -= pending.size
+            self.bytes -= pending.bytes
             return
         for member in self.members.values():
             if pending.call.id in member.calls:
@@ -162,6 +187,7 @@ class Pool:
                 instance.kill("answered a call that it does not have")
                 return
             member.events -= pending.size
+            self.bytes -= pending.bytes
             took += message.took_us
             count += pending.size
             pending.ended(pending, message)
@@ -188,6 +214,7 @@ class Pool:
             self.log.warning("an instance %s with %d calls", ended.reason, len(calls))
         timed_out = any(pending.timed_out for pending in calls)
         for index, pending in enumerate(calls):
+            self.bytes -= pending.bytes
             charged = pending.timed_out if timed_out else index < self.concurrency
             if not charged:
                 pending.released(pending)
@@ -216,10 +243,12 @@ class Pool:
             if pending.started
         ]
         held = sum(m.events - min(len(m.calls), self.concurrency) for m in busy)
+        waiting = self.backlog()
         self.decision = self.scaler.decide(
             now,
             Observed(
-                backlog=self.waiting_events + self.backlog() + max(held, 0),
+                depth_known=waiting is not None,
+                backlog=self.waiting_events + (waiting or 0) + max(held, 0),
                 instances=len(members),
                 starting=self.starting,
                 busy=len(busy),
@@ -264,9 +293,7 @@ class Pool:
 
     def _start(self) -> None:
         self.starting += 1
-        task = asyncio.get_running_loop().create_task(self._spawn())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._spawn(), f"spawn {self.code.name}")
 
     async def _spawn(self) -> None:
         try:
@@ -302,6 +329,7 @@ class Pool:
         while self.waiting:
             pending = self.waiting.popleft()
             self.waiting_events -= pending.size
+            self.bytes -= pending.bytes
             pending.released(pending)
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -319,8 +347,5 @@ class Pool:
             member.instance.finish()
         if self._timer is not None:
             self._timer.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks))
+        await self._tasks.cancel()
         await self.zygotes.drop(self.code)

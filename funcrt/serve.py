@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import sqlite3
 import sys
 from contextlib import AsyncExitStack
 
@@ -53,20 +54,29 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
         await sandbox.start()
         try:
             host = Host(
-                transport, sandbox, SystemClock(), config.data.root / "code", config.namespace
+                transport,
+                sandbox,
+                SystemClock(),
+                config.data.root / "code",
+                namespace=config.namespace,
+                host_id=config.data.host_id(),
             )
+            host.on_failure = end
             await host.start()
-            await _deploy(config, host)
+            error: BaseException | None = None
             try:
+                await _deploy(config, host)
                 error = await _listen(config, tokens, host, stop)
             finally:
-                await host.drain(config.drain_s)
+                await host.drain(0.0 if error else config.drain_s)
         finally:
             await sandbox.close()
     finally:
         await transport.close()
-    if error is not None:
+    if isinstance(error, sqlite3.Error):
         raise MeshFull(config.mesh_url, f"the host stopped, as it could not be written ({error})")
+    if error is not None:
+        raise error
     return 0
 
 

@@ -177,3 +177,24 @@ def test_a_function_that_cannot_be_loaded_is_told_without_a_traceback_of_ours(
     assert refused.returncode != 0
     assert "main.py:1: cannot import 'nonesuch'" in refused.stderr
     assert "process.py" not in refused.stderr
+
+
+def test_a_broadcast_queue_is_this_hosts_own_and_outlives_it(tmp_path: Path) -> None:
+    manifest = '[[trigger]]\ntopic = "in"\nmode = "broadcast"\n[output]\ntopic = "out"\n'
+    function = f"def handler(event): return 1\n---{manifest}"
+    first = Serving(tmp_path / "data", f=function)
+    assert post(first, "1").status_code == 202
+    tail = first.run("tail", "out", "--from", "earliest", "--limit", "1", "--json")
+    assert tail.returncode == 0, tail.stderr
+    assert first.stop(signal.SIGTERM) == 0
+    assert first.run("publish", "in", "--type", "t", "--source", "/t", "--data", "2").stdout
+    own = (tmp_path / "data" / "host-id").read_text().strip()
+    second = Serving(tmp_path / "data", f=function)
+    try:
+        tail = second.run("tail", "out", "--from", "earliest", "--limit", "2", "--json")
+        assert len(tail.stdout.splitlines()) == 2, "what came meanwhile is its own"
+        assert (tmp_path / "data" / "host-id").read_text().strip() == own
+        (row,) = rows(second.run("ls", "--json"))
+        assert row["depth"] == 0
+    finally:
+        assert second.stop(signal.SIGTERM) == 0

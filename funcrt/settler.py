@@ -1,0 +1,103 @@
+"""Settling: what calls led to, committed with whatever else has come by then."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from mesh.errors import MeshClosed, MeshError, MeshFull
+from mesh.transport import Dead, Settlement, Transport
+
+__all__ = ["Settler"]
+
+log = logging.getLogger("funcrt.host")
+
+MOST_BYTES = 32 << 20
+MOST_SETTLEMENTS = 20_000
+"""What may wait to be committed; beyond it nothing more is pulled until it is."""
+WAIT_S, MOST_WAIT_S = 0.1, 5.0
+"""Between tries, while the mesh is full."""
+
+
+class Settler:
+    """A host's settlements on their way into the mesh."""
+
+    def __init__(self, mesh: Transport) -> None:
+        self.mesh = mesh
+        self.room = asyncio.Event()
+        """Set while what waits is little enough to pull more."""
+        self.room.set()
+        self._waiting: list[Settlement] = []
+        self._committing: Sequence[Settlement] = ()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def soon(self, settlement: Settlement) -> None:
+        """Commit it with what else has come by the next commit."""
+        self._waiting.append(settlement)
+        self._bytes += _bytes(settlement)
+        self._wake.set()
+        self._idle.clear()
+        if self._bytes > MOST_BYTES or len(self._waiting) > MOST_SETTLEMENTS:
+            self.room.clear()
+
+    async def run(self) -> None:
+        """Commit, until cancelled or the mesh is closed. A full mesh is tried again until there is
+        room: the deliveries are still leased, or come again when their leases run out."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._waiting:
+                    self._committing, self._waiting, self._bytes = self._waiting, [], 0
+                    if not await self._commit(self._committing):
+                        return
+                    self._committing = ()
+                    self.room.set()
+                self._idle.set()
+        finally:
+            self._idle.set()
+            self.room.set()
+
+    async def _commit(self, settlements: Sequence[Settlement]) -> bool:
+        wait = WAIT_S
+        while True:
+            try:
+                await self.mesh.commit(settlements)
+                return True
+            except MeshClosed:
+                return False
+            except MeshFull as error:
+                log.error("cannot settle: %s; trying again", error)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, MOST_WAIT_S)
+
+    async def flush(self, seconds: float) -> None:
+        """Wait up to `seconds` until nothing waits to be committed."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+
+    async def last(self) -> None:
+        """After `run` has ended: one more try for what it left."""
+        left = [*self._committing, *self._waiting]
+        self._committing, self._waiting, self._bytes = (), [], 0
+        if not left:
+            return
+        try:
+            await self.mesh.commit(left)
+        except MeshError as error:
+            log.error("what finished last is not settled and will run again: %s", error)
+
+
+def _bytes(settlement: Settlement) -> int:
+    """About what it holds in memory that its deliveries do not."""
+    total = sum(len(output.event.data or b"") for output in settlement.outputs)
+    for settled in settlement.settled:
+        outcome = settled.outcome
+        if type(outcome) is Dead and outcome.letter is not None:
+            total += len(outcome.letter.event.data or b"")
+    return total
