@@ -29,6 +29,8 @@ class EventError(MeshError, ValueError):
     """
 
     def __init__(self, reason: str, *, attribute: str | None = None, status: int = 400) -> None:
+        if attribute is not None and not attribute.isprintable():
+            attribute = repr(attribute)[1:-1]  # a name that came from outside, on its way to a log
         self.attribute = attribute
         self.reason = reason
         self.status = status
