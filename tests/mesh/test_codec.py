@@ -1,16 +1,21 @@
 """The codec: CloudEvents over HTTP and in JSON, strict both ways."""
 
 import json
+from datetime import UTC
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh import Event, EventError
 from mesh.codec import decode_http, encode_http, validate
+from mesh.event import CONTEXT, canonical
 
 REQUIRED = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")]
 JSON = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
 
 
 def structured(**members: object) -> bytes:
@@ -155,26 +160,67 @@ def test_no_headers_raise_anything_but_an_event_error(
             pass
 
 
-_words = st.text(
-    st.characters(exclude_categories=("Cc", "Cs", "Cn", "Co")), min_size=1, max_size=20
+_bad = [*range(32), *range(0x7F, 0xA0), *range(0xFDD0, 0xFDF0)]
+_letters = st.characters(codec="utf-8", exclude_characters="".join(map(chr, _bad))).filter(
+    lambda letter: ord(letter) & 0xFFFE != 0xFFFE
 )
+_text = st.text(_letters, min_size=1, max_size=20)
+_names = st.from_regex(r"[a-eg-z0-9][a-z0-9]{0,20}", fullmatch=True).filter(
+    lambda name: name not in (*CONTEXT, "specversion", "data")
+)
+_events = st.builds(
+    Event,
+    id=_text,
+    source=st.sampled_from(["/s", "urn:x:1", "https://a/b?c#d", "//h", "%20"]),
+    type=_text,
+    subject=st.none() | _text,
+    time=st.none()
+    | st.datetimes(timezones=st.just(UTC)).map(lambda at: f"{at:%Y}".zfill(4) + f"{at:-%m-%dT%TZ}")
+    | st.just("2016-12-31T23:59:60.123456789012z"),
+    datacontenttype=st.none()
+    | st.sampled_from([
+        "application/json", "text/plain", "a/b+json; c=d", "text/xml; charset=iso-8859-1",
+        "application/octet-stream", "application/cloudevents+json", "text/a; charset=utf-16le",
+    ]),
+    dataschema=st.none() | st.just("https://schema"),
+    extensions=st.dictionaries(
+        _names, st.text(_letters, max_size=9) | st.booleans() | st.integers(-(2**31), 2**31 - 1)
+    ),
+    data=st.none() | st.binary() | st.text().map(str.encode)
+    | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(msgspec.json.encode),
+)  # fmt: skip
 
 
-@given(
-    st.builds(
-        Event,
-        id=_words,
-        source=st.sampled_from(["/s", "urn:x:1", "https://a/b?c#d"]),
-        type=_words,
-        subject=st.none() | _words,
-        time=st.none() | st.just("2024-01-01T00:00:00.10Z"),
-        datacontenttype=st.just("application/octet-stream"),
-        dataschema=st.none() | st.just("https://schema"),
-        extensions=st.dictionaries(st.sampled_from(["a", "b2", "traceparent"]), _words),
-        data=st.binary(),
-    )
-)
+@given(_events)
 def test_what_is_encoded_decodes_to_the_same(event: Event) -> None:
     validate(event)
-    for mode in ("binary", "structured", "batch"):
+    assert Event.from_json(event.to_json()) == event
+    for mode in ("structured", "batch"):
         assert decode_http(*encode_http(event, mode)) == [event]
+    headers, body = encode_http(event)
+    changes: dict[str, Any] = {}
+    if ("content-type", JSON) not in headers:
+        # What binary mode cannot tell, by the docstring of the codec.
+        changes["extensions"] = {k: canonical(v) for k, v in event.extensions.items()}
+        if event.data is None and event.datacontenttype is not None:
+            changes["data"] = b""
+        if event.data == b"" and event.datacontenttype is None:
+            changes["data"] = None
+        if event.datacontenttype is None:
+            changes["datacontenttype"] = dict(headers).get("content-type")
+            assert changes["datacontenttype"] in (None, "application/json")
+    assert decode_http(headers, body) == [msgspec.structs.replace(event, **changes)]
+
+
+@given(_events, st.data())
+def test_a_damaged_event_is_refused_or_is_one(event: Event, data: st.DataObject) -> None:
+    body = bytearray(event.to_json())
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    for kind, text in ((JSON, bytes(body)), (BATCH, b"[%b]" % body)):
+        try:
+            (found,) = decode_http([("content-type", kind)], text)
+        except EventError:
+            continue
+        validate(found)
+        assert Event.from_json(found.to_json()) == found
