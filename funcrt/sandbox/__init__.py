@@ -92,7 +92,8 @@ class Zygote(Protocol):
         """It has instances, or is about to."""
 
     async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> Instance:
-        """Fork an instance. Raises SandboxError if the zygote is gone or cannot fork."""
+        """Fork an instance. Raises SandboxError if the zygote is gone, cannot fork, or the instance
+        ended before it could be handed out."""
 
     async def stop(self) -> None:
         """End it, and with it all its instances. Twice is harmless."""

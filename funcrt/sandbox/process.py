@@ -295,6 +295,7 @@ class ProcessInstance(asyncio.Protocol):
         self._on_exit = on_exit
         self._loop = zygote._loop
         self._transport: asyncio.Transport | None = None
+        self._opening: asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]] | None = None
         self._out: list[ToInstance] = []
         self._in = bytearray()
         self._encode = msgspec.msgpack.Encoder().encode
@@ -307,10 +308,28 @@ class ProcessInstance(asyncio.Protocol):
         ]
 
     async def open(self) -> None:
-        """Put the channel on the loop."""
-        transport, _ = await self._loop.create_connection(lambda: self, sock=self._sock)
-        self._transport = transport
-        if self._out:
+        """Put the channel on the loop. Raises SandboxError where the instance has ended."""
+        if not self._over:
+            # A task of its own, which no one cancels, and a socket that no one closes meanwhile:
+            # uvloop polls the bare descriptor until it is done, and aborts if that is gone.
+            opening = self._loop.create_connection(lambda: self, sock=self._sock)
+            self._opening = self._loop.create_task(opening)
+            self._opening.add_done_callback(self._opened)
+            await asyncio.wait([self._opening])
+        if self._over:
+            raise SandboxError(f"{self._zygote.code.name}: an instance ended as it started: "
+                               f"{self._reason}")  # fmt: skip
+
+    def _opened(self, task: "asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]]") -> None:
+        self._opening = None
+        if task.cancelled() or task.exception() is not None:
+            self._sock.close()
+            self.kill("its channel cannot be opened")
+            return
+        self._transport = task.result()[0]
+        if self._over:
+            self._transport.abort()
+        elif self._out:
             self._flush()
 
     def _said(self, level: str, text: str) -> None:
@@ -382,12 +401,13 @@ class ProcessInstance(asyncio.Protocol):
         self.close()
         code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
         if code >= 0:
-            reason = self._reason or f"exited {code}"
-            self._on_exit(self, Exit(code=code, signal=None, reason=reason))
+            self._reason = self._reason or f"exited {code}"
+            self._on_exit(self, Exit(code=code, signal=None, reason=self._reason))
         else:
             name = signal.strsignal(-code) or f"signal {-code}"
-            reason = self._reason or f"ended by {signal.Signals(-code).name} ({name.lower()})"
-            self._on_exit(self, Exit(code=None, signal=-code, reason=reason))
+            told = f"ended by {signal.Signals(-code).name} ({name.lower()})"
+            self._reason = self._reason or told
+            self._on_exit(self, Exit(code=None, signal=-code, reason=self._reason))
 
     def close(self) -> None:
         """Let go of the descriptors."""
@@ -395,7 +415,7 @@ class ProcessInstance(asyncio.Protocol):
             reader.close()
         if self._transport is not None:
             self._transport.abort()
-        else:
+        elif self._opening is None:
             self._sock.close()
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
-from funcrt.errors import LoadError
+from funcrt.errors import LoadError, SandboxError
 from funcrt.sandbox import Code, Exit
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.protocol import Call, Log, Result
@@ -73,7 +74,7 @@ def run(
         finally:
             await sandbox.close()
 
-    asyncio.run(main())
+    uvloop.run(main())  # as the host does
 
 
 def event(data: bytes = b'{"a": 1}') -> Event:
@@ -302,3 +303,34 @@ def test_a_host_that_is_process_1_of_a_container_can_load(tmp_path: Path) -> Non
         cwd=Path(__file__).parents[2],
     )
     assert done.stdout == "sync\n", done.stderr
+
+
+def test_instances_that_end_while_they_start_are_told_and_nothing_else(tmp_path: Path) -> None:
+    """An instance that died before its channel was on the loop once took the host with it."""
+    (tmp_path / "main.py").write_text(
+        "import os\nos.register_at_fork(after_in_child=lambda: os._exit(3))\n"
+        "def handler(event): ...\n"
+    )
+
+    async def main() -> None:
+        sandbox = ProcessSandbox()
+        await sandbox.start()
+        try:
+            zygote = await sandbox.load(Code(name="f", version="1", path=tmp_path))
+            before = len(os.listdir("/proc/self/fd"))
+            refused = 0
+            for _ in range(200):
+                running = Running()
+                try:
+                    await zygote.spawn(running.on_messages, running.on_exit)
+                except SandboxError as error:
+                    refused += "ended as it started: exited 3" in str(error)
+                await running.until(lambda: running.exit is not None)  # noqa: B023
+            assert not zygote.busy
+            assert refused > 0
+            await asyncio.sleep(0.1)
+            assert len(os.listdir("/proc/self/fd")) < before + 10  # the loop makes some of its own
+        finally:
+            await sandbox.close()
+
+    uvloop.run(main())
