@@ -242,13 +242,15 @@ class Pool:
             for pending in list(m.calls.values())[: self.concurrency]
             if pending.started
         ]
-        held = sum(m.events - min(len(m.calls), self.concurrency) for m in busy)
+        held = sum(
+            pending.size for m in busy for pending in list(m.calls.values())[self.concurrency :]
+        )
         waiting = self.backlog()
         self.decision = self.scaler.decide(
             now,
             Observed(
                 depth_known=waiting is not None,
-                backlog=self.waiting_events + (waiting or 0) + max(held, 0),
+                backlog=self.waiting_events + (waiting or 0) + held,
                 instances=len(members),
                 starting=self.starting,
                 busy=len(busy),

@@ -39,9 +39,13 @@ def run(config: ServeConfig) -> int:
 async def _serve(config: ServeConfig, tokens: Tokens) -> int:
     stop: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
 
+    hurry = asyncio.Event()
+
     def end(error: BaseException | None = None) -> None:
         if not stop.done():
             stop.set_result(error)
+        else:
+            hurry.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -68,7 +72,7 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
                 await _deploy(config, host)
                 error = await _listen(config, tokens, host, stop)
             finally:
-                await host.drain(0.0 if error else config.drain_s)
+                await _drain(host, 0.0 if error else config.drain_s, hurry)
         finally:
             await sandbox.close()
     finally:
@@ -78,6 +82,20 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
     if error is not None:
         raise error
     return 0
+
+
+async def _drain(host: Host, seconds: float, hurry: asyncio.Event) -> None:
+    """Let what runs finish; a second signal gives it back at once."""
+    draining = asyncio.ensure_future(host.drain(seconds))
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if not draining.done():
+        draining.cancel()
+        await asyncio.wait({draining})
+        await host.drain(0.0)
+    else:
+        draining.result()
 
 
 async def _deploy(config: ServeConfig, host: Host) -> None:

@@ -30,6 +30,7 @@ from mesh.event import Event
 from mesh.queue import Queue
 from mesh.server import Server, new_address
 from mesh.transport import (
+    Check,
     Clock,
     Delivery,
     Depth,
@@ -411,6 +412,10 @@ class Embedded(Admin):
     def set_router(self, router: Router) -> None:
         """As the contract says."""
         self.engine_or_raise().router = router
+
+    def set_check(self, check: Check) -> None:
+        """As the contract says."""
+        self.engine_or_raise().check = check
 
     async def subscribe(
         self, subscription: Subscription, *, key_of: KeyOf | None = None

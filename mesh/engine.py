@@ -26,7 +26,7 @@ from mesh.ids import IdWindow
 from mesh.queue import Entry, Fences, Queue
 from mesh.settle import Settler
 from mesh.store import Chunk, Record, Store, SubRow, decode_records, event_bytes
-from mesh.transport import Clock, Delivery, Gone, Receipt, Router, Settlement, Subscription
+from mesh.transport import Check, Clock, Delivery, Gone, Receipt, Router, Settlement, Subscription
 
 __all__ = ["Engine", "Options"]
 
@@ -99,6 +99,7 @@ class Engine:
         self.inline = options.inline or self.memory
         self.fences = Fences()
         self.router: Router | None = None
+        self.check: Check | None = None
         self.topics: dict[str, Topic] = {}
         self.queues: dict[str, Queue] = {}
         self.recent: dict[str, deque[Chunk]] = {}
@@ -285,6 +286,8 @@ class Engine:
         for event in publish.events:
             try:
                 validate(event)
+                if self.check is not None and (why := self.check(publish.topic, event)):
+                    raise EventError(why)
                 self.settler.admit(batch, topic, event)
                 record = Record(event, publish.hops, publish.reply_to)
                 offset, again = batch.append(topic, record)

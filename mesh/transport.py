@@ -15,6 +15,7 @@ from mesh.errors import NameInvalid
 from mesh.event import Event
 
 __all__ = [
+    "Check",
     "Clock",
     "DeadLetter",
     "Delivery",
@@ -119,6 +120,10 @@ KeyOf = Callable[[Event], str | None]
 
 Router = Callable[[str, Event], Sequence[str]]
 """(topic, event) -> names of the subscriptions it goes to. Pure; must not raise."""
+
+
+Check = Callable[[str, Event], str]
+"""(topic, event) -> why it may not be published there, or "". Pure; must not raise."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -316,6 +321,13 @@ class Transport(Protocol):
 
         It speaks for the subscriptions that were subscribed to since the transport was opened;
         one that was not gets every event of its topic.
+        """
+
+    def set_check(self, check: Check) -> None:
+        """Swap what each published event must pass, e.g. its topic's schema, as one reference.
+
+        It holds for what is published through this transport, and through a host for its clients;
+        an event that does not pass is refused as `invalid`. Outputs of functions are not asked.
         """
 
     async def subscribe(self, subscription: Subscription, *, key_of: KeyOf | None = None) -> Feed:

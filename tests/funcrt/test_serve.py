@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,29 @@ def test_a_broadcast_queue_is_this_hosts_own_and_outlives_it(tmp_path: Path) -> 
         assert row["depth"] == 0
     finally:
         assert second.stop(signal.SIGTERM) == 0
+
+
+def test_a_second_signal_gives_back_what_runs(tmp_path: Path) -> None:
+    function = """
+import time
+def handler(event):
+    print("began", flush=True)
+    time.sleep(60)
+---
+[[trigger]]
+topic = "in"
+"""
+    serving = Serving(tmp_path / "data", f=function)
+    assert post(serving, "1").status_code == 202
+    until(lambda: rows(serving.run("ls", "--json"))[0]["busy"] == 1)
+    serving.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert serving.process.poll() is None, "it waits for the call"
+    started = time.monotonic()
+    assert serving.stop(signal.SIGINT) == 0
+    assert time.monotonic() - started < 10
+    again = Serving(tmp_path / "data", f=function.replace("time.sleep(60)", "return 1"))
+    try:
+        until(lambda: rows(again.run("ls", "--json"))[0]["done"] == 1)
+    finally:
+        assert again.stop(signal.SIGTERM) == 0

@@ -736,3 +736,15 @@ def test_what_waits_for_a_commit_is_bounded_in_bytes(run: Any) -> None:
         assert 60 <= sum(receipt.status == "stored" for (receipt,) in got) <= 67
 
     run(body)
+
+
+def test_what_does_not_pass_the_check_is_refused(run: Any) -> None:
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_()
+        t.set_check(lambda topic, e: "too small" if topic == "in" and e.id == "1" else "")
+        receipts = await t.publish("in", [event(1), event(2)])
+        assert [(r.status, r.error) for r in receipts] == [("refused", "invalid"), ("stored", "")]
+        assert "too small" in receipts[0].reason
+        assert (await t.publish("other", [event(1)]))[0].status == "stored"
+
+    run(body)
