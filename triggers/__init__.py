@@ -34,6 +34,9 @@ def parse(spec: Mapping[str, Any]) -> Filter:
 
     Raises FilterError with every mistake, each with its path, reason and mend.
     """
+    if not isinstance(spec, Mapping):
+        found = type(spec).__name__
+        raise FilterError([FilterMistake("", f"expected filters and a pattern, found a {found}")])
     mistakes: list[FilterMistake] = []
     conditions: list[Condition] = []
     for key in spec:

@@ -123,8 +123,10 @@ def _attributes(
         at = f"{where}.{name}"
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             mistakes.append(FilterMistake(at, "an attribute name is a-z0-9"))
+        elif name == "data":
+            mistakes.append(FilterMistake(at, "data is no attribute", "use a pattern for it"))
         elif not isinstance(wanted, str) or not wanted:
-            reason = f"expected a string that is not empty, found {wanted!r}"
+            reason = f"expected a string that is not empty, found {repr(wanted)[:80]}"
             mistakes.append(FilterMistake(at, reason))
         else:
             conditions.append(_MAKE[dialect](name, wanted))
@@ -137,4 +139,4 @@ def _kind(value: Any) -> str:
     if isinstance(value, dict) and not value:
         return "an empty table"
     names = {dict: "a table", list: "a list", str: "a string", bool: "a boolean"}
-    return names.get(type(value), repr(value))
+    return names.get(type(value), repr(value)[:80])

@@ -3,28 +3,35 @@
 Semantics: a missing field meets only `exists: false`; nothing is coerced (`1` is neither `"1"`
 nor `true`; `300`, `300.0` and `3.0e2` are one number); null is a value, objects and `[]` are not;
 of an array any element may match, and several fields under one array must match in the same
-element; a sub-pattern of only `exists: false` must hold for every element.
+element; a sub-pattern of only `exists: false` must hold for every element. `$or` distributes: a
+pattern is the alternatives that it multiplies out to, and so are the values of a field.
+
+Data that is missing, no JSON (whatever its datacontenttype says), nested too deep or too large is
+a missing field. Integers compare exactly, an integer and a float as doubles.
 """
 
 import difflib
+import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
-from mesh.event import CONTEXT, Event
+from mesh.event import CONTEXT, Event, parse_json
 from triggers.dialects import Condition
 from triggers.errors import FilterMistake
 
 __all__ = ["parse_pattern"]
 
 Test = Callable[[Any], bool]
-Rule = Callable[[Any], bool]
-"""Whether a field's value (or _MISSING) matches."""
+"""Whether a value, which is there, matches."""
 
 MAX_DEPTH = 10
 MAX_VALUES = 200
+MAX_ALTERNATIVES = 256
+"""Of one pattern, once every `$or` is multiplied out."""
+MAX_DATA_BYTES = 4 << 20
+"""Larger data is not looked into."""
 _MISSING: Any = object()
 _OPERATORS = ("prefix", "suffix", "anything-but", "numeric", "exists", "equals-ignore-case")
 _LATER = ("cidr", "wildcard")
@@ -43,12 +50,30 @@ def _number(value: Any) -> bool:
 
 def _same(a: Any, b: Any) -> bool:
     if _number(a) and _number(b):
-        return bool(a == b)
+        return _compare("=", a, b)
     return type(a) is type(b) and bool(a == b)
 
 
+def _compare(operator: str, a: int | float, b: int | float) -> bool:
+    if type(a) is not type(b):
+        a, b = _double(a), _double(b)
+    return _COMPARE[operator](a, b)
+
+
+def _double(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
 class _Exists:
-    """The one test that a missing field can meet."""
+    """The tests for being there; that for being absent is the one that a missing field meets."""
 
     def __init__(self, wanted: bool) -> None:
         self.wanted = wanted
@@ -77,14 +102,16 @@ class _Parser:
             return table
         for key, value in pattern.items():
             where = f"{path}.{key}"
-            if key == "$or":
+            if not isinstance(key, str):
+                self.wrong(where, "a field's name is a string", f'write "{key}"')
+            elif key == "$or":
                 table.ors.append(self.either(value, where, depth))
             elif isinstance(value, dict):
-                table.fields[key] = self.table(value, where, depth + 1)
+                table.fields.append((key, self.table(value, where, depth + 1)))
             elif isinstance(value, list):
-                table.fields[key] = self.leaf(value, where)
+                table.fields.append((key, self.leaf(value, where)))
             else:
-                mend = f"write [{value!r}]"
+                mend = f"write [{_shown(value)}]"
                 self.wrong(where, "expected a list of values, or a table of fields", mend)
         return table
 
@@ -105,6 +132,9 @@ class _Parser:
     def test(self, value: Any, path: str) -> Test | None:
         """One alternative."""
         if value is None or isinstance(value, str | bool | int | float):
+            if isinstance(value, float) and not math.isfinite(value):
+                self.wrong(path, f"{value} is no JSON number")
+                return None
             return lambda found: _same(found, value)
         if not isinstance(value, dict) or len(value) != 1:
             self.wrong(path, "expected a value, or a table with one operator")
@@ -125,7 +155,7 @@ class _Parser:
     def _string(self, wanted: Any, path: str) -> str | None:
         if isinstance(wanted, str) and wanted:
             return wanted
-        self.wrong(path, f"expected a string that is not empty, found {wanted!r}")
+        self.wrong(path, f"expected a string that is not empty, found {_shown(wanted)}")
         return None
 
     def prefix(self, wanted: Any, path: str) -> Test | None:
@@ -138,112 +168,195 @@ class _Parser:
 
     def equals_ignore_case(self, wanted: Any, path: str) -> Test | None:
         if not isinstance(wanted, str):
-            self.wrong(path, f"expected a string, found {wanted!r}")
+            self.wrong(path, f"expected a string, found {_shown(wanted)}")
             return None
         folded = wanted.casefold()
         return lambda found: isinstance(found, str) and found.casefold() == folded
 
     def exists(self, wanted: Any, path: str) -> Test | None:
         if not isinstance(wanted, bool):
-            self.wrong(path, f"expected true or false, found {wanted!r}")
+            self.wrong(path, f"expected true or false, found {_shown(wanted)}")
             return None
         return _Exists(wanted)
 
     def anything_but(self, wanted: Any, path: str) -> Test | None:
         if isinstance(wanted, dict):
-            if len(wanted) == 1 and next(iter(wanted)) in ("prefix", "suffix"):
-                inner = self.test(wanted, path)
-                return None if inner is None else lambda found: not inner(found)
-            self.wrong(path, "expected values, or a table with prefix or suffix")
-            return None
+            return self._anything_but_like(wanted, path)
         values = wanted if isinstance(wanted, list) else [wanted]
-        if not values or not all(
-            value is None or isinstance(value, str | bool | int | float) for value in values
-        ):
-            self.wrong(path, "expected a value or a list of values that is not empty")
+        if not 0 < len(values) <= MAX_VALUES:
+            self.wrong(path, f"expected 1 to {MAX_VALUES} values, found {len(values)}")
             return None
-        return lambda found: not any(_same(found, value) for value in values)
+        if any(isinstance(value, list | dict) for value in values):
+            self.wrong(path, f"expected a value or a list of values, found {_shown(wanted)}")
+            return None
+        return self._none_of([self.test(value, path) for value in values])
+
+    def _anything_but_like(self, wanted: dict[Any, Any], path: str) -> Test | None:
+        """`prefix`, `suffix` or `equals-ignore-case` of a string or of any of a list."""
+        name, value = next(iter(wanted.items()), ("", None))
+        if len(wanted) != 1 or name not in ("prefix", "suffix", "equals-ignore-case"):
+            reason = "expected values, or a table with prefix, suffix or equals-ignore-case"
+            self.wrong(path, reason)
+            return None
+        where = f"{path}.{name}"
+        if not isinstance(value, list):
+            return self._none_of([self.test({name: value}, path)])
+        if not 0 < len(value) <= MAX_VALUES:
+            self.wrong(where, f"expected 1 to {MAX_VALUES} strings, found {len(value)}")
+            return None
+        parse: Callable[[Any, str], Test | None] = getattr(self, name.replace("-", "_"))
+        return self._none_of([parse(item, f"{where}[{n}]") for n, item in enumerate(value)])
+
+    def _none_of(self, tests: list[Test | None]) -> Test | None:
+        known = [test for test in tests if test is not None]
+        if len(known) < len(tests):
+            return None
+        return lambda found: not any(test(found) for test in known)
 
     def numeric(self, wanted: Any, path: str) -> Test | None:
         pairs: list[tuple[Any, Any]] = []
         if isinstance(wanted, list) and len(wanted) in (2, 4):
             pairs = list(zip(wanted[::2], wanted[1::2], strict=True))
         if not pairs or not all(
-            isinstance(op, str) and op in _COMPARE and _number(bound) and math.isfinite(bound)
+            isinstance(op, str) and op in _COMPARE and _number(bound) and abs(bound) < math.inf
             for op, bound in pairs
         ):
             self.wrong(path, 'expected comparisons, e.g. [">", 0, "<=", 5]')
             return None
-        return lambda found: (
-            _number(found) and all(_COMPARE[op](found, bound) for op, bound in pairs)
-        )
+        if len(pairs) == 2 and not self._range(pairs, path):
+            return None
+        return lambda found: _number(found) and all(_compare(op, found, to) for op, to in pairs)
+
+    def _range(self, pairs: list[tuple[str, Any]], path: str) -> bool:
+        """Whether two comparisons are a lower and then an upper bound with numbers between."""
+        (low, bottom), (high, top) = pairs
+        if low[0] != ">" or high[0] != "<":
+            reason = f"expected a lower and then an upper bound, found {low} and {high}"
+            self.wrong(path, reason, 'e.g. [">", 0, "<=", 5]')
+            return False
+        if _compare(">", bottom, top) or (_same(bottom, top) and (low, high) != (">=", "<=")):
+            self.wrong(path, f"no number is {low} {bottom} and {high} {top}")
+            return False
+        return True
 
 
 class _Leaf:
-    """A field's alternatives."""
+    """A field's alternatives: tests of a value, of which one may be that there is none."""
 
     def __init__(self, tests: list[Test]) -> None:
-        self.tests = tests
         self.absent = any(isinstance(test, _Exists) and not test.wanted for test in tests)
-        self.only_absent = bool(tests) and all(
-            isinstance(test, _Exists) and not test.wanted for test in tests
-        )
+        self.tests = [test for test in tests if not isinstance(test, _Exists) or test.wanted]
 
     def matches(self, value: Any) -> bool:
-        leaves = list(_leaves(value))
-        if not leaves:
-            return self.absent
-        return any(test(leaf) for leaf in leaves for test in self.tests)
+        """Whether a value that is there matches."""
+        return bool(self.tests) and any(
+            test(leaf) for leaf in _leaves(value) for test in self.tests
+        )
+
+    def missing(self, values: list[Any]) -> bool:
+        """Whether it may be, and is, missing everywhere."""
+        return self.absent and not any(_leaves(value) for value in values)
 
 
 class _Table:
-    """An object's fields, all of which must match, and its `$or`s."""
+    """An object's fields, all of which must match. `ors` is empty once it is multiplied out."""
 
-    def __init__(self) -> None:
-        self.fields: dict[str, _Leaf | _Table] = {}
+    def __init__(self, fields: "list[tuple[str, _Leaf | _Table]] | None" = None) -> None:
+        self.fields = fields or []
+        self.absent: bool = all(field.absent for _, field in self.fields)
         self.ors: list[list[_Table]] = []
 
-    @property
-    def only_absent(self) -> bool:
-        """Nothing but `exists: false` below here."""
-        return all(field.only_absent for field in self.fields.values()) and not self.ors
+    def holds(self, found: Mapping[str, Any]) -> bool:
+        """Whether an object matches."""
+        return self._matches(found) or (self.absent and self._missing([found]))
 
     def matches(self, value: Any) -> bool:
-        if isinstance(value, dict):
-            return self.holds(value)
-        elements = list(_objects(value))
-        if not elements:
-            return self.holds({})
-        if self.only_absent:
-            return all(self.holds(element) for element in elements)
-        return any(self.holds(element) for element in elements)
+        """Whether an object that is there, or one of an array, matches by a value."""
+        return any(self._matches(found) for found in _objects(value))
 
-    def holds(self, found: Mapping[str, Any]) -> bool:
-        for key, field in self.fields.items():
-            if not field.matches(found.get(key, _MISSING)):
+    def missing(self, values: list[Any]) -> bool:
+        """Whether every field may be, and is, missing everywhere."""
+        objects = [found for value in values for found in _objects(value)]
+        return self.absent and self._missing(objects)
+
+    def _matches(self, found: Mapping[str, Any]) -> bool:
+        some = False
+        for key, field in self.fields:
+            value = found.get(key, _MISSING)
+            if field.matches(value):
+                some = True
+            elif not (field.absent and field.missing([value])):
                 return False
-        return all(any(branch.holds(found) for branch in branches) for branches in self.ors)
+        return some
+
+    def _missing(self, objects: list[Mapping[str, Any]]) -> bool:
+        return all(
+            field.missing([found.get(key, _MISSING) for found in objects])
+            for key, field in self.fields
+        )
 
 
-def _leaves(value: Any) -> Any:
+class _TooMany(Exception):
+    pass
+
+
+def _alternatives(table: _Table) -> list[_Table]:
+    """The tables without `$or` of which one must match. Raises _TooMany."""
+    choices = [[one for branch in ors for one in _alternatives(branch)] for ors in table.ors]
+    for key, field in table.fields:
+        options = _alternatives(field) if isinstance(field, _Table) else [field]
+        choices.append([_Table([(key, option)]) for option in options])
+    if math.prod(map(len, choices)) > MAX_ALTERNATIVES:
+        raise _TooMany
+    return [functools.reduce(_merged, chosen, _Table()) for chosen in itertools.product(*choices)]
+
+
+def _merged(a: _Table, b: _Table) -> _Table:
+    """Both tables' fields; those under one array must match in the same element."""
+    tables = {key: field for key, field in b.fields if isinstance(field, _Table)}
+    fields: list[tuple[str, _Leaf | _Table]] = []
+    for key, field in a.fields:
+        if isinstance(field, _Table) and key in tables:
+            fields.append((key, _merged(field, tables.pop(key))))
+        else:
+            fields.append((key, field))
+    fields += [one for one in b.fields if isinstance(one[1], _Leaf) or one[0] in tables]
+    return _Table(fields)
+
+
+def _leaves(value: Any) -> list[Any]:
     if isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    elif value is not _MISSING and not isinstance(value, dict):
-        yield value
+        return [item for item in _flat(value) if not isinstance(item, dict)]
+    return [] if value is _MISSING or isinstance(value, dict) else [value]
 
 
-def _objects(value: Any) -> Any:
+def _objects(value: Any) -> list[Mapping[str, Any]]:
     if isinstance(value, list):
-        for item in value:
-            yield from _objects(item)
-    elif isinstance(value, dict):
-        yield value
+        return [item for item in _flat(value) if isinstance(item, dict)]
+    return [value] if isinstance(value, dict) else []
+
+
+def _flat(items: list[Any]) -> list[Any]:
+    flat, open_ = [], list(items)
+    while open_:
+        item = open_.pop()
+        if isinstance(item, list):
+            open_.extend(item)
+        else:
+            flat.append(item)
+    return flat
 
 
 def parse_pattern(pattern: Any, path: str, mistakes: list[FilterMistake]) -> Condition:
     """The condition that a pattern is; what is wrong goes to `mistakes`."""
     table = _Parser(mistakes).table(pattern, path, 1)
+    alternatives: list[_Table] = []
+    try:
+        alternatives = _alternatives(table)
+    except _TooMany:
+        reason = f"multiplies out to more than {MAX_ALTERNATIVES} alternatives"
+        mistakes.append(FilterMistake(path, reason, "use fewer or shorter $or lists"))
+    reads_data = any(key == "data" for one in alternatives for key, _ in one.fields)
 
     def holds(event: Event) -> bool:
         found: dict[str, Any] = {"specversion": "1.0", **event.extensions}
@@ -251,14 +364,11 @@ def parse_pattern(pattern: Any, path: str, mistakes: list[FilterMistake]) -> Con
             value = getattr(event, name)
             if value is not None:
                 found[name] = value
-        if event.data is not None:
+        if reads_data and event.data is not None and len(event.data) <= MAX_DATA_BYTES:
             try:
-                found["data"] = msgspec.json.decode(event.data)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                found["data"] = parse_json(event.data)
+            except ValueError:
                 pass
-        try:
-            return table.holds(found)
-        except RecursionError:
-            return False
+        return any(one.holds(found) for one in alternatives)
 
     return holds
