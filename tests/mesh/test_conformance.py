@@ -1,0 +1,76 @@
+"""The conformance suite on the embedded transport: every check, on a file and in memory."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from mesh.conformance import Check, ConformanceError, checks
+from tests.mesh.conforming import TRANSPORTS, maker
+
+MAY_BE_LEFT_OUT = {
+    "embedded-file": set[str](),
+    "embedded-memory": {
+        "embedded does not survive a restart (features.survives_restart)",
+        "embedded does not have survives_restart (features.survives_restart)",
+        "the maker cannot open a second connection beside an open one",
+    },
+}
+"""Why a check may be skipped on a transport; a skip for any other reason fails."""
+
+OPEN = {
+    "each_event_has_exactly_one_end_over_crashes",
+    "depth_counts_a_lost_lease_as_ready",
+    "depth_of_a_lost_transport_raises",
+    "namespaces_do_not_cross",
+    "a_hot_key_does_not_stop_the_others",
+    "a_hot_key_keeps_its_order_over_a_crash",
+    "subscribing_again_keeps_keys_and_order",
+    "a_changed_key_loses_nothing",
+    "a_changed_order_loses_nothing",
+    "keys_keep_order_whatever_happens",
+    "retention_keeps_what_is_unsettled",
+    "a_full_queue_sheds_its_oldest",
+    "a_duplicate_takes_no_room",
+    "a_refused_event_sheds_nothing",
+    "a_replay_made_twice_counts_once",
+    "a_replay_survives_a_crash",
+    "a_delivery_from_before_a_crash_is_stale",
+    "one_of_two_writers_of_an_etag_wins",
+    "earliest_misses_nothing_that_is_published_meanwhile",
+    "two_may_subscribe_at_once",
+    "a_backlog_is_removed_only_on_purpose",
+    "removing_and_publishing_at_once_ends_one_way",
+    "broadcast_gives_each_host_every_event",
+}
+"""Promises that the embedded mesh does not keep yet."""
+
+MATRIX = [
+    pytest.param(name, check, id=f"{name}-{check.name}")
+    for name, features in TRANSPORTS.items()
+    for check in checks(features, maker(name, "").can)
+]
+
+
+@pytest.mark.parametrize(("name", "check"), MATRIX)
+def test_conformance(name: str, check: Check, tmp_path: Path) -> None:
+    if check.left_out:
+        assert check.left_out in MAY_BE_LEFT_OUT[name]
+        pytest.skip(check.left_out)
+    if check.name in OPEN:
+        with pytest.raises(ConformanceError):
+            asyncio.run(check.run(maker(name, tmp_path)))
+        return
+    asyncio.run(check.run(maker(name, tmp_path)))
+
+
+def test_every_guarantee_has_a_check() -> None:
+    promises = " ".join(check.promise for check in checks(TRANSPORTS["embedded-file"]))
+    assert {int(n) for n in re.findall(r"\bG(\d+)\b", promises)} == set(range(1, 13))
+
+
+def test_every_check_says_what_it_promises() -> None:
+    every = checks(TRANSPORTS["embedded-file"])
+    assert len({check.name for check in every}) == len(every)
+    assert [check.name for check in every if not re.match(r"[A-Z]\w+[,:]", check.promise)] == []
