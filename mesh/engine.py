@@ -97,7 +97,7 @@ class Engine:
         self.memory = self.store.memory
         self.reader = self.store if self.memory else Store(path)
         self.inline = options.inline or self.memory
-        self.fences = Fences()
+        self.fences = Fences(self.store.next_epoch())
         self.router: Router | None = None
         self.check: Check | None = None
         self.topics: dict[str, Topic] = {}

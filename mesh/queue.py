@@ -347,12 +347,12 @@ class Queue:
 
 
 class Fences:
-    """Numbers for leases, never the same twice in one engine."""
+    """Numbers for leases and etags, never the same twice in the life of a mesh file."""
 
     __slots__ = ("last",)
 
-    def __init__(self) -> None:
-        self.last = 0
+    def __init__(self, epoch: int) -> None:
+        self.last = epoch << 32
 
     def next(self) -> int:
         """A new one."""

@@ -487,6 +487,14 @@ class Store:
 
     # Everything else
 
+    def next_epoch(self) -> int:
+        """A number that no earlier opening of this file got."""
+        (epoch,) = self.db.execute(
+            "INSERT INTO meta (key, value) VALUES ('epoch', '1')"
+            " ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1 RETURNING value"
+        ).fetchone()
+        return int(epoch)
+
     def one(self, query: str, *arguments: object) -> tuple[object, ...] | None:
         """The first row of a rare query."""
         row: tuple[object, ...] | None = self.db.execute(query, arguments).fetchone()
