@@ -128,10 +128,9 @@ class Settler:
                 run("DELETE FROM state WHERE scope = ? AND key = ?", scope, op.key)
             else:
                 run(
-                    "INSERT INTO state (scope, key, value, etag, expires) VALUES (?, ?, ?, 1, ?)"
-                    " ON CONFLICT (scope, key) DO UPDATE SET value = excluded.value,"
-                    " etag = etag + 1, expires = excluded.expires",
-                    scope, op.key, op.value, op.expires_at,
+                    "INSERT OR REPLACE INTO state (scope, key, value, etag, expires)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    scope, op.key, op.value, self.engine.fences.next(), op.expires_at,
                 )  # fmt: skip
         for timer in settlement.timers:
             record = encode_records(Record(timer.output.event, timer.output.hops))

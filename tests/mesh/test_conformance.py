@@ -35,7 +35,6 @@ OPEN = {
     "a_refused_event_sheds_nothing",
     "a_replay_made_twice_counts_once",
     "a_replay_survives_a_crash",
-    "one_of_two_writers_of_an_etag_wins",
     "earliest_misses_nothing_that_is_published_meanwhile",
     "two_may_subscribe_at_once",
     "a_backlog_is_removed_only_on_purpose",
