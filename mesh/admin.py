@@ -20,6 +20,8 @@ class Admin:
 
     engine: Engine | None
     _host: Callable[[], Any]
+    _check_open: Callable[[], None]
+    engine_or_raise: Callable[[], Engine]
     _client: Callable[[], Any]
     _open_file: Callable[[], Any]
     resolve: Callable[[str, str], int]
@@ -50,20 +52,18 @@ class Admin:
 
     def ready_now(self, name: str) -> int:
         """What is in the queue and not leased, the delayed left out: from memory alone."""
-        engine = self.engine
-        if engine is None:
-            raise MeshClosed
+        engine = self.engine_or_raise()
         queue = engine.queue(name)
         delayed = max(queue.row.parked - len(queue.loaded), 0)
         return max(queue.total - len(queue.leased) - delayed, 0)
 
     def depth_now(self, name: str) -> Depth:
         """The depth, without waiting: it is in memory, but for the delayed."""
-        engine = self.engine
-        if engine is None:
-            raise MeshClosed
+        engine = self.engine_or_raise()
         queue = engine.queue(name)
         now = engine.clock.time()
+        if queue.soonest <= engine.clock.monotonic():
+            queue.expire(engine.clock.monotonic())
         delayed = 0
         if queue.row.parked > len(queue.loaded):
             delayed = engine.reader.delayed(queue.row.id, now)
@@ -104,6 +104,7 @@ class Admin:
 
     async def topics(self) -> dict[str, int]:
         """As the contract says."""
+        self._check_open()
         if self.engine is not None:
             return {name: topic.row.count for name, topic in self.engine.topics.items()}
         client = await self._client()
@@ -119,6 +120,7 @@ class Admin:
 
     async def dead_letters(self, name: str, after: int = 0, limit: int = 100) -> list[DeadLetter]:
         """As the contract says."""
+        self._check_open()
         if self.engine is None:
             client = await self._client()
             if client is None:

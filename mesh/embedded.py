@@ -328,6 +328,7 @@ class Embedded(Admin):
 
     async def read(self, topic: str, start: str, limit: int) -> list[Logged]:
         """As the contract says."""
+        self._check_open()
         if self.engine is None:
             client = await self._client()
             if client is not None:
@@ -512,6 +513,7 @@ class Embedded(Admin):
 
     async def depth(self, name: str) -> Depth:
         """As the contract says."""
+        self._check_open()
         if self.engine is None:
             client = await self._client()
             if client is None:

@@ -20,8 +20,6 @@ MAY_BE_LEFT_OUT = {
 """Why a check may be skipped on a transport; a skip for any other reason fails."""
 
 OPEN = {
-    "depth_counts_a_lost_lease_as_ready",
-    "depth_of_a_lost_transport_raises",
     "namespaces_do_not_cross",
     "a_hot_key_does_not_stop_the_others",
     "a_hot_key_keeps_its_order_over_a_crash",
