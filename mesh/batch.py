@@ -127,6 +127,11 @@ class Batch:
             new.seal(self.now)
         return offset, False
 
+    def seen(self, topic: Topic, key: bytes) -> bool:
+        """Whether an event of that digest would add nothing."""
+        new = self.new.get(topic)
+        return key in topic.window or (new is not None and key in new.keys)
+
     def count(self, queue: Queue) -> list[int]:
         """Changes of (waiting, parked, dropped) of a queue."""
         counts = self.counts.get(queue)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mesh.batch import Batch, Topic
 from mesh.errors import QueueFull
 from mesh.event import Event
+from mesh.ids import digest
 from mesh.letters import dead_letter
 from mesh.queue import Entry, Queue
 from mesh.store import Record, encode_records
@@ -58,7 +59,7 @@ class Settler:
                 attempt = entry.attempt + outcome.charge
                 batch.retry(queue, entry, outcome.at, attempt, outcome.error)
             elif isinstance(outcome, Dead):
-                self._dead(batch, queue, entry, outcome)
+                self._dead(batch, queue, entry, outcome, entry.attempt)
             elif isinstance(outcome, Released):
                 batch.touch(entry)
                 batch.after.append(partial(queue.give_back, [entry]))
@@ -69,7 +70,7 @@ class Settler:
         self._reply(batch, settlement)
         return "settled"
 
-    def _dead(self, batch: Batch, queue: Queue, entry: Entry, outcome: Dead) -> None:
+    def _dead(self, batch: Batch, queue: Queue, entry: Entry, outcome: Dead, attempts: int) -> None:
         batch.end(queue, entry)
         if outcome.letter is None:
             batch.count(queue)[2] += 1
@@ -79,7 +80,7 @@ class Settler:
             (
                 queue.row.id,
                 batch.now,
-                entry.attempt,
+                attempts,
                 outcome.reason,
                 entry.offset,
                 entry.at,
@@ -147,28 +148,35 @@ class Settler:
     # A queue at its cap
 
     def admit(self, batch: Batch, topic: Topic, event: Event) -> None:
-        """Make room for an event in the queues it goes to, or raise QueueFull."""
+        """Make room for an event in the queues it goes to, or raise QueueFull, and then shed
+        nothing. A duplicate needs no room."""
         capped = [queue for queue in topic.queues if queue.spec.cap is not None]
-        if not capped:
+        if not capped or batch.seen(topic, digest(event.source, event.id)):
             return
         routed = self.engine.route(topic, event)
-        for queue in capped:
-            cap = queue.spec.cap or 0
-            if queue not in routed or self._length(batch, queue) < cap:
-                continue
-            if queue.spec.overflow == "refuse" or not self._shed(batch, queue):
-                raise QueueFull(queue.name, cap)
+        full = [
+            queue
+            for queue in capped
+            if queue in routed and self._length(batch, queue) >= (queue.spec.cap or 0)
+        ]
+        for queue in full:
+            if queue.spec.overflow == "refuse" or not self._can_shed(queue):
+                raise QueueFull(queue.name, queue.spec.cap or 0)
+        for queue in full:
+            self._shed(batch, queue)
 
     def _length(self, batch: Batch, queue: Queue) -> int:
         waiting, parked, _ = batch.counts.get(queue, (0, 0, 0))
         return queue.total + waiting + parked
 
-    def _shed(self, batch: Batch, queue: Queue) -> bool:
-        """Dead-letter the oldest event that is not out; False where all are out."""
+    def _can_shed(self, queue: Queue) -> bool:
+        """Whether any event is not out."""
         if not queue.ready:
             queue.fill()
-        if not queue.ready:
-            return False
+        return bool(queue.ready)
+
+    def _shed(self, batch: Batch, queue: Queue) -> None:
+        """Dead-letter the oldest event that is not out."""
         entry = queue.ready.popleft()
         queue.bytes -= entry.size
         entry.fence = self.engine.fences.next()
@@ -177,10 +185,10 @@ class Settler:
         batch.undo.append(partial(queue.give_back, [entry]))
         reason = f"the queue is at its cap of {queue.spec.cap} events"
         letter = None
+        attempts = entry.attempt - 1
         if queue.spec.dlq is not None:
             event = dead_letter(
-                entry.record.event, queue.name, reason, attempts=entry.attempt - 1, at=batch.now
+                entry.record.event, queue.name, reason, attempts=attempts, at=batch.now
             )
             letter = Output(queue.spec.dlq, event)
-        self._dead(batch, queue, entry, Dead(reason, letter))
-        return True
+        self._dead(batch, queue, entry, Dead(reason, letter), attempts)
