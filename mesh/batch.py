@@ -29,7 +29,7 @@ __all__ = ["Batch", "Topic"]
 class Topic:
     """A topic as the engine holds it: counters, and the ids it has seen lately."""
 
-    __slots__ = ("name", "queues", "row", "seen", "window")
+    __slots__ = ("name", "queues", "recent_from", "row", "seen", "window")
 
     def __init__(self, row: TopicRow, name: str, window: IdWindow) -> None:
         self.row = row
@@ -38,6 +38,8 @@ class Topic:
         self.seen = 0
         """The window holds the ids of all offsets below this."""
         self.queues: list[Queue] = []
+        self.recent_from = 0
+        """What the engine has at hand of earlier offsets is not all that there was."""
 
     def learn(self, store: Store, since: float) -> None:
         """Read the ids that the file holds and the window does not."""

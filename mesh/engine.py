@@ -453,7 +453,7 @@ class Engine:
         if topic is None or offset >= topic.row.next:
             return []
         recent = self.recent.get(name)
-        if recent and recent[0].first <= offset:
+        if recent and recent[0].first <= offset >= topic.recent_from:
             found: list[Chunk] = []
             for chunk in reversed(recent):
                 found.append(chunk)
@@ -539,11 +539,11 @@ class Engine:
         unfilled = [q.row.filled for q in topic.queues if q.row.filled is not None]
         floor = min([offset for offset in (before, *unfilled) if offset is not None], default=None)
         stored = self.clock.time() - self.options.retention_s
-        events, size, more = store.trim(
+        events, size, last, more = store.trim(
             row.id, floor, stored, max(excess, 0), limit=SWEEP_ROWS, most=SWEEP_BYTES
         )
         if events:
-            batch.after.append(partial(_trimmed, row, events, size))
+            batch.after.append(partial(_trimmed, topic, events, size, last))
             store.run(
                 "UPDATE topic SET count = count - ?, bytes = bytes - ? WHERE id = ?",
                 events, size, row.id,
@@ -616,6 +616,7 @@ class Engine:
         self.store.close()
 
 
-def _trimmed(row: Any, events: int, size: int) -> None:
-    row.count -= events
-    row.bytes -= size
+def _trimmed(topic: Topic, events: int, size: int, last: int) -> None:
+    topic.row.count -= events
+    topic.row.bytes -= size
+    topic.recent_from = max(topic.recent_from, last + 1)

@@ -447,10 +447,10 @@ class Store:
 
     def trim(
         self, topic: int, before: int | None, at: float, excess: int, *, limit: int, most: int
-    ) -> tuple[int, int, bool]:
+    ) -> tuple[int, int, int, bool]:
         """Drop a topic's oldest chunks: those stored before `at`, and more until `excess` bytes
         are gone; never one from offset `before` on, up to `limit` of them or about `most` bytes
-        at once. (events, bytes, whether there is more to drop)."""
+        at once. (events, bytes, first offset of the last, whether there is more to drop)."""
         base = topic << SHIFT
         rows = self.db.execute(
             "SELECT key, count, length(body), at FROM log WHERE key >= ? AND key < ?"
@@ -465,7 +465,7 @@ class Store:
         rows.close()
         if last:
             self.db.execute("DELETE FROM log WHERE key >= ? AND key <= ?", (base, last))
-        return events, size, chunks == limit or size >= most
+        return events, size, last - base, chunks == limit or size >= most
 
     def forget_ids(self, topic: int, at: float, limit: int) -> int:
         """Drop up to `limit` rows of ids that the deduplication window has forgotten, those

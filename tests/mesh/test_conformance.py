@@ -27,7 +27,6 @@ OPEN = {
     "a_changed_key_loses_nothing",
     "a_changed_order_loses_nothing",
     "keys_keep_order_whatever_happens",
-    "retention_keeps_what_is_unsettled",
     "a_replay_made_twice_counts_once",
     "a_replay_survives_a_crash",
     "earliest_misses_nothing_that_is_published_meanwhile",
