@@ -8,7 +8,7 @@ import msgspec
 
 from mesh.batch import Batch
 from mesh.engine import Engine
-from mesh.errors import MeshClosed, MeshError, SubscriptionBacklog
+from mesh.errors import MeshClosed, MeshError
 from mesh.store import decode_record
 from mesh.transport import DeadLetter, Depth, Subscription
 
@@ -30,25 +30,6 @@ class Admin:
         """As the contract says."""
         engine = await self._host()
         return [queue.spec for queue in engine.queues.values()]
-
-    async def _remove(self, engine: Engine, name: str, purge: bool) -> None:
-        queue = engine.queue(name)
-        if queue.total and not purge:
-            raise SubscriptionBacklog(name, queue.total)
-
-        def remove(batch: Batch) -> None:
-            batch.store.remove_sub(queue.row.id)
-
-        # First, so that nothing is routed to it while its removal is written.
-        del engine.queues[name]
-        topic = engine.topics[queue.spec.topic]
-        topic.queues.remove(queue)
-        try:
-            await engine.write(remove)
-        except MeshError:
-            engine.queues[name] = queue
-            topic.queues.append(queue)
-            raise
 
     def ready_now(self, name: str) -> int:
         """What is in the queue and not leased, the delayed left out: from memory alone."""

@@ -129,6 +129,11 @@ class Batch:
             new.seal(self.now)
         return offset, False
 
+    def next(self, topic: Topic) -> int:
+        """The offset that a topic's next event gets."""
+        new = self.new.get(topic)
+        return topic.row.next if new is None else new.next
+
     def seen(self, topic: Topic, key: bytes) -> bool:
         """Whether an event of that digest would add nothing."""
         new = self.new.get(topic)
@@ -191,6 +196,8 @@ class Batch:
         self, queue: Queue, event: Record, offset: int, published_at: float, replay: str
     ) -> None:
         """Queue an event once more, under a replay id."""
+        if queue.gone:
+            return
         key = queue.key_of(event.event) if queue.key_of and queue.spec.order == "key" else None
         self.store.park(
             queue.row.id, self.now, key, False, offset, 1, published_at, replay, "", event
@@ -200,6 +207,8 @@ class Batch:
 
     def overflow(self, queue: Queue, entries: Sequence[Entry]) -> None:
         """Park what waits behind busy keys, so that the window can go on."""
+        if queue.gone:
+            return
         for entry in entries:
             self.clear(queue, entry)
             row = self.store.park(
@@ -226,6 +235,8 @@ class Batch:
                 store.append(topic.row.id, chunk, digests)
                 size += len(chunk.body)
                 for queue, mask in masks.items():
+                    if queue.gone:
+                        continue
                     store.queue(queue.row.id, chunk.first, chunk.at, mask)
             row = topic.row
             store.save_topic(
@@ -234,7 +245,8 @@ class Batch:
                 )
             )
         for part, queue in self.parts.items():
-            store.queue(queue.row.id, part.first, part.at, part.mask & ~part.settling)
+            if not queue.gone:
+                store.queue(queue.row.id, part.first, part.at, part.mask & ~part.settling)
         if self.unparked:
             store.unpark(self.unparked)
         for dead in self.dead:

@@ -21,11 +21,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from mesh import subscriptions
 from mesh.admin import Admin
-from mesh.batch import Batch
 from mesh.client import FileClient, SocketClient, logged
 from mesh.engine import Engine, Options
-from mesh.errors import MeshBusy, MeshClosed, MeshError, UrlInvalid
+from mesh.errors import MeshBusy, MeshClosed, MeshError, SubscriptionUnknown, UrlInvalid
 from mesh.event import Event
 from mesh.queue import Queue
 from mesh.server import Server, new_address
@@ -129,6 +129,8 @@ class QueueFeed:
         while True:
             if self.closed or self.engine.closing:
                 raise MeshClosed
+            if queue.gone:
+                raise SubscriptionUnknown(queue.name)
             taken = queue.take(max_n, max_bytes, self.id, self.engine.fences)
             left = until - loop.time()
             if taken or left <= 0:
@@ -198,18 +200,31 @@ class Embedded(Admin):
             if not self.memory:
                 self._take_lock()
             try:
-                self._let_go_of_file()
-                engine = Engine(self.path, self.namespace, self.clock, self.options)
-                engine.on_fatal = self._fatal
-                if not self.memory:
-                    self._server = Server(self, self.path + ".sock")
-                    await self._server.start()
-                engine.start()
-                self.engine = engine
-                await engine.write(engine.refresh)
+                await self._start()
             except BaseException:
+                await self._stop()
                 self._drop_lock()
                 raise
+
+    async def _start(self) -> None:
+        self._let_go_of_file()
+        engine = Engine(self.path, self.namespace, self.clock, self.options)
+        engine.on_fatal = self._fatal
+        engine.start()
+        self.engine = engine
+        await engine.write(engine.refresh)
+        if not self.memory:
+            self._server = Server(self, self.path + ".sock")
+            await self._server.start()
+            await engine.doorbell()
+
+    async def _stop(self) -> None:
+        engine, self.engine = self.engine, None
+        server, self._server = self._server, None
+        if engine is not None:
+            engine.abandon()
+        if server is not None:
+            await server.close()
 
     def _fatal(self, error: BaseException) -> None:
         if self.on_fatal is not None:
@@ -422,85 +437,19 @@ class Embedded(Admin):
         self, subscription: Subscription, *, key_of: KeyOf | None = None
     ) -> QueueFeed:
         """As the contract says."""
+        subscriptions.check(subscription)
         engine = await self._host()
-        for kind, name in (
-            ("function", subscription.function),
-            ("trigger", subscription.trigger),
-            ("topic", subscription.topic),
-        ):
-            check_name(kind, name)
-        queue = engine.queues.get(subscription.name)
-        if queue is not None and queue.spec.topic != subscription.topic:
-            await self.unsubscribe(subscription.name)
-            queue = None
-        if queue is None:
-            queue = await engine.write(partial(self._add, subscription))
-        elif queue.spec != subscription:
-            queue = await engine.write(partial(self._change, subscription))
-        queue.key_of = key_of
-        queue.served = True
-        await self._backfill(engine, queue)
-        if not queue.feeds:
-            queue.open()
+        queue = await engine.write(partial(subscriptions.take_up, self, subscription))
+        await subscriptions.backfill(engine, queue)
+        queue.serve(key_of)
         feed = QueueFeed(engine, queue)
         self._feeds.append(feed)
         return feed
 
-    def _add(self, subscription: Subscription, batch: Batch) -> Queue:
-        engine = self.engine_or_raise()
-        topic = engine.topic(subscription.topic)
-        start = subscription.start
-        offset = None if start == "new" else self.resolve(subscription.topic, start)
-        filled = None if offset is None or offset >= topic.row.next else offset
-        name = engine.prefix + subscription.name
-        row = batch.store.add_sub(name, topic.row.id, msgspec.msgpack.encode(subscription), filled)
-        queue = Queue(row, subscription, subscription.topic, engine.reader, engine.clock)
-
-        def after() -> None:
-            engine.queues[queue.name] = queue
-            topic.queues.append(queue)
-
-        batch.after.append(after)
-        return queue
-
-    def _change(self, subscription: Subscription, batch: Batch) -> Queue:
-        queue = self.engine_or_raise().queue(subscription.name)
-        queue.row.spec = msgspec.msgpack.encode(subscription)
-        batch.store.run("UPDATE sub SET spec = ? WHERE id = ?", queue.row.spec, queue.row.id)
-        queue.spec = subscription
-        return queue
-
-    async def _backfill(self, engine: Engine, queue: Queue) -> None:
-        """Queue what the topic held before the subscription, some chunks a transaction."""
-        topic = engine.topics[queue.spec.topic]
-
-        def some(batch: Batch) -> None:
-            start = queue.row.filled or 0
-            end = 0
-            for chunk in batch.store.chunks(topic.row.id, start, 32):
-                end = chunk.first + chunk.count
-                rows = batch.store.backlog(queue.row.id, chunk.first, 1)
-                if rows and rows[0][0] == chunk.first:
-                    continue  # routed since it was published
-                masks = engine.masks(topic, chunk, engine.records(chunk), start)
-                mask = masks.get(queue, 0)
-                if mask:
-                    batch.store.queue(queue.row.id, chunk.first, chunk.at, mask)
-                    batch.count(queue)[0] += mask.bit_count()
-            done = end == 0 or end >= stop
-            filled = None if done else end
-            batch.store.run("UPDATE sub SET filled = ? WHERE id = ?", filled, queue.row.id)
-            batch.after.append(lambda: setattr(queue.row, "filled", filled))
-
-        stop = topic.row.next
-        while queue.row.filled is not None:
-            await engine.write(some)
-            queue.caught_up = False
-            queue.wake()
-
     async def unsubscribe(self, name: str, *, purge: bool = False) -> None:
         """As the contract says."""
-        await self._remove(await self._host(), name, purge)
+        engine = await self._host()
+        await engine.write(partial(subscriptions.remove, engine, name, purge))
 
     async def commit(self, settlements: Sequence[Settlement]) -> list[Gone]:
         """As the contract says."""

@@ -104,6 +104,8 @@ class Queue:
         self.next_due: float | None = None
         self.soonest = float("inf")
         self.feeds = 0
+        self.gone = False
+        """It was removed."""
         self.served = False
         """Somebody has subscribed since the file was opened, and the router speaks for it."""
         # Ordered queues: key -> what waits for it in memory. A key is there while it is busy.
@@ -113,6 +115,13 @@ class Queue:
         self.waiting_in_memory = 0
 
     # Filling the window
+
+    def serve(self, key_of: KeyOf | None) -> None:
+        """Somebody has subscribed."""
+        self.key_of = key_of
+        self.served = True
+        if not self.feeds:
+            self.open()
 
     def open(self) -> None:
         """Find what the file holds."""
