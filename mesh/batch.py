@@ -210,6 +210,11 @@ class Batch:
         if queue.gone:
             return
         for entry in entries:
+            if entry.row:
+                self.touch(entry)
+                self.store.park_behind(entry.row, entry.key)
+                self.overflowed.append((queue, entry, entry.row))
+                continue
             self.clear(queue, entry)
             row = self.store.park(
                 queue.row.id, None, entry.key, False, entry.offset, 1, entry.at, "", "",
@@ -269,6 +274,7 @@ class Batch:
             queue.wake()
         for queue, entry, row in self.overflowed:
             queue.overflowing(entry, row)
+            queue.wake()
         for topic, new in self.new.items():
             self._apply_new(topic, new)
         for queue, entry, gone in self.ended:
@@ -297,5 +303,5 @@ class Batch:
             entry.settling = False
         for part in self.parts:
             part.settling = 0
-        for undo in self.undo:
+        for undo in reversed(self.undo):
             undo()

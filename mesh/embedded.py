@@ -133,6 +133,8 @@ class QueueFeed:
                 raise SubscriptionUnknown(queue.name)
             taken = queue.take(max_n, max_bytes, self.id, self.engine.fences)
             left = until - loop.time()
+            if not taken and queue.stuck():
+                self.engine.nudge()
             if taken or left <= 0:
                 return taken
             waiter: asyncio.Future[None] = loop.create_future()
@@ -439,7 +441,7 @@ class Embedded(Admin):
         """As the contract says."""
         subscriptions.check(subscription)
         engine = await self._host()
-        queue = await engine.write(partial(subscriptions.take_up, self, subscription))
+        queue = await engine.write(partial(subscriptions.take_up, self, subscription, key_of))
         await subscriptions.backfill(engine, queue)
         queue.serve(key_of)
         feed = QueueFeed(engine, queue)

@@ -518,6 +518,11 @@ class Engine:
     _wal_done = 0
     _uncounted = 0
 
+    def nudge(self) -> None:
+        """Look at once whether a queue is stuck."""
+        self._soon(lambda batch: None)
+        self._wake.set()
+
     def _soon(self, run: Callable[[Batch], Any]) -> None:
         """Work that nobody waits for."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -5,6 +5,7 @@ leased; the rest stays in the file until there is room for it.
 """
 
 import asyncio
+import heapq
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -111,6 +112,11 @@ class Queue:
         # Ordered queues: key -> what waits for it in memory. A key is there while it is busy.
         self.keys: dict[str, deque[Entry]] = {}
         self.overflowed: set[str] = set()
+        # Keys with parked events, of which an earlier one may still be in the log, unread: it was
+        # out when its host died. Key -> the first parked offset, and the same as a heap.
+        self.heads: dict[str, int] = {}
+        self.unread: list[tuple[int, str]] = []
+        self.opened = False
         self.waiters: list[asyncio.Future[None]] = []
         self.waiting_in_memory = 0
 
@@ -120,20 +126,59 @@ class Queue:
         """Somebody has subscribed."""
         self.key_of = key_of
         self.served = True
-        if not self.feeds:
-            self.open()
+        if not self.opened:
+            self.opened = True
+            self.reorder()
 
-    def open(self) -> None:
-        """Find what the file holds."""
+    def reorder(self) -> None:
+        """Find what is parked, and sort what is in memory: at first, and when the order changed.
+
+        What is out blocks its key from here on; two of one key that are out already both run on.
+        """
         now = self.clock.time()
         due = self.reader.due(self.row.id, now, 1)
         self.next_due = due[0][1] if due else self.reader.next_due(self.row.id, now)
+        held = [*self.ready, *(entry for waiting in self.keys.values() for entry in waiting)]
+        self.ready.clear()
+        self.keys.clear()
+        self.overflowed.clear()
+        self.heads.clear()
+        self.unread.clear()
+        self.waiting_in_memory = 0
         if self.spec.order == "key":
-            for key, held in self.reader.blocked_keys(self.row.id):
-                self.keys[key] = deque()
+            self._find_keys()
+        for entry in sorted(held, key=lambda entry: entry.offset):
+            if self.spec.order == "key":
+                self._admit(entry)
+            else:
+                entry.key, entry.holder = None, False
+                self.ready.append(entry)
+        self._read_past()
+        self.wake()
+
+    def _find_keys(self) -> None:
+        for key, held, first in self.reader.blocked_keys(self.row.id):
+            if not held and first is None:
+                continue  # due, and taken as it comes
+            self.keys[key] = deque()
+            if first is not None:
                 self.overflowed.add(key)
                 if not held:
-                    self._next_of(key)
+                    self.heads[key] = first
+                    heapq.heappush(self.unread, (first, key))
+        for entry in self.leased.values():
+            if entry.key is None and self.key_of is not None:
+                entry.key = self.key_of(entry.record.event)
+            if entry.key is not None:
+                self.keys.setdefault(entry.key, deque())
+                self.heads.pop(entry.key, None)
+
+    def _read_past(self) -> None:
+        """Free the keys whose parked events are the first of them after all."""
+        while self.unread and (self.caught_up or self.unread[0][0] < self.cursor):
+            _, key = heapq.heappop(self.unread)
+            if self.heads.pop(key, None) is not None:
+                self._next_of(key)
 
     def offer(self, first: int, at: float, mask: int, records: Sequence[Record]) -> None:
         """A commit has queued these events of a chunk."""
@@ -162,9 +207,15 @@ class Queue:
                 self._admit(entry)
 
     def _admit(self, entry: Entry) -> None:
-        """Put an event of an ordered queue where its key allows."""
-        key = entry.key = self.key_of(entry.record.event) if self.key_of else None
+        """Put an event of an ordered queue where its key allows. One that was parked keeps the key
+        it had, whatever key function there is now."""
+        key = entry.key
+        if key is None and self.key_of is not None:
+            key = entry.key = self.key_of(entry.record.event)
         if key is None or entry.holder:
+            self.ready.append(entry)
+        elif entry.offset < self.heads.get(key, 0):
+            del self.heads[key]
             self.ready.append(entry)
         elif key in self.keys:
             self.keys[key].append(entry)
@@ -185,10 +236,12 @@ class Queue:
                 if chunk is None:
                     raise LookupError(f"{self.name}: chunk {first} is queued but not in the log")
                 self._take_part(first, at, mask, decode_records(chunk.body))
+                self._read_past()
                 if not self._room():
                     break
             else:
                 self.caught_up = len(rows) < 8
+                self._read_past()
 
     def _fill_due(self, now: float) -> None:
         want = WINDOW + len(self.loaded)
@@ -205,25 +258,30 @@ class Queue:
             self.loaded.add(row)
             self.bytes += entry.size
             if self.spec.order == "key":
+                entry.key = key
                 self._admit(entry)
             else:
-                entry.key = key
                 self.ready.append(entry)
 
+    def stuck(self) -> bool:
+        """Those that wait for busy keys fill the window, and nothing is ready."""
+        if self.spec.order != "key" or self.ready:
+            return False
+        return not self.caught_up and not self._room() and self.waiting_in_memory > 0
+
     def overflow(self) -> list[Entry]:
-        """Events to park, where those that wait for busy keys fill the window and nothing is
-        ready: without that, other keys behind them could not go on."""
-        if self.spec.order != "key" or self.ready or self.caught_up or self._room():
+        """Events to park where the queue is stuck: without that, other keys behind them could
+        not go on."""
+        if not self.stuck():
             return []
-        taken: list[Entry] = []
-        for waiting in self.keys.values():
-            taken.extend(entry for entry in waiting if not entry.row)
-        return taken
+        return [entry for waiting in self.keys.values() for entry in waiting]
 
     def overflowing(self, entry: Entry, row: int) -> None:
         """The entry was parked as `row`."""
         if entry.part is not None:
             entry.part.settled(entry.index)
+        entry.settling = False
+        self.loaded.discard(row)
         key = entry.key or ""
         self.keys[key].remove(entry)
         self.overflowed.add(key)

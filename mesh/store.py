@@ -344,6 +344,17 @@ class Store:
             (due, attempt, holder, error, row),
         )
 
+    def park_behind(self, row: int, key: str | None) -> None:
+        """A parked event that is due, but waits behind its key."""
+        self.db.execute("UPDATE parked SET due = NULL, key = ? WHERE id = ?", (key, row))
+
+    def forget_keys(self, sub: int, now: float) -> None:
+        """What is parked behind a key, or holds one, is ordered no longer."""
+        self.db.execute(
+            "UPDATE parked SET due = coalesce(due, ?), key = NULL, holder = 0 WHERE sub = ?",
+            (now, sub),
+        )
+
     def unpark(self, rows: Sequence[int]) -> None:
         """Remove settled rows."""
         self.db.executemany("DELETE FROM parked WHERE id = ?", [(row,) for row in rows])
@@ -393,13 +404,15 @@ class Store:
         )
         return [row for (row,) in rows]
 
-    def blocked_keys(self, sub: int) -> list[tuple[str, bool]]:
-        """Keys with parked events; True where one of them holds the key (it is to be retried)."""
+    def blocked_keys(self, sub: int) -> list[tuple[str, bool, int | None]]:
+        """Keys with parked events; True where one of them holds the key (it is to be retried);
+        the first offset of those that wait behind it, if any do."""
         rows = self.db.execute(
-            "SELECT key, max(holder) FROM parked WHERE sub = ? AND key IS NOT NULL GROUP BY key",
+            "SELECT key, max(holder), min(CASE WHEN due IS NULL THEN offset END)"
+            " FROM parked WHERE sub = ? AND key IS NOT NULL GROUP BY key",
             (sub,),
         )
-        return [(key, bool(held)) for key, held in rows]
+        return [(key, bool(held), first) for key, held, first in rows]
 
     # Dead letters
 
