@@ -185,6 +185,7 @@ class Embedded(Admin):
         self._server: Server | None = None
         self._lock: int | None = None
         self._socket: SocketClient | None = None
+        self._ours = False
         self._file: FileClient | None = None
         self._becoming = asyncio.Lock()
         self._connecting = asyncio.Lock()
@@ -270,13 +271,17 @@ class Embedded(Admin):
     # Being a client
 
     async def _client(self) -> SocketClient | None:
-        """The host's socket; None where no host lives."""
+        """The host's socket; None where no host of this namespace lives. The host of another
+        leaves ours to the file: nothing of it may cross."""
         self._check_open()
         async with self._connecting:
-            if self._socket is not None and self._socket.alive:
-                return self._socket
-            self._socket = await SocketClient.connect(self.path + ".sock")
-            return self._socket
+            if self._socket is None or not self._socket.alive:
+                self._socket = await SocketClient.connect(self.path + ".sock")
+                self._ours = (
+                    self._socket is not None
+                    and await self._socket.ask("namespace") == self.namespace
+                )
+            return self._socket if self._ours else None
 
     def _open_file(self) -> FileClient:
         if self._file is None:

@@ -108,6 +108,8 @@ class _Client:
             return await self.mesh.engine_or_raise().doorbell()
         if what == "host":
             return os.getpid()
+        if what == "namespace":
+            return self.mesh.namespace
         if what == "request":
             topic, event, timeout_s = arguments
             parsed = msgspec.convert(event, Event)

@@ -20,7 +20,6 @@ MAY_BE_LEFT_OUT = {
 """Why a check may be skipped on a transport; a skip for any other reason fails."""
 
 OPEN = {
-    "namespaces_do_not_cross",
     "a_replay_made_twice_counts_once",
     "a_replay_survives_a_crash",
 }
