@@ -71,11 +71,18 @@ class Admin:
             count, reached = 0, stop
             for chunk in chunks:
                 reached = chunk.first + chunk.count
+                before = batch.store.replayed(queue.row.id, replay_id, chunk.first)
+                mask = before
                 for index, record in enumerate(engine.records(chunk)):
                     at = chunk.first + index
-                    if first <= at < stop and queue in engine.route(topic, record.event):
+                    if not first <= at < stop or mask >> index & 1:
+                        continue
+                    if queue in engine.route(topic, record.event):
                         batch.again(queue, record, at, chunk.at, replay_id)
+                        mask |= 1 << index
                         count += 1
+                if mask != before:
+                    batch.store.note_replayed(queue.row.id, replay_id, chunk.first, batch.now, mask)
             return count, reached if chunks else stop
 
         while offset < stop:

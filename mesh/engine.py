@@ -531,6 +531,7 @@ class Engine:
 
     def _sweep(self, batch: Batch) -> None:
         """Drop what retention and the deduplication window allow, a little with each commit."""
+        self.store.forget_replays(self.clock.time() - self.options.dedupe_s)
         for _ in range(min(len(self._to_sweep), SWEEP_TOPICS)):
             topic = self.topics.get(self._to_sweep[-1])
             if topic is not None and self._sweep_topic(batch, topic):

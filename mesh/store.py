@@ -23,7 +23,7 @@ __all__ = ["CHUNK_BYTES", "CHUNK_EVENTS", "Chunk", "Record", "Store", "SubRow", 
 CHUNK_EVENTS = 256
 CHUNK_BYTES = 512 * 1024
 SHIFT = 40
-FORMAT = 1
+FORMAT = 2
 """Of the file (`PRAGMA user_version`); an older one is migrated, a newer one refused."""
 
 _SCHEMA = """
@@ -63,6 +63,13 @@ CREATE TABLE record (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL,
 CREATE TABLE blob (digest TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+_REPLAYED = """
+CREATE TABLE replayed (sub INTEGER NOT NULL, replay TEXT NOT NULL, first INTEGER NOT NULL,
+    at REAL NOT NULL, mask BLOB NOT NULL, PRIMARY KEY (sub, replay, first)) WITHOUT ROWID;
+CREATE INDEX replayed_at ON replayed (at);
+"""
+_STEPS = (_SCHEMA, _REPLAYED)
+"""What makes a file of each format from the one before."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -168,10 +175,11 @@ class Store:
         if version > FORMAT:
             run("ROLLBACK")
             raise MeshCorrupt(self.path, f"written by a newer funcrt (format {version})")
-        if version == 0:
-            for statement in _SCHEMA.split(";\n"):
+        for step in _STEPS[version:]:
+            for statement in step.split(";\n"):
                 if statement.strip():
                     run(statement)
+        if version < FORMAT:
             run(f"PRAGMA user_version={FORMAT}")
         run("COMMIT")
 
@@ -281,6 +289,7 @@ class Store:
         self.db.execute("DELETE FROM backlog WHERE key >= ? AND key < ?", (low, high))
         self.db.execute("DELETE FROM parked WHERE sub = ?", (sub,))
         self.db.execute("DELETE FROM dead WHERE sub = ?", (sub,))
+        self.db.execute("DELETE FROM replayed WHERE sub = ?", (sub,))
         self.db.execute("DELETE FROM sub WHERE id = ?", (sub,))
 
     def queue(self, sub: int, first: int, at: float, mask: int) -> None:
@@ -413,6 +422,25 @@ class Store:
             (sub,),
         )
         return [(key, bool(held), first) for key, held, first in rows]
+
+    def replayed(self, sub: int, replay: str, first: int) -> int:
+        """Which events of a chunk a replay has queued already."""
+        row = self.db.execute(
+            "SELECT mask FROM replayed WHERE sub = ? AND replay = ? AND first = ?",
+            (sub, replay, first),
+        ).fetchone()
+        return int.from_bytes(row[0], "little") if row else 0
+
+    def note_replayed(self, sub: int, replay: str, first: int, at: float, mask: int) -> None:
+        """Note which it has queued now."""
+        self.db.execute(
+            "INSERT OR REPLACE INTO replayed (sub, replay, first, at, mask) VALUES (?, ?, ?, ?, ?)",
+            (sub, replay, first, at, mask_bytes(mask)),
+        )
+
+    def forget_replays(self, at: float) -> None:
+        """Drop what was noted before a wall-clock time."""
+        self.db.execute("DELETE FROM replayed WHERE at < ?", (at,))
 
     # Dead letters
 

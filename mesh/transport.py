@@ -354,7 +354,9 @@ class Transport(Protocol):
 
     async def replay(self, name: str, start: str, end: str, replay_id: str) -> int:
         """Queue the topic's events from `start` to `end` once more; how many. Same forms as
-        `Subscription.start`; `end` may be `now`."""
+        `Subscription.start`; `end` may be `now`. Again under the same id, within the deduplication
+        window, it queues only what that id has not queued yet: a replay that was cut off can be
+        made again, and what it leads to is made once (output ids derive from it too)."""
 
     async def read(self, topic: str, start: str, limit: int) -> list[Logged]:
         """Up to `limit` events of a topic from `start` on. Leaves no trace."""
