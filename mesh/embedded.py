@@ -276,11 +276,18 @@ class Embedded(Admin):
         self._check_open()
         async with self._connecting:
             if self._socket is None or not self._socket.alive:
-                self._socket = await SocketClient.connect(self.path + ".sock")
-                self._ours = (
-                    self._socket is not None
-                    and await self._socket.ask("namespace") == self.namespace
-                )
+                self._socket = None
+                socket = await SocketClient.connect(self.path + ".sock")
+                if socket is None:
+                    return None
+                try:
+                    self._ours = await socket.ask("namespace") == self.namespace
+                except BaseException as error:
+                    socket.close()
+                    if isinstance(error, MeshClosed):
+                        return None
+                    raise
+                self._socket = socket
             return self._socket if self._ours else None
 
     def _open_file(self) -> FileClient:

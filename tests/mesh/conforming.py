@@ -28,12 +28,15 @@ class FakeClock:
     def monotonic(self) -> float:
         return self.mono
 
+    def advance(self, seconds: float) -> None:
+        self.wall += seconds
+        self.mono += seconds
+
     def step_wall(self, seconds: float) -> None:
         self.wall += seconds
 
     async def wait(self, seconds: float) -> None:
-        self.wall += seconds
-        self.mono += seconds
+        self.advance(seconds)
         await asyncio.sleep(0)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.conformance import Check, ConformanceError, checks
+from mesh.conformance import Check, checks
 from tests.mesh.conforming import TRANSPORTS, maker
 
 MAY_BE_LEFT_OUT = {
@@ -18,9 +18,6 @@ MAY_BE_LEFT_OUT = {
     },
 }
 """Why a check may be skipped on a transport; a skip for any other reason fails."""
-
-OPEN = {}
-"""Promises that the embedded mesh does not keep yet."""
 
 MATRIX = [
     pytest.param(name, check, id=f"{name}-{check.name}")
@@ -34,10 +31,6 @@ def test_conformance(name: str, check: Check, tmp_path: Path) -> None:
     if check.left_out:
         assert check.left_out in MAY_BE_LEFT_OUT[name]
         pytest.skip(check.left_out)
-    if check.name in OPEN:
-        with pytest.raises(ConformanceError):
-            asyncio.run(check.run(maker(name, tmp_path)))
-        return
     asyncio.run(check.run(maker(name, tmp_path)))
 
 
