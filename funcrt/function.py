@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import logging
-import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -216,7 +215,7 @@ class Function:
             pending.deliveries,
             result,
             now=self.host.clock.time(),
-            jitter=random.random(),
+            jitter=self.host.chance.random(),
         )
         self._count(settlement)
         self.host.settler.soon(settlement)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,11 +85,13 @@ class Host:
         *,
         namespace: str = "default",
         host_id: str = "",
+        chance: random.Random | None = None,
     ) -> None:
         self.mesh = mesh
         self.zygotes = Zygotes(sandbox)
         self.clock = clock
         self.namespace = namespace
+        self.chance = chance or random.Random()
         self.host_id = host_id
         """Names this host's copies of broadcast queues; the same after a restart."""
         self.code_root = code_root
@@ -301,7 +304,7 @@ class Host:
 
     async def redrive(self, function: str, ids: Sequence[int] | None) -> int:
         """As HostApi says."""
-        replay_id = str(uuid.uuid4())
+        replay_id = str(uuid.UUID(int=self.chance.getrandbits(128), version=4))
         count = 0
         for served in self._function(function).mesh_triggers:
             chosen = list(ids) if ids is not None else await self._all_dead(served.name)

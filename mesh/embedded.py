@@ -216,7 +216,7 @@ class Embedded(Admin):
         engine.start()
         self.engine = engine
         await engine.write(engine.refresh)
-        if not self.memory:
+        if not engine.inline:
             self._server = Server(self, self.path + ".sock")
             await self._server.start()
             await engine.doorbell()

@@ -25,7 +25,15 @@ from mesh.event import Event
 from mesh.ids import IdWindow
 from mesh.queue import Entry, Fences, Queue
 from mesh.settle import Settler
-from mesh.store import Chunk, Record, Store, SubRow, decode_records, event_bytes
+from mesh.store import (
+    Chunk,
+    Record,
+    Store,
+    SubRow,
+    checkpoint,
+    decode_records,
+    event_bytes,
+)
 from mesh.transport import Check, Clock, Delivery, Gone, Receipt, Router, Settlement, Subscription
 
 __all__ = ["Engine", "Options"]
@@ -66,7 +74,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Commit on the event loop: for `:memory:` and for simulation."""
 
 
+FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
+"""What SQLite says of a disk without room."""
 CLOSED = Receipt("refused", reason="the mesh is closed", error="closed")
+FAILED = Receipt("ambiguous", reason="the mesh's writer failed")
 
 
 class _Publish(msgspec.Struct, gc=False):
@@ -215,8 +226,8 @@ class Engine:
                 self._failed(error, publishes, work)
             except Exception as error:
                 # A bug of ours: what memory holds may not be what the file holds any more.
-                self._refuse(CLOSED, MeshClosed(f"the mesh's writer failed: {error!r}"),
-                             publishes, work)  # fmt: skip
+                closed = MeshClosed(f"the mesh's writer failed: {error!r}")
+                self._refuse(FAILED, closed, publishes, work)
                 self._stop(error)
             else:
                 self._housekeeping()
@@ -308,7 +319,7 @@ class Engine:
         """Nothing of the batch was stored. A sync that failed ends the process: what the file
         holds is then unknown, and trying again would hide it (a failed fsync forgets)."""
         name = getattr(error, "sqlite_errorname", "")
-        full = name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
+        full = name in FULL
         reason = "the disk is full" if full else f"the mesh file cannot be written ({error})"
         receipt = Receipt("refused", reason=reason, error="full")
         self._refuse(receipt, MeshFull(self.path, reason), publishes, work)
@@ -557,36 +568,38 @@ class Engine:
         forgotten = store.forget_ids(row.id, topic.window.forgotten_before(), SWEEP_ROWS)
         return more or forgotten == SWEEP_ROWS
 
-    def _checkpointer(self) -> None:
-        db = sqlite3.connect(self.path, isolation_level=None)
-        try:
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        finally:
-            db.close()
-
     async def _run_checkpoint(self) -> None:
         """Copy the log into the file beside the writer, then the little that is left between two
         commits: after that SQLite begins its log anew instead of growing it."""
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(None, self._checkpointer)
+            if not self.inline:
+                await asyncio.get_running_loop().run_in_executor(None, checkpoint, self.path)
             if not self.closing:
                 await self.write(self._finish_checkpoint)
-        except (sqlite3.Error, MeshError):
+        except sqlite3.Error as error:
+            self._checkpoint_failed(error)
+        except MeshError:
             pass
         finally:
             self._checkpoint = None
 
     def _finish_checkpoint(self, batch: Batch) -> None:
         def after() -> None:
-            self.store.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
             try:
+                self.store.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 self._wal_done = Path(self.path + "-wal").stat().st_size
+            except sqlite3.Error as error:
+                self._checkpoint_failed(error)
             except OSError:
                 self._wal_done = 0
 
         batch.after.append(after)
+
+    def _checkpoint_failed(self, error: sqlite3.Error) -> None:
+        """The log keeps what could not be copied, so a full disk only delays it; what a failed
+        sync leaves is unknown."""
+        if getattr(error, "sqlite_errorname", "") not in (*FULL, "SQLITE_BUSY"):
+            self._stop(error)
 
     async def close(self) -> None:
         """Write what has come in, then let go of the file."""

@@ -137,6 +137,24 @@ def mask_bytes(mask: int) -> bytes:
     return mask.to_bytes((mask.bit_length() + 7) // 8 or 1, "little")
 
 
+def open_database(path: str) -> sqlite3.Connection:
+    """A connection to a mesh file. The one place that opens it, so that a simulation can put a
+    simulated disk below."""
+    return sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+
+
+def checkpoint(path: str) -> None:
+    """Copy what the write-ahead log holds into the file, beside its writer, and sync it."""
+    db = open_database(path)
+    try:
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    finally:
+        db.close()
+
+
 class Store:
     """One connection to the file.
 
@@ -151,9 +169,7 @@ class Store:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             # The file holds people's events: it is its owner's alone.
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        self.db = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
+        self.db = open_database(path)
         try:
             self._prepare(synchronous)
         except sqlite3.DatabaseError as error:
