@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test lint peers clean
+.PHONY: setup demo test lint docs peers clean
 
 setup: $(VENV)/.ready
 
@@ -20,6 +20,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python docs/make_cli.py > docs/cli.md
+	DEMO_SVG=docs/demo.svg $(BIN)/python demo/run.py | cat
 
 test: lint
 	$(BIN)/python -m pytest

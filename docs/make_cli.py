@@ -1,0 +1,69 @@
+"""Write docs/cli.md from the commands' own help: `make docs`. The test compares it."""
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+os.environ.update(COLUMNS="80", TERM="dumb")
+for name in [name for name in os.environ if name.startswith("FUNCRT_")]:
+    del os.environ[name]
+
+from funcrt.cli import COMMANDS, EPILOG, main  # noqa: E402 - the width is read as it is imported
+
+HEAD = """\
+# The command line
+
+Made by `make docs` from `funcrt COMMAND --help`. All but `tail` end by themselves; data goes to
+standard output, remarks and errors to standard error. On a terminal data is a table, in a pipe
+plain lines parted by tabs; `--json` prints JSON lines. NO_COLOR takes the colours away.
+
+"""
+
+VARIABLES = {
+    "FUNCRT_DATA": "`--data`: the directory of the host's files; `./.funcrt` by default",
+    "FUNCRT_MESH": "`--mesh`: the mesh's URL ([transports.md](transports.md))",
+    "FUNCRT_NAMESPACE": "`--namespace`: the prefix of every name",
+    "FUNCRT_ADMIN_SOCKET": "`--admin-socket`: the Unix socket of the admin API",
+    "FUNCRT_TOKENS": "`--tokens`: the token file of the gateway",
+    "FUNCRT_TRACEBACK": "set to anything: show the traceback of an error that is a bug",
+    "NO_COLOR": "set to anything: no colours",
+}
+
+
+def commands() -> Iterator[str]:
+    """Every command that does something: `serve`, `dlq ls`."""
+    for name in COMMANDS:
+        app = importlib.import_module(f"funcrt.cli.{name}").app
+        if not app.registered_callback:
+            yield name
+            continue
+        for each in app.registered_commands:
+            yield f"{name} {each.name or each.callback.__name__}"
+
+
+def said(words: list[str]) -> str:
+    """What a command prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main(words)
+    return out.getvalue()
+
+
+def page() -> str:
+    """All of docs/cli.md."""
+    parts = [HEAD, EPILOG + "\n"]
+    end = re.compile(r"\n\s*Exit codes:.*", re.S)
+    for name in commands():
+        text = end.sub("", said([*name.split(), "--help"])).rstrip()
+        parts.append(f"\n## funcrt {name}\n```\n{text}\n```\n")
+    parts.append("\n## Environment variables\n| variable | |\n|---|---|\n")
+    parts += [f"| `{name}` | {text} |\n" for name, text in VARIABLES.items()]
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

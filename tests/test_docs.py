@@ -1,0 +1,331 @@
+"""The documents are true: their snippets run, and what a user can meet is in them."""
+
+import ast
+import asyncio
+import importlib
+import json
+import os
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+import typer.main
+
+import funcrt
+import mesh
+import triggers
+from funcrt.cli import COMMANDS
+from funcrt.context import Context, FunctionLog
+from funcrt.errors import FuncrtError
+from funcrt.gateway.problem import HttpProblem
+from funcrt.manifest import (
+    BATCH,
+    HTTP,
+    LIMITS,
+    MESH,
+    OUTPUT,
+    RETRY,
+    SCALE,
+    TOP,
+    Manifest,
+    load_manifest,
+)
+from funcrt.manifest_check import Key, Later, Section
+from mesh.embedded import FEATURES
+from mesh.errors import MeshError
+from tests.calling import call
+from tests.serving import FUNCRT, Serving
+from triggers import FilterError
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
+
+
+def table(text: str, heading: str) -> dict[str, list[str]]:
+    """First column without its backticks -> the other columns, of the tables below a heading."""
+    part = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split(" | ") for line in part.splitlines() if line.startswith("| `")]
+    found = {row[0].strip(" `"): [cell.strip() for cell in row[1:]] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+# README
+
+
+def test_the_readme_s_function_is_the_sample() -> None:
+    readme = page("README.md")
+    (code,) = blocks(readme, "python")
+    (manifest,) = blocks(readme, "toml")
+    sample = ROOT / "functions" / "label"
+    assert (sample / "funcrt.toml").read_text() == manifest
+    plain = [line for line in (sample / "main.py").read_text().splitlines() if '"""' not in line]
+    assert [line for line in plain if line] == [line for line in code.splitlines() if line]
+
+
+def test_the_readme_s_function_is_served_published_to_and_tailed(tmp_path: Path) -> None:
+    readme = page("README.md")
+    serve, session = blocks(readme, "sh")[1:3]
+    assert shlex.split(serve) == [".venv/bin/funcrt", "serve", "functions"]
+    (code,), (manifest,) = blocks(readme, "python"), blocks(readme, "toml")
+    host = Serving(tmp_path / "data", label=f"{code}---{manifest}")
+    said = []
+    try:
+        for line in session.replace("\\\n", " ").splitlines():
+            program, *words = shlex.split(line)
+            if program == ".venv/bin/funcrt":
+                done = subprocess.run(
+                    [*FUNCRT, *words], env=host.env, capture_output=True, text=True, timeout=30,
+                    check=True,
+                )  # fmt: skip
+                said.append(done.stdout)
+            else:
+                assert program == "curl"
+                said.append(curl(words, host.port))
+    finally:
+        host.stop(15)
+    publish, tail, ls, called = said
+    assert publish.startswith("stored\t")
+    assert re.search(r"order\.labelled\t.*\t/funcrt/label\t\{\"label\":\"large\"\}\n$", tail)
+    assert re.search(r"^label\t(ready|zero)\t.*mesh orders", ls, re.M)
+    assert called == '{"label":"small"}'
+    for shown in ('{"label":"large"}', called):
+        assert shown in readme
+
+
+def curl(words: list[str], port: int) -> str:
+    """What curl would print: the machine need not have it."""
+    headers = {}
+    body = b""
+    (url,) = [word for word in words if word.startswith("http://127.0.0.1:8080/")]
+    for option, value in pairwise(words):
+        if option == "-H":
+            name, _, text = value.partition(": ")
+            headers[name] = text
+        if option == "-d":
+            body = value.encode()
+    answer = httpx.post(url.replace(":8080", f":{port}"), content=body, headers=headers)
+    answer.raise_for_status()
+    return answer.text
+
+
+def test_the_readme_s_make_targets_are_there() -> None:
+    targets = re.findall(r"^([a-z]+):", page("Makefile"), re.M)
+    for name in ("README.md", "HACKING.md"):
+        wanted = re.findall(r"(?:^|`)make ([a-z]+)", page(name), re.M)
+        assert wanted
+        assert set(wanted) <= set(targets), name
+
+
+def test_links_lead_somewhere() -> None:
+    for path in [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "HACKING.md", ROOT / "CHANGELOG.md"]:
+        for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+            assert link.startswith("https://") or (path.parent / link).exists(), (path, link)
+
+
+# docs/functions.md
+
+EXAMPLES = re.findall(
+    r"^```python\n(.*?)^```\n`(\{.*?\})` gives (.*?)$", page("docs/functions.md"), re.S | re.M
+)
+
+
+def test_every_example_says_what_it_gives() -> None:
+    assert len(EXAMPLES) == len(blocks(page("docs/functions.md"), "python")) >= 5
+
+
+@pytest.mark.parametrize(("code", "data", "gives"), EXAMPLES)
+def test_an_example_gives_what_it_says(tmp_path: Path, code: str, data: str, gives: str) -> None:
+    (tmp_path / "main.py").write_text(code)
+    event = mesh.Event.create("example", json.loads(data))
+    event = msgspec.structs.replace(event, id="1", source="/example")
+    result = asyncio.run(call(tmp_path, [event], trigger="example"))[0]
+    assert result.status == "ok", result.failure
+    outputs = result.outputs or [out for item in result.items for out in item.outputs]
+    assert [out.event.json() for out in outputs] == [
+        json.loads(text) for text in re.findall(r"`(.*?)`", gives)
+    ]
+
+
+def test_everything_a_function_imports_or_is_handed_is_documented() -> None:
+    text = page("docs/functions.md")
+    for name in funcrt.__all__:
+        assert re.search(rf"\b{name}\b", text), name
+    members = [name for name in dir(Context) if not name.startswith("_")]
+    for name in members:
+        assert re.search(rf"`ctx\.{name}\b", text), name
+    for name in dir(FunctionLog):
+        assert name.startswith("_") or f"`{name}`" in text, name
+    for name in re.findall(r"`ctx\.(\w+)", text):
+        assert name in members
+
+
+# docs/manifest.md
+
+SECTIONS: dict[str, tuple[Section, str]] = {
+    "Top": (TOP, ""),
+    "`[[trigger]]` of kind `mesh`": (MESH, '[[trigger]]\ntopic = "a"\n'),
+    "`batch`": (BATCH, '[[trigger]]\ntopic = "a"\n[trigger.batch]\nsize = 3\n'),
+    "`[[trigger]]` of kind `http`": (HTTP, '[[trigger]]\nkind = "http"\npath = "/a"\n'),
+    "`[output]`": (OUTPUT, "[output]\n"),
+    "`[retry]`": (RETRY, "[retry]\n"),
+    "`[scale]`": (SCALE, "[scale]\n"),
+    "`[limits]`": (LIMITS, "[limits]\n"),
+}
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_every_manifest_key_is_documented_with_its_default(tmp_path: Path, heading: str) -> None:
+    section, start = SECTIONS[heading]
+    rows = table(page("docs/manifest.md"), heading)
+    assert set(rows) == {key for key, kind in section.items() if isinstance(kind, Key)}
+    bare = load(tmp_path, start)
+    tried = 0
+    for key, (_, default, *_) in rows.items():
+        literal = re.fullmatch(r"`([^`]+)`", default)
+        if default == "required":
+            without = "\n".join(line for line in start.splitlines() if not line.startswith(key))
+            with pytest.raises(FuncrtError, match=f"{key}: missing"):
+                load(tmp_path, without)
+        elif literal and literal[1][0] in '"[{0123456789tf' and f"{key} =" not in start:
+            assert load(tmp_path, f"{start}{key} = {literal[1]}\n") == bare, key
+            tried += 1
+    assert tried or heading == "`[[trigger]]` of kind `http`"
+
+
+def test_keys_that_are_not_built_yet_are_named() -> None:
+    later = page("docs/manifest.md").split("## Not built yet")[1]
+    for section, start in SECTIONS.values():
+        prefix = start.strip("[]\n") + "." if section is not TOP else ""
+        for key, kind in section.items():
+            if isinstance(kind, Later):
+                assert f"`{prefix}{key}`" in later
+
+
+def test_the_manifest_s_example_loads(tmp_path: Path) -> None:
+    for text in blocks(page("docs/manifest.md"), "toml"):
+        assert load(tmp_path, text).triggers
+
+
+def load(folder: Path, text: str) -> Manifest:
+    (folder / "funcrt.toml").write_text(text)
+    return load_manifest(folder)
+
+
+# docs/cli.md
+
+
+def test_the_commands_page_is_current() -> None:
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "make_cli.py")],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    ).stdout  # fmt: skip
+    assert page("docs/cli.md") == made, "docs/cli.md is out of date: make docs"
+
+
+def commands() -> Iterator[tuple[str, typer.main.TyperGroup | typer.core.TyperCommand]]:
+    for name in COMMANDS:
+        app = importlib.import_module(f"funcrt.cli.{name}").app
+        command = typer.main.get_command(app)
+        below = getattr(command, "commands", None)
+        yield from (
+            ((f"{name} {each}", one) for each, one in below.items())
+            if below
+            else ((name, command),)
+        )
+
+
+def test_every_command_and_option_is_documented_with_an_example() -> None:
+    text = page("docs/cli.md")
+    for name, command in commands():
+        part = text.split(f"\n## funcrt {name}\n")[1].split("\n## ")[0]
+        assert f"Example: funcrt {name.split()[0]}" in part
+        for parameter in command.params:
+            if parameter.param_type_name == "argument" or "completion" in str(parameter.name):
+                continue
+            for option in parameter.opts:
+                assert option in part, (name, option)
+
+
+def test_every_environment_variable_is_documented() -> None:
+    used: set[str] = set()
+    for package in ("funcrt", "mesh", "triggers", "demo"):
+        for path in (ROOT / package).rglob("*.py"):
+            source = path.read_text(encoding="utf-8")
+            used |= set(re.findall(r"\"((?:FUNCRT|DEMO)_[A-Z_]+)\"", source))
+            used |= set(re.findall(r"environ(?:\.get)?[\[(]\"([A-Z_]+)\"", source))
+    used -= {"PATH"}  # which the host reads to find its interpreter, like any program
+    assert {"FUNCRT_DATA", "FUNCRT_TRACEBACK", "DEMO_ROUNDS"} <= used
+    documented = set(table(page("docs/cli.md"), "Environment variables")) | set(
+        re.findall(r"`(DEMO_[A-Z]+)", page("HACKING.md"))
+    )
+    assert used <= documented
+    assert documented - used <= {"NO_COLOR"}
+
+
+# docs/errors.md
+
+
+def test_every_error_is_documented() -> None:
+    for package in (funcrt, mesh, triggers):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    text = page("docs/errors.md")
+    ours = {*table(text, "Of functions (`funcrt.errors` and beside)")}
+    meshes = {*table(text, "Of the mesh (`mesh.errors`)")}
+    assert meshes == {cls.__name__ for cls in family(MeshError)}
+    shipped = {cls for cls in family(FuncrtError) if cls.__module__.startswith("funcrt.")}
+    assert ours == {cls.__name__ for cls in shipped} | {FilterError.__name__, "CliError"}
+
+
+def family(base: type[BaseException]) -> set[type[BaseException]]:
+    return {base}.union(*(family(cls) for cls in base.__subclasses__()))
+
+
+def test_every_http_problem_is_documented() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \|", page("docs/errors.md"), re.M)
+    documented = {(int(status), kind) for status, kind in rows}
+    found = set()
+    for path in (ROOT / "funcrt" / "gateway").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == HttpProblem.__name__:
+                values = [arg.value for arg in node.args[:2] if isinstance(arg, ast.Constant)]
+                if len(values) == 2:
+                    found.add(tuple(values))
+    assert len(found) > 15
+    assert {kind for _, kind in found} <= {kind for _, kind in documented}
+    assert found <= documented
+
+
+# docs/transports.md
+
+
+def test_every_feature_is_documented_as_it_is() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page("docs/transports.md"), re.M)
+    assert rows == [(name, str(value)) for name, value in msgspec.structs.asdict(FEATURES).items()]
+
+
+def test_the_changelog_has_its_form() -> None:
+    text = page("CHANGELOG.md")
+    assert "\n## [Unreleased]\n" in text
+    assert set(re.findall(r"^### (.*)$", text, re.M)) <= {
+        "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security",
+    }  # fmt: skip
+    assert os.fspath(ROOT) not in text
