@@ -26,6 +26,8 @@ import mesh
 HERE = Path(__file__).parent
 ROUNDS = int(os.environ.get("DEMO_ROUNDS", "40"))
 OUTSTANDING = 32
+EVERY = 20
+"""GitHub's events for each order and each badge."""
 SVG = os.environ.get("DEMO_SVG", "")
 """Where to keep a picture of the middle of a run."""
 LIMIT_S = 110.0
@@ -36,11 +38,12 @@ class Demo:
 
     def __init__(self, events: list[dict[str, Any]]) -> None:
         self.events = events
-        self.sent = 0
+        self.sent = self.orders = self.badges = 0
         self.rows: list[dict[str, Any]] = []
         self.most: Counter[str] = Counter()
         self.results: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
+        self.sizes: Counter[str] = Counter()
         self.last: dict[str, str] = {}
         self.progress = Progress(
             TextColumn("{task.description:<10}"), BarColumn(40), MofNCompleteColumn()
@@ -65,10 +68,30 @@ class Demo:
                     )
                     answer.raise_for_status()
                     self.sent += 1
+                    if self.sent % EVERY == 0:
+                        await self.beside(client, self.sent)
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(OUTSTANDING):
                     group.create_task(some())
+
+    async def beside(self, client: httpx.AsyncClient, number: int) -> None:
+        """A call of `badge`, and, in the first quarter, an order for `label`."""
+        answer = await client.get("/badge", params={"label": "events", "value": number})
+        answer.raise_for_status()
+        self.badges += f"events: {number}</text>" in answer.text
+        if number > len(self.events) / 4:
+            return
+        self.orders += 1
+        answer = await client.post(
+            "/topics/orders/events",
+            json={"total": number % 200},
+            headers={
+                "ce-specversion": "1.0", "ce-id": str(number), "ce-source": "/demo",
+                "ce-type": "order.placed",
+            },
+        )  # fmt: skip
+        answer.raise_for_status()
 
     async def watch(self, socket: Path) -> None:
         """Look at the functions, over the admin socket."""
@@ -85,8 +108,11 @@ class Demo:
     async def results_of(self, client: mesh.Transport, topic: str) -> None:
         """Count what comes out of a topic."""
         async for item in client.tail(topic, "earliest"):
-            self.results[topic] += 1
             event = item.event
+            if event.type == "order.labelled":
+                self.sizes[event.json()["label"]] += 1
+                continue
+            self.results[topic] += 1
             if topic == "labels":
                 self.labels[event.json()["label"]] += 1
             if topic == "digests":
@@ -102,7 +128,8 @@ class Demo:
         """Every result is there."""
         tasks = self.progress.tasks
         done = self.results["digested"] >= len(self.events)
-        return done and self.results["labels"] >= (tasks[2].total or 0)
+        orders = self.sizes.total() == self.orders
+        return done and orders and self.results["labels"] >= (tasks[2].total or 0)
 
     def picture(self) -> Group:
         """The table and the bars."""
@@ -133,15 +160,21 @@ class Demo:
 
     def summary(self, took: float) -> list[str]:
         """What came out, at the end."""
-        total = ", ".join(f"{name} {count}" for name, count in self.labels.most_common())
-        most = ", ".join(f"{name} {count}" for name, count in self.most.items() if count)
+        events_in = len(self.events) + self.orders
+        out = sum(self.results[topic] for topic in TOPICS) + self.sizes.total()
         return [
-            f"{len(self.events)} events in, {sum(self.results[t] for t in TOPICS)} out,"
-            f" in {took:.0f} s; every function is back at zero instances",
-            f"labels: {total}",
-            f"most instances: {most}",
+            f"{events_in} events in, {out} out, in {took:.0f} s;"
+            " every function is back at zero instances",
+            f"issues by label: {_counts(self.labels)}; orders: {_counts(self.sizes)};"
+            f" badges drawn over HTTP: {self.badges}",
+            f"most instances: {_counts(self.most)}",
             *(f"last of {topic}: {text}" for topic, text in self.last.items()),
         ]
+
+
+def _counts(counter: Counter[str]) -> str:
+    """`bug 840, other 40`: the most first, nothing of what is 0."""
+    return ", ".join(f"{name} {count}" for name, count in counter.most_common() if count)
 
 
 TOPICS = ("labels", "notifications", "digests")

@@ -36,7 +36,11 @@ from mesh.transport import (
 if TYPE_CHECKING:
     from funcrt.host import Host
 
-__all__ = ["Function", "Served"]
+__all__ = [
+    "LEASE_S",
+    "Function",
+    "Served",
+]
 
 LEASE_S = 60.0
 EXTEND_S = 20.0

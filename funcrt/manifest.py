@@ -47,6 +47,7 @@ from mesh.transport import check_name
 from triggers import FilterError, parse
 
 __all__ = [
+    "FILE",
     "BatchSpec",
     "CronTrigger",
     "DlqSpec",

@@ -45,7 +45,12 @@ from mesh.transport import (
     check_name,
 )
 
-__all__ = ["FEATURES", "Embedded", "open_transport"]
+__all__ = [
+    "FEATURES",
+    "Embedded",
+    "SystemClock",
+    "open_transport",
+]
 
 FEATURES = Features(
     name="embedded",

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
 import msgspec
 
 from mesh.batch import Batch, Topic
+from mesh.checkpoint import FULL, Checkpoints
 from mesh.codec import validate
 from mesh.errors import EventError, MeshClosed, MeshError, MeshFull, QueueFull, SubscriptionUnknown
 from mesh.event import Event
@@ -30,7 +30,6 @@ from mesh.store import (
     Record,
     Store,
     SubRow,
-    checkpoint,
     decode_records,
     event_bytes,
 )
@@ -49,8 +48,6 @@ PENDING_BYTES = 64 << 20
 QUICK_SYNC_S = 0.0005
 """A disk that syncs faster is not worth a thread: handing over takes as long, and the
 interpreter's lock more where the loop is busy."""
-CHECKPOINT_PAGES = 16_384
-"""64 MB: a checkpoint's sync delays the commits beside it, so they are made seldom."""
 RECENT_BYTES = 8 << 20
 SWEEP_S = 5.0
 SWEEP_ROWS = 512
@@ -74,8 +71,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Commit on the event loop: for `:memory:` and for simulation."""
 
 
-FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
-"""What SQLite says of a disk without room."""
 CLOSED = Receipt("refused", reason="the mesh is closed", error="closed")
 FAILED = Receipt("ambiguous", reason="the mesh's writer failed")
 
@@ -134,7 +129,9 @@ class Engine:
         self.closing = False
         self._swept = self.clock.monotonic()
         self._to_sweep: list[str] = []
-        self._checkpoint: asyncio.Task[None] | None = None
+        self._checkpoints = Checkpoints(
+            path, self.store.db, self.write, self._stop, inline=self.inline
+        )
         self._load()
 
     def _load(self) -> None:
@@ -515,19 +512,8 @@ class Engine:
         if now - self._swept >= SWEEP_S:
             self._swept = now
             self._to_sweep = self._to_sweep or list(self.topics)
-        self._uncounted += 1
-        if self.memory or self._checkpoint is not None or self._uncounted < 32:
-            return
-        self._uncounted = 0
-        try:
-            size = Path(self.path + "-wal").stat().st_size
-        except OSError:
-            return
-        if size > CHECKPOINT_PAGES * 4096 and size != self._wal_done:
-            self._checkpoint = asyncio.get_running_loop().create_task(self._run_checkpoint())
-
-    _wal_done = 0
-    _uncounted = 0
+        if not self.memory:
+            self._checkpoints.committed()
 
     def nudge(self) -> None:
         """Look at once whether a queue is stuck."""
@@ -568,39 +554,6 @@ class Engine:
         forgotten = store.forget_ids(row.id, topic.window.forgotten_before(), SWEEP_ROWS)
         return more or forgotten == SWEEP_ROWS
 
-    async def _run_checkpoint(self) -> None:
-        """Copy the log into the file beside the writer, then the little that is left between two
-        commits: after that SQLite begins its log anew instead of growing it."""
-        try:
-            if not self.inline:
-                await asyncio.get_running_loop().run_in_executor(None, checkpoint, self.path)
-            if not self.closing:
-                await self.write(self._finish_checkpoint)
-        except sqlite3.Error as error:
-            self._checkpoint_failed(error)
-        except MeshError:
-            pass
-        finally:
-            self._checkpoint = None
-
-    def _finish_checkpoint(self, batch: Batch) -> None:
-        def after() -> None:
-            try:
-                self.store.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                self._wal_done = Path(self.path + "-wal").stat().st_size
-            except sqlite3.Error as error:
-                self._checkpoint_failed(error)
-            except OSError:
-                self._wal_done = 0
-
-        batch.after.append(after)
-
-    def _checkpoint_failed(self, error: sqlite3.Error) -> None:
-        """The log keeps what could not be copied, so a full disk only delays it; what a failed
-        sync leaves is unknown."""
-        if getattr(error, "sqlite_errorname", "") not in (*FULL, "SQLITE_BUSY"):
-            self._stop(error)
-
     async def close(self) -> None:
         """Write what has come in, then let go of the file."""
         if self.closing:
@@ -609,8 +562,7 @@ class Engine:
         self._wake.set()
         if self._writer is not None:
             await self._writer
-        if self._checkpoint is not None:
-            await asyncio.wait([self._checkpoint])
+        await self._checkpoints.wait()
         for queue in self.queues.values():
             queue.wake()
         for name in list(self._tails):

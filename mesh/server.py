@@ -32,7 +32,10 @@ from mesh.wire import (
 if TYPE_CHECKING:
     from mesh.embedded import Embedded
 
-__all__ = ["Server"]
+__all__ = [
+    "Server",
+    "new_address",
+]
 
 OUTSTANDING = 4096
 """Publishes of one client that may wait; its socket is not read beyond that."""

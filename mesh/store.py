@@ -18,7 +18,21 @@ import msgspec
 from mesh.errors import MeshCorrupt
 from mesh.event import Event
 
-__all__ = ["CHUNK_BYTES", "CHUNK_EVENTS", "Chunk", "Record", "Store", "SubRow", "TopicRow"]
+__all__ = [
+    "CHUNK_BYTES",
+    "CHUNK_EVENTS",
+    "Chunk",
+    "Record",
+    "Store",
+    "SubRow",
+    "TopicRow",
+    "bits",
+    "checkpoint",
+    "decode_record",
+    "decode_records",
+    "encode_records",
+    "event_bytes",
+]
 
 CHUNK_EVENTS = 256
 CHUNK_BYTES = 512 * 1024

@@ -17,6 +17,7 @@ from mesh.event import Event
 __all__ = [
     "Check",
     "Clock",
+    "Dead",
     "DeadLetter",
     "Delivery",
     "Depth",

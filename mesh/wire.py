@@ -19,7 +19,22 @@ from mesh.event import Event
 from mesh.store import Chunk
 from mesh.transport import Receipt
 
-__all__ = ["Ask", "Channel", "Failed", "Publish", "Published", "Said", "Stop", "Tail", "Told"]
+__all__ = [
+    "Ask",
+    "Channel",
+    "Failed",
+    "FromClient",
+    "FromHost",
+    "Publish",
+    "Published",
+    "Said",
+    "Stop",
+    "Tail",
+    "Told",
+    "chunk_row",
+    "receipt_row",
+    "short_path",
+]
 
 _HEADER = struct.Struct("<I")
 MAX_FRAME = 64 << 20

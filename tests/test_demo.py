@@ -18,6 +18,7 @@ def test_the_demo_handles_everything_and_ends_at_zero() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "92 events in" in done.stdout
-    assert "labels: bug 42, documentation 8, other 2" in done.stdout
+    assert "93 events in" in done.stdout
+    assert "issues by label: bug 42, documentation 8, other 2; orders: small 1;" in done.stdout
+    assert "badges drawn over HTTP: 4" in done.stdout
     assert done.stderr == ""

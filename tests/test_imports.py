@@ -9,7 +9,6 @@ ALLOWED = {
     "triggers": ("mesh.event", "triggers"),
     "funcrt": ("mesh", "triggers", "funcrt"),
 }
-MOST_LINES = 70
 
 
 def _imports(tree: ast.AST) -> list[str]:
@@ -39,15 +38,3 @@ def test_imports_follow_the_one_direction() -> None:
         and not any(name == ok or name.startswith(ok + ".") for ok in ALLOWED[package])
     ]
     assert wrong == []
-
-
-def test_functions_stay_short() -> None:
-    """Of the body: a command's signature is its list of options."""
-    long = [
-        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {lines} lines"
-        for _, path, tree in _files()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (lines := (node.end_lineno or 0) - node.body[0].lineno + 1) > MOST_LINES
-    ]
-    assert long == []

@@ -15,7 +15,13 @@ from funcrt.gateway.limits import GatewayConfig, Head, Receive, Scope, Send
 from funcrt.gateway.problem import HttpProblem, retry_after
 from funcrt.manifest_kinds import OWN_NAMES
 
-__all__ = ["EVERYTHING", "Guard", "needed_scope", "refuse"]
+__all__ = [
+    "EVERYTHING",
+    "App",
+    "Guard",
+    "needed_scope",
+    "refuse",
+]
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 

@@ -18,7 +18,15 @@ from mesh.errors import (
     UnsupportedFeature,
 )
 
-__all__ = ["SAFE", "HttpProblem", "problem_of", "retry_after", "shown", "wrong_method"]
+__all__ = [
+    "FULL_RETRY_S",
+    "SAFE",
+    "HttpProblem",
+    "problem_of",
+    "retry_after",
+    "shown",
+    "wrong_method",
+]
 
 SAFE: list[tuple[bytes, bytes]] = [
     (b"x-content-type-options", b"nosniff"),

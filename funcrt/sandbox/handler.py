@@ -23,7 +23,17 @@ from funcrt.errors import LoadError, Problem
 from funcrt.sandbox.protocol import Failure, Out
 from mesh.event import Event
 
-__all__ = ["Bound", "NotAnEvent", "failure", "import_handler", "outputs"]
+__all__ = [
+    "Bound",
+    "NotAnEvent",
+    "failed",
+    "failure",
+    "import_handler",
+    "items",
+    "output",
+    "outputs",
+    "threads",
+]
 
 NAMES = ("handler", "handle", "main")
 JSON = "application/json"

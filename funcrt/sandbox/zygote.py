@@ -25,7 +25,11 @@ from funcrt.errors import LoadError
 from funcrt.sandbox.handler import Bound, import_handler, threads
 from funcrt.sandbox.worker import Worker
 
-__all__ = ["Spec", "runtime"]
+__all__ = [
+    "MAX_MESSAGE",
+    "Spec",
+    "runtime",
+]
 
 MAX_MESSAGE = 64 << 10
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38

@@ -1,4 +1,4 @@
-"""Count what happened, a batch at a time."""
+"""Sum up what happened, a batch of events at a time."""
 
 from collections import Counter
 
@@ -6,6 +6,7 @@ from funcrt import Event
 
 
 def handler(events: list[Event]) -> dict[str, object]:
-    """One summary a batch."""
-    counts = Counter(event.type.removeprefix("com.github.") for event in events)
-    return {"events": len(events), "types": dict(counts.most_common())}
+    """One summary a batch, however many events came within the trigger's `batch.wait`."""
+    types = Counter(event.type.removeprefix("com.github.") for event in events)
+    sources = {event.source.rpartition("/repos/")[2] for event in events}
+    return {"events": len(events), "types": dict(types.most_common()), "from": sorted(sources)}

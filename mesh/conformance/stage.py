@@ -24,7 +24,20 @@ from mesh.transport import (
     Transport,
 )
 
-__all__ = ["MOMENTS", "Maker", "Stage", "Unmet", "cut_off", "event", "same", "settle", "sub"]
+__all__ = [
+    "MOMENTS",
+    "Maker",
+    "Stage",
+    "Unmet",
+    "cut_off",
+    "event",
+    "ids",
+    "moment",
+    "refused",
+    "same",
+    "settle",
+    "sub",
+]
 
 T = TypeVar("T")
 

@@ -1,0 +1,93 @@
+"""Copying SQLite's log into its file beside the writer, so that no commit pays for it."""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from mesh.batch import Batch
+from mesh.errors import MeshError
+from mesh.store import checkpoint
+
+__all__ = ["FULL", "Checkpoints"]
+
+FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
+"""What SQLite says of a disk without room."""
+PAGES = 16_384
+"""64 MB: a checkpoint's sync delays the commits beside it, so they are made seldom."""
+COMMITS = 32
+"""The log's size is looked at once in so many commits."""
+
+
+class Checkpoints:
+    """Of one file, whose one writer runs what is handed to `write` in a transaction."""
+
+    def __init__(
+        self,
+        path: str,
+        db: sqlite3.Connection,
+        write: Callable[[Callable[[Batch], None]], Awaitable[None]],
+        stop: Callable[[sqlite3.Error], None],
+        *,
+        inline: bool = False,
+    ) -> None:
+        self.path = path
+        self.log = Path(path + "-wal")
+        self.db = db
+        self.write = write
+        self.stop = stop
+        self.inline = inline
+        """All of it between two commits, for simulation."""
+        self.running: asyncio.Task[None] | None = None
+        self.done = 0
+        """The log's size when its content was last in the file: SQLite overwrites it from there."""
+        self.commits = 0
+
+    def committed(self) -> None:
+        """Start one in the background where it is time."""
+        self.commits += 1
+        if self.running is not None or self.commits < COMMITS:
+            return
+        self.commits = 0
+        size = self._size()
+        if size > PAGES * 4096 and size != self.done:
+            self.running = asyncio.get_running_loop().create_task(self._run())
+
+    async def wait(self) -> None:
+        """For the one that runs."""
+        if self.running is not None:
+            await asyncio.wait([self.running])
+
+    def _size(self) -> int:
+        try:
+            return self.log.stat().st_size
+        except OSError:
+            return 0
+
+    async def _run(self) -> None:
+        """Most of it beside the writer, then the little that is left between two commits: after
+        that SQLite begins its log anew instead of growing it."""
+        try:
+            if not self.inline:
+                await asyncio.get_running_loop().run_in_executor(None, checkpoint, self.path)
+            await self.write(lambda batch: batch.after.append(self._finish))
+        except sqlite3.Error as error:
+            self._failed(error)
+        except MeshError:
+            pass  # the mesh is closed or full: the log keeps it all
+        finally:
+            self.running = None
+
+    def _finish(self) -> None:
+        try:
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            self._failed(error)
+        else:
+            self.done = self._size()
+
+    def _failed(self, error: sqlite3.Error) -> None:
+        """The log keeps what could not be copied, so a full disk only delays it; what a failed
+        sync leaves is unknown."""
+        if getattr(error, "sqlite_errorname", "") not in (*FULL, "SQLITE_BUSY"):
+            self.stop(error)
