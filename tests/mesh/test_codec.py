@@ -1,7 +1,6 @@
 """The codec: CloudEvents over HTTP and in JSON, strict both ways."""
 
 import json
-from datetime import UTC
 from typing import Any
 
 import msgspec
@@ -11,7 +10,8 @@ from hypothesis import strategies as st
 
 from mesh import Event, EventError
 from mesh.codec import decode_http, encode_http, validate
-from mesh.event import CONTEXT, canonical
+from mesh.event import canonical
+from tests.mesh.strategies import events
 
 REQUIRED = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")]
 JSON = "application/cloudevents+json"
@@ -160,38 +160,7 @@ def test_no_headers_raise_anything_but_an_event_error(
             pass
 
 
-_bad = [*range(32), *range(0x7F, 0xA0), *range(0xFDD0, 0xFDF0)]
-_letters = st.characters(codec="utf-8", exclude_characters="".join(map(chr, _bad))).filter(
-    lambda letter: ord(letter) & 0xFFFE != 0xFFFE
-)
-_text = st.text(_letters, min_size=1, max_size=20)
-_names = st.from_regex(r"[a-eg-z0-9][a-z0-9]{0,20}", fullmatch=True).filter(
-    lambda name: name not in (*CONTEXT, "specversion", "data")
-)
-_events = st.builds(
-    Event,
-    id=_text,
-    source=st.sampled_from(["/s", "urn:x:1", "https://a/b?c#d", "//h", "%20"]),
-    type=_text,
-    subject=st.none() | _text,
-    time=st.none()
-    | st.datetimes(timezones=st.just(UTC)).map(lambda at: f"{at:%Y}".zfill(4) + f"{at:-%m-%dT%TZ}")
-    | st.just("2016-12-31T23:59:60.123456789012z"),
-    datacontenttype=st.none()
-    | st.sampled_from([
-        "application/json", "text/plain", "a/b+json; c=d", "text/xml; charset=iso-8859-1",
-        "application/octet-stream", "application/cloudevents+json", "text/a; charset=utf-16le",
-    ]),
-    dataschema=st.none() | st.just("https://schema"),
-    extensions=st.dictionaries(
-        _names, st.text(_letters, max_size=9) | st.booleans() | st.integers(-(2**31), 2**31 - 1)
-    ),
-    data=st.none() | st.binary() | st.text().map(str.encode)
-    | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(msgspec.json.encode),
-)  # fmt: skip
-
-
-@given(_events)
+@given(events)
 def test_what_is_encoded_decodes_to_the_same(event: Event) -> None:
     validate(event)
     assert Event.from_json(event.to_json()) == event
@@ -212,7 +181,7 @@ def test_what_is_encoded_decodes_to_the_same(event: Event) -> None:
     assert decode_http(headers, body) == [msgspec.structs.replace(event, **changes)]
 
 
-@given(_events, st.data())
+@given(events, st.data())
 def test_a_damaged_event_is_refused_or_is_one(event: Event, data: st.DataObject) -> None:
     body = bytearray(event.to_json())
     at = data.draw(st.integers(0, len(body) - 1))
