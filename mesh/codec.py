@@ -59,7 +59,8 @@ __all__ = [
     "validate",
 ]
 
-MAX_STRUCTURED_BYTES = 2 * MAX_EVENT_BYTES
+MAX_STRUCTURED_BYTES = 3 * MAX_EVENT_BYTES
+"""Room for any event's data in base64 and its attributes in UTF-8."""
 MAX_BATCH_BYTES = 8 << 20
 MAX_DEPTH = 200
 """Nesting of a structured event's JSON, the event itself included."""

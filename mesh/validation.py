@@ -35,9 +35,9 @@ __all__ = [
 
 MAX_EVENT_BYTES = 1 << 20
 """Of an event's data."""
-MAX_ATTRIBUTES = 1 << 16
+MAX_ATTRIBUTES = 3 << 16
 """Characters of all attributes' names and values together. Events of 64 KiB must be forwarded
-(core, Size Limits)."""
+(core, Size Limits), and an output repeats its cause's id in two extensions."""
 MAX_EXTENSIONS = 1024
 MAX_NAME = 256
 RESERVED_PREFIX = "funcrt"

@@ -12,7 +12,7 @@ from typing import Any
 
 from mesh.event import Event
 from triggers.dialects import Condition, parse_filters
-from triggers.errors import FilterError, FilterMistake
+from triggers.errors import FilterError, FilterMistake, shown
 from triggers.pattern import parse_pattern
 
 __all__ = ["Filter", "FilterError", "FilterMistake", "parse"]
@@ -35,16 +35,22 @@ def parse(spec: Mapping[str, Any]) -> Filter:
     Raises FilterError with every mistake, each with its path, reason and mend.
     """
     if not isinstance(spec, Mapping):
-        found = type(spec).__name__
-        raise FilterError([FilterMistake("", f"expected filters and a pattern, found a {found}")])
+        reason = f"expected a table, found a {type(spec).__name__}"
+        raise FilterError([FilterMistake("", reason, "with filters and pattern")])
     mistakes: list[FilterMistake] = []
     conditions: list[Condition] = []
     for key in spec:
         if key == "jsonpath" and spec[key]:
-            mistakes.append(FilterMistake("jsonpath", "JSONPath conditions are not built yet"))
+            mistakes.append(
+                FilterMistake("jsonpath", "JSONPath conditions are not built yet", "use pattern")
+            )
         elif key not in ("filters", "pattern", "jsonpath"):
             mend = "there are filters and pattern"
-            mistakes.append(FilterMistake(str(key), "unknown form of filter", mend))
+            mistakes.append(
+                FilterMistake(
+                    shown(key) if not isinstance(key, str) else key, "unknown form of filter", mend
+                )
+            )
     if "filters" in spec:
         conditions.extend(parse_filters(spec["filters"], "filters", mistakes))
     if spec.get("pattern") is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh.event import Event, canonical
-from triggers.errors import FilterMistake
+from triggers.errors import FilterMistake, shown
 
 __all__ = ["Condition", "parse_filters"]
 
@@ -21,6 +21,8 @@ _NAME = re.compile(r"[a-z0-9]+", re.ASCII)
 _PLAIN = ("exact", "prefix", "suffix")
 _NESTED = ("all", "any")
 _KNOWN = (*_PLAIN, *_NESTED, "not")
+_EXAMPLE = 'e.g. [{ exact = { type = "com.example" } }]'
+_INSTEAD = f"use {', '.join(_KNOWN)}"
 
 
 def _exact(name: str, value: str) -> Condition:
@@ -58,7 +60,7 @@ def parse_filters(
 ) -> list[Condition]:
     """The conditions of a list of filters; what is wrong goes to `mistakes`."""
     if not isinstance(filters, list):
-        mistakes.append(FilterMistake(path, f"expected a list, found {_kind(filters)}"))
+        mistakes.append(FilterMistake(path, f"expected a list, found {_kind(filters)}", _EXAMPLE))
         return []
     found = []
     for index, item in enumerate(filters):
@@ -70,18 +72,20 @@ def parse_filters(
 
 def _parse(item: Any, path: str, mistakes: list[FilterMistake], depth: int) -> Condition | None:
     if not isinstance(item, dict):
-        mistakes.append(FilterMistake(path, f"expected a table, found {_kind(item)}"))
+        reason = f"expected a table, found {_kind(item)}"
+        mistakes.append(FilterMistake(path, reason, _EXAMPLE))
         return None
     if len(item) != 1:
-        names = ", ".join(sorted(map(str, item))) or "none"
+        names = ", ".join(sorted(map(shown, item))[:9]) or "none"
         reason = f"a filter has one dialect, found {names}"
         mistakes.append(FilterMistake(path, reason, "use all = [...] to combine several"))
         return None
     if depth >= MAX_DEPTH:
-        mistakes.append(FilterMistake(path, f"nested more than {MAX_DEPTH} deep"))
+        mistakes.append(FilterMistake(path, f"nested more than {MAX_DEPTH} deep", "flatten it"))
         return None
     ((dialect, value),) = item.items()
-    where = f"{path}.{dialect}"
+    name = dialect if isinstance(dialect, str) else shown(dialect)
+    where = f"{path}.{name}"
     if dialect in _PLAIN:
         return _attributes(dialect, value, where, mistakes)
     if dialect == "not":
@@ -90,9 +94,9 @@ def _parse(item: Any, path: str, mistakes: list[FilterMistake], depth: int) -> C
     if dialect in _NESTED:
         return _several(dialect, value, where, mistakes, depth)
     if dialect in ("sql", "cesql"):
-        mistakes.append(FilterMistake(where, "CESQL is not built yet"))
+        mistakes.append(FilterMistake(where, "CESQL is not built yet", _INSTEAD))
         return None
-    close = difflib.get_close_matches(str(dialect), _KNOWN, 1)
+    close = difflib.get_close_matches(name[:40], _KNOWN, 1)
     mend = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(_KNOWN)}"
     mistakes.append(FilterMistake(where, "unknown dialect", mend))
     return None
@@ -103,7 +107,8 @@ def _several(
 ) -> Condition | None:
     inner = parse_filters(value, where, mistakes, depth + 1)
     if isinstance(value, list) and not value:
-        mistakes.append(FilterMistake(where, "holds no filter, expected at least one"))
+        reason = "holds no filter, expected at least one"
+        mistakes.append(FilterMistake(where, reason, f"add one, or leave {dialect} out"))
     if not inner:
         return None
     if dialect == "all":
@@ -116,18 +121,23 @@ def _attributes(
 ) -> Condition | None:
     if not isinstance(value, dict) or not value:
         reason = f"expected attributes and their values, found {_kind(value)}"
-        mistakes.append(FilterMistake(where, reason))
+        mistakes.append(
+            FilterMistake(where, reason, f'e.g. {dialect} = {{ type = "com.example" }}')
+        )
         return None
     conditions: list[Condition] = []
     for name, wanted in value.items():
-        at = f"{where}.{name}"
+        at = f"{where}.{name if isinstance(name, str) else shown(name)}"
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            mistakes.append(FilterMistake(at, "an attribute name is a-z0-9"))
+            mistakes.append(FilterMistake(at, "an attribute name is a-z0-9", _lower(name)))
         elif name == "data":
             mistakes.append(FilterMistake(at, "data is no attribute", "use a pattern for it"))
         elif not isinstance(wanted, str) or not wanted:
-            reason = f"expected a string that is not empty, found {repr(wanted)[:80]}"
-            mistakes.append(FilterMistake(at, reason))
+            reason = f"expected a string that is not empty, found {shown(wanted)}"
+            small = isinstance(wanted, int) and -(2**31) <= wanted < 2**31
+            mend = "to ask whether it is set, use a pattern"
+            mend = f'write "{canonical(wanted)}"' if small else mend
+            mistakes.append(FilterMistake(at, reason, mend))
         else:
             conditions.append(_MAKE[dialect](name, wanted))
     if len(conditions) == 1:
@@ -139,4 +149,9 @@ def _kind(value: Any) -> str:
     if isinstance(value, dict) and not value:
         return "an empty table"
     names = {dict: "a table", list: "a list", str: "a string", bool: "a boolean"}
-    return names.get(type(value), repr(value)[:80])
+    return names.get(type(value), shown(value))
+
+
+def _lower(name: Any) -> str:
+    lower = re.sub("[^a-z0-9]", "", shown(name).lower())
+    return f'did you mean "{lower}"?' if lower else "e.g. type, source or subject"

@@ -2,8 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["FilterError", "FilterMistake"]
+__all__ = ["FilterError", "FilterMistake", "shown"]
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__} beyond words"
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from mesh.event import CONTEXT, Event, parse_json
 from triggers.dialects import Condition
-from triggers.errors import FilterMistake
+from triggers.errors import FilterMistake, shown
 
 __all__ = ["parse_pattern"]
 
@@ -42,6 +42,12 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">": lambda a, b: a > b,
     ">=": lambda a, b: a >= b,
 }
+
+
+_EXAMPLE = 'e.g. { type = ["com.example"] }'
+_RANGE = 'e.g. [">", 0, "<=", 5]'
+_ONE = 'e.g. { prefix = "a" }'
+_INSTEAD = f"there are {', '.join(_OPERATORS)}"
 
 
 def _number(value: Any) -> bool:
@@ -67,11 +73,6 @@ def _double(value: int | float) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
 class _Exists:
     """The tests for being there; that for being absent is the one that a missing field meets."""
 
@@ -95,15 +96,15 @@ class _Parser:
         """A pattern's object."""
         table = _Table()
         if not isinstance(pattern, dict) or not pattern:
-            self.wrong(path, "expected a table of fields that is not empty")
+            self.wrong(path, "expected a table of fields that is not empty", _EXAMPLE)
             return table
         if depth > MAX_DEPTH:
-            self.wrong(path, f"nested more than {MAX_DEPTH} deep")
+            self.wrong(path, f"nested more than {MAX_DEPTH} deep", "match fewer levels")
             return table
         for key, value in pattern.items():
-            where = f"{path}.{key}"
+            where = f"{path}.{key if isinstance(key, str) else shown(key)}"
             if not isinstance(key, str):
-                self.wrong(where, "a field's name is a string", f'write "{key}"')
+                self.wrong(where, "a field's name is a string", f'write "{shown(key)}"')
             elif key == "$or":
                 table.ors.append(self.either(value, where, depth))
             elif isinstance(value, dict):
@@ -111,21 +112,22 @@ class _Parser:
             elif isinstance(value, list):
                 table.fields.append((key, self.leaf(value, where)))
             else:
-                mend = f"write [{_shown(value)}]"
+                mend = f"write [{shown(value)}]"
                 self.wrong(where, "expected a list of values, or a table of fields", mend)
         return table
 
     def either(self, value: Any, path: str, depth: int) -> "list[_Table]":
         """The branches of `$or`."""
         if not isinstance(value, list) or len(value) < 2:
-            self.wrong(path, "expected a list of at least two patterns")
+            self.wrong(path, "expected a list of at least two patterns", "or leave $or out")
             return []
         return [self.table(item, f"{path}[{n}]", depth + 1) for n, item in enumerate(value)]
 
     def leaf(self, values: list[Any], path: str) -> "_Leaf":
         """A field's alternatives."""
         if not 0 < len(values) <= MAX_VALUES:
-            self.wrong(path, f"expected 1 to {MAX_VALUES} values, found {len(values)}")
+            reason = f"expected 1 to {MAX_VALUES} values, found {len(values)}"
+            self.wrong(path, reason, "to ask whether it is there, [{ exists = true }]")
         tests = [self.test(value, f"{path}[{n}]") for n, value in enumerate(values)]
         return _Leaf([test for test in tests if test is not None])
 
@@ -133,20 +135,21 @@ class _Parser:
         """One alternative."""
         if value is None or isinstance(value, str | bool | int | float):
             if isinstance(value, float) and not math.isfinite(value):
-                self.wrong(path, f"{value} is no JSON number")
+                self.wrong(path, f"{value} is no JSON number", "use numeric for ranges")
                 return None
             return lambda found: _same(found, value)
         if not isinstance(value, dict) or len(value) != 1:
-            self.wrong(path, "expected a value, or a table with one operator")
+            self.wrong(path, "expected a value, or a table with one operator", _ONE)
             return None
         ((name, wanted),) = value.items()
+        name = name if isinstance(name, str) else shown(name)
         where = f"{path}.{name}"
         if name in _LATER:
-            self.wrong(where, f"the operator {name} is not built yet")
+            self.wrong(where, f"the operator {name} is not built yet", _INSTEAD)
             return None
         if name not in _OPERATORS:
-            close = difflib.get_close_matches(str(name), _OPERATORS, 1)
-            mend = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(_OPERATORS)}"
+            close = difflib.get_close_matches(name[:40], _OPERATORS, 1)
+            mend = f'did you mean "{close[0]}"?' if close else _INSTEAD
             self.wrong(where, "unknown operator", mend)
             return None
         parse: Callable[[Any, str], Test | None] = getattr(self, name.replace("-", "_"))
@@ -155,7 +158,8 @@ class _Parser:
     def _string(self, wanted: Any, path: str) -> str | None:
         if isinstance(wanted, str) and wanted:
             return wanted
-        self.wrong(path, f"expected a string that is not empty, found {_shown(wanted)}")
+        reason = f"expected a string that is not empty, found {shown(wanted)}"
+        self.wrong(path, reason, "one operator for each string")
         return None
 
     def prefix(self, wanted: Any, path: str) -> Test | None:
@@ -168,14 +172,14 @@ class _Parser:
 
     def equals_ignore_case(self, wanted: Any, path: str) -> Test | None:
         if not isinstance(wanted, str):
-            self.wrong(path, f"expected a string, found {_shown(wanted)}")
+            self.wrong(path, f"expected a string, found {shown(wanted)}", 'e.g. "gold"')
             return None
         folded = wanted.casefold()
         return lambda found: isinstance(found, str) and found.casefold() == folded
 
     def exists(self, wanted: Any, path: str) -> Test | None:
         if not isinstance(wanted, bool):
-            self.wrong(path, f"expected true or false, found {_shown(wanted)}")
+            self.wrong(path, f"expected true or false, found {shown(wanted)}", "write true")
             return None
         return _Exists(wanted)
 
@@ -184,10 +188,11 @@ class _Parser:
             return self._anything_but_like(wanted, path)
         values = wanted if isinstance(wanted, list) else [wanted]
         if not 0 < len(values) <= MAX_VALUES:
-            self.wrong(path, f"expected 1 to {MAX_VALUES} values, found {len(values)}")
+            reason = f"expected 1 to {MAX_VALUES} values, found {len(values)}"
+            self.wrong(path, reason, "for any value at all, { exists = true }")
             return None
         if any(isinstance(value, list | dict) for value in values):
-            self.wrong(path, f"expected a value or a list of values, found {_shown(wanted)}")
+            self.wrong(path, f"expected values, found {shown(wanted)}", 'e.g. ["a", "b"]')
             return None
         return self._none_of([self.test(value, path) for value in values])
 
@@ -196,13 +201,14 @@ class _Parser:
         name, value = next(iter(wanted.items()), ("", None))
         if len(wanted) != 1 or name not in ("prefix", "suffix", "equals-ignore-case"):
             reason = "expected values, or a table with prefix, suffix or equals-ignore-case"
-            self.wrong(path, reason)
+            self.wrong(path, reason, 'e.g. { prefix = "a" }')
             return None
         where = f"{path}.{name}"
         if not isinstance(value, list):
             return self._none_of([self.test({name: value}, path)])
         if not 0 < len(value) <= MAX_VALUES:
-            self.wrong(where, f"expected 1 to {MAX_VALUES} strings, found {len(value)}")
+            reason = f"expected 1 to {MAX_VALUES} strings, found {len(value)}"
+            self.wrong(where, reason, "for any value at all, { exists = true }")
             return None
         parse: Callable[[Any, str], Test | None] = getattr(self, name.replace("-", "_"))
         return self._none_of([parse(item, f"{where}[{n}]") for n, item in enumerate(value)])
@@ -221,7 +227,7 @@ class _Parser:
             isinstance(op, str) and op in _COMPARE and _number(bound) and abs(bound) < math.inf
             for op, bound in pairs
         ):
-            self.wrong(path, 'expected comparisons, e.g. [">", 0, "<=", 5]')
+            self.wrong(path, f"expected comparisons, found {shown(wanted)}", _RANGE)
             return None
         if len(pairs) == 2 and not self._range(pairs, path):
             return None
@@ -232,10 +238,10 @@ class _Parser:
         (low, bottom), (high, top) = pairs
         if low[0] != ">" or high[0] != "<":
             reason = f"expected a lower and then an upper bound, found {low} and {high}"
-            self.wrong(path, reason, 'e.g. [">", 0, "<=", 5]')
+            self.wrong(path, reason, _RANGE)
             return False
         if _compare(">", bottom, top) or (_same(bottom, top) and (low, high) != (">=", "<=")):
-            self.wrong(path, f"no number is {low} {bottom} and {high} {top}")
+            self.wrong(path, f"no number is {low} {shown(bottom)} and {high} {shown(top)}", _RANGE)
             return False
         return True
 

@@ -256,7 +256,8 @@ min = 10
         "4: trigger[0].topic: missing; add topic = ...",
         '5: trigger[0].fliters: unknown key, did you mean "filters"?',
         '7: trigger[0].filters[0].exct: unknown dialect, did you mean "exact"?',
-        "8: trigger[0].filters[1].all[0].prefix.invALID: an attribute name is a-z0-9",
+        "8: trigger[0].filters[1].all[0].prefix.invALID: an attribute name is a-z0-9, "
+        'did you mean "invalid"?',
         "12: scale.min: 10 is above scale.max, 8",
     ]
 

@@ -114,14 +114,16 @@ def test_every_mistake_is_told_with_its_path_and_mend() -> None:
     assert told == [
         "fliters: unknown form of filter; there are filters and pattern",
         'filters[0].exakt: unknown dialect; did you mean "exact"?',
-        "filters[1].all[0].prefix.invALID: an attribute name is a-z0-9",
-        "filters[1].all[1].any: holds no filter, expected at least one",
-        "filters[2].sql: CESQL is not built yet",
-        "filters[3].exact.type: expected a string that is not empty, found ''",
+        'filters[1].all[0].prefix.invALID: an attribute name is a-z0-9; did you mean "invalid"?',
+        "filters[1].all[1].any: holds no filter, expected at least one; add one, or leave any out",
+        "filters[2].sql: CESQL is not built yet; use exact, prefix, suffix, all, any, not",
+        "filters[3].exact.type: expected a string that is not empty, found ''; "
+        "to ask whether it is set, use a pattern",
         "pattern.a: expected a list of values, or a table of fields; write ['x']",
         'pattern.b[0].prefx: unknown operator; did you mean "prefix"?',
-        'pattern.c[0].numeric: expected comparisons, e.g. [">", 0, "<=", 5]',
-        "pattern.d: expected 1 to 200 values, found 0",
+        'pattern.c[0].numeric: expected comparisons, found [\'>\']; e.g. [">", 0, "<=", 5]',
+        "pattern.d: expected 1 to 200 values, found 0; "
+        "to ask whether it is there, [{ exists = true }]",
     ]
 
 

@@ -227,6 +227,26 @@ def test_a_wrong_pattern_is_refused_at_its_place(pattern: Any, path: str) -> Non
         triggers.parse({"pattern": {"data": pattern}})
     assert [mistake.path for mistake in error.value.errors] == [f"pattern.data.{path}"]
     assert error.value.errors[0].reason
+    assert error.value.errors[0].mend
+
+
+def test_values_beyond_words_are_refused_in_words() -> None:
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    huge = 10**5000
+    for wrong in (
+        {"prefix": deep}, {"numeric": [">", huge, "<", huge]}, {"prefix": huge}, {huge: 1}, deep,
+        {"anything-but": deep}, {"exists": huge}, {"x" * 100_000: 1},
+    ):  # fmt: skip
+        for spec in (
+            {"pattern": {"a": [wrong]}}, {"pattern": {huge: [wrong]}},
+            {"filters": [{"exact": wrong}]}, {"filters": [{"exact": {"a": wrong}}]},
+            {"filters": [wrong]}, {"filters": [{huge: wrong}]},
+        ):  # fmt: skip
+            with pytest.raises(triggers.FilterError) as error:
+                triggers.parse(spec)
+            assert all(len(one.reason + one.mend) < 500 for one in error.value.errors)
 
 
 def test_ors_that_multiply_beyond_bounds_are_refused() -> None:
@@ -276,6 +296,7 @@ def test_a_wrong_filter_is_refused_at_its_place(spec: Any, path: str) -> None:
     with pytest.raises(triggers.FilterError) as error:
         triggers.parse(spec)
     assert [mistake.path for mistake in error.value.errors] == [path]
+    assert error.value.errors[0].mend
 
 
 def test_dialects_compare_canonical_strings_to_the_letter() -> None:
