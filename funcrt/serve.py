@@ -3,15 +3,18 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sqlite3
 import sys
 from contextlib import AsyncExitStack
+from typing import Any
 
 import msgspec
 import uvloop
 
 import mesh
+from funcrt import logs
 from funcrt.auth import Tokens, check_bind
 from funcrt.config import ServeConfig
 from funcrt.gateway import OPEN_NOTICE, GatewayConfig, make_admin_app, make_app, serve_http
@@ -24,6 +27,10 @@ from mesh.errors import MeshFull
 
 __all__ = ["run"]
 
+MOST_FILES = 8192
+OWN_FILES = 512
+"""Open files kept for instances, the mesh and its clients."""
+
 
 def run(config: ServeConfig) -> int:
     """Serve until SIGINT or SIGTERM; the exit code: 0, or 1 where the mesh file failed.
@@ -33,6 +40,7 @@ def run(config: ServeConfig) -> int:
     """
     tokens = Tokens.load(config.tokens) if config.tokens else Tokens()
     check_bind(config.host, tokens)
+    logs.set_up()
     return uvloop.run(_serve(config, tokens))
 
 
@@ -69,8 +77,7 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
             await host.start()
             error: BaseException | None = None
             try:
-                await _deploy(config, host)
-                error = await _listen(config, tokens, host, stop)
+                error = await _listen(config, tokens, host, stop, hurry)
             finally:
                 await _drain(host, 0.0 if error else config.drain_s, hurry)
         finally:
@@ -86,16 +93,21 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
 
 async def _drain(host: Host, seconds: float, hurry: asyncio.Event) -> None:
     """Let what runs finish; a second signal gives it back at once."""
-    draining = asyncio.ensure_future(host.drain(seconds))
-    hurried = asyncio.ensure_future(hurry.wait())
-    await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
-    hurried.cancel()
-    if not draining.done():
-        draining.cancel()
-        await asyncio.wait({draining})
+    if not await _unless(hurry, asyncio.ensure_future(host.drain(seconds))):
         await host.drain(0.0)
-    else:
-        draining.result()
+
+
+async def _unless(hurry: asyncio.Event, work: "asyncio.Future[Any]") -> bool:
+    """Wait for `work`, or cancel it on `hurry`; whether it came to its end."""
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait({work, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if not work.done():
+        work.cancel()
+        await asyncio.wait({work})
+        return False
+    work.result()
+    return True
 
 
 async def _deploy(config: ServeConfig, host: Host) -> None:
@@ -120,6 +132,7 @@ async def _listen(
     tokens: Tokens,
     host: Host,
     stop: "asyncio.Future[BaseException | None]",
+    hurry: asyncio.Event,
 ) -> BaseException | None:
     gateway = GatewayConfig(
         host=config.host,
@@ -128,12 +141,17 @@ async def _listen(
         allowed_hosts=config.allowed_hosts,
         allowed_origins=config.allowed_origins,
         drain_s=config.drain_s,
+        connections=_connections(),
     )
+    apps = make_app(host, gateway), make_admin_app(host, gateway)
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(serve_http(make_app(host, gateway), gateway))
+        # Listening first: a port that is taken is told before functions are loaded, and whoever
+        # asks meanwhile is told to come again.
+        http = await stack.enter_async_context(serve_http(apps[0], gateway))
         admin = bind_unix(config.admin_socket)
         stack.callback(unlink_unix, config.admin_socket)
-        await stack.enter_async_context(serve_http(make_admin_app(host, gateway), gateway, admin))
+        await stack.enter_async_context(serve_http(apps[1], gateway, admin))
+        await _deploy(config, host)
         host.state = "ready"
         # What start-up made stays; collecting it again and again would only delay calls.
         gc.collect()
@@ -147,7 +165,26 @@ async def _listen(
         error = await stop
         host.state = "draining"
         _say(config, "draining", "draining: calls in flight finish")
+        # Still listening: who asks for readiness, or calls, is told 503 and not cut off.
+        seconds = 0.0 if error else config.drain_s
+        await _unless(hurry, asyncio.gather(*(app.idle(seconds) for app in apps)))
     return error
+
+
+def _connections() -> int:
+    """How many connections the gateway may hold: what the limit of open files leaves it.
+
+    The soft limit is raised towards the hard one first; 1024, a usual one, is soon used up.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = MOST_FILES if hard == unlimited else min(hard, MOST_FILES)
+    if soft != unlimited and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    if soft == unlimited:
+        soft = MOST_FILES
+    return max(16, min(GatewayConfig().connections, soft - min(OWN_FILES, soft // 2)))
 
 
 def _warn(config: ServeConfig, text: str) -> None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ FUNCRT = [sys.executable, "-m", "funcrt"]
 
 
 class Serving:
-    def __init__(self, data: Path, **functions: str) -> None:
+    """A host on `data`; what it says on standard error is in `serve.err` beside that."""
+
+    def __init__(self, data: Path, options: Sequence[str] = (), **functions: str) -> None:
         self.env = {**os.environ, "FUNCRT_DATA": str(data)}
         root = data.parent / "functions"
         root.mkdir(exist_ok=True)
@@ -22,12 +24,14 @@ class Serving:
             (root / name).mkdir(exist_ok=True)
             (root / name / "main.py").write_text(code)
             (root / name / "funcrt.toml").write_text(manifest)
-        self.process = subprocess.Popen(
-            [*FUNCRT, "serve", str(root), "--port", "0", "--json"],
-            env=self.env,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        with (data.parent / "serve.err").open("a") as log:
+            self.process = subprocess.Popen(
+                [*FUNCRT, "serve", str(root), "--port", "0", "--json", *options],
+                env=self.env,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         assert self.process.stdout is not None
         while "port" not in (line := json.loads(self.process.stdout.readline() or '{"port": 0}')):
             pass

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from funcrt.text import safe
+
 __all__ = ["clock", "json_line", "line", "note", "rows", "safe"]
 
 
@@ -24,13 +26,6 @@ def line(text: str) -> None:
 def note(text: str) -> None:
     """A remark for people, beside the data."""
     print(text, file=sys.stderr, flush=True)
-
-
-def safe(text: str) -> str:
-    """`text` on one line, with control characters spelled out: events are not to be trusted."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def rows(columns: Sequence[str], table: Iterable[Sequence[Any]], *, right: str = "") -> None:

@@ -1,11 +1,12 @@
 """The admin API: `/admin/...`, on the admin socket, or over TCP with an admin token.
 
-Each act is written to the logger `funcrt.audit`, one line, with who asked.
+Each act is written to the logger `funcrt.audit`, one line, with who asked, and kept in the mesh.
 """
 
 import logging
 import os
 import re
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +21,9 @@ from funcrt.gateway.publish import json_response, number
 from mesh.transport import DeadLetter
 
 __all__ = ["Admin", "audit", "json_body"]
+
+AUDIT = "audit"
+"""The kind of the mesh's records that keep what admins did."""
 
 _AUDIT = logging.getLogger("funcrt.audit")
 _IDS_MAX = 10_000
@@ -48,6 +52,7 @@ class Admin:
             Route("/admin/functions", self.functions),
             Route("/admin/functions/{name}/dlq", self.dead_letters),
             Route("/admin/functions/{name}/dlq/replay", self.redrive, methods=["POST"]),
+            Route("/admin/audit", self.acts),
         ]
 
     async def status(self, request: Request) -> Response:
@@ -76,6 +81,13 @@ class Admin:
         )
         return json_response({"dead_letters": [_letter_json(letter) for letter in found]})
 
+    async def acts(self, request: Request) -> Response:
+        """A page of what admins did, oldest first; `after` is the last page's last seq."""
+        limit = number(request, "limit", 100, 1000)
+        rows = await self.host.mesh.records(AUDIT, number(request, "after", 0, 2**63 - 1))
+        acts = [{"seq": seq, **msgspec.json.decode(body)} for seq, body in rows[:limit]]
+        return json_response({"acts": acts})
+
     async def redrive(self, request: Request) -> Response:
         """Queue dead letters again."""
         name = request.path_params["name"]
@@ -85,14 +97,18 @@ class Admin:
         if asked.ids is not None and len(asked.ids) > _IDS_MAX:
             raise HttpProblem(400, "body", f"more than {_IDS_MAX} ids; replay them in parts")
         count = await self.host.redrive(name, asked.ids)
-        audit(request, "dlq.replay", function=name, ids=asked.ids or "all", replayed=count)
+        ids = "all" if asked.all else asked.ids
+        await audit(self.host, request, "dlq.replay", function=name, ids=ids, replayed=count)
         return json_response({"replayed": count})
 
 
-def audit(request: Request, act: str, **what: Any) -> None:
-    """Record one admin act."""
-    who = request.scope["funcrt.grant"].name
-    _AUDIT.info("%s", msgspec.json.encode({"act": act, "by": who, **what}).decode())
+async def audit(host: HostApi, request: Request, act: str, **what: Any) -> None:
+    """Record one admin act: a line of the log, and a row of the mesh's append-only records."""
+    row = {"act": act, "by": request.scope["funcrt.grant"].name, **what}
+    body = msgspec.json.encode(row)
+    _AUDIT.info("%s", body.decode())
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    await host.mesh.append_record(AUDIT, msgspec.json.encode({"at": moment, **row}))
 
 
 async def json_body(request: Request, kind: type[T]) -> T:

@@ -15,7 +15,7 @@ from funcrt.api import HostApi
 from funcrt.errors import nearest
 from funcrt.gateway.admin import Admin
 from funcrt.gateway.call import Calls
-from funcrt.gateway.guard import App, Guard, refuse
+from funcrt.gateway.guard import Guard, refuse
 from funcrt.gateway.limits import ClientGone, GatewayConfig, Receive, Scope, Send
 from funcrt.gateway.problem import HttpProblem, problem_of, shown, wrong_method
 from funcrt.gateway.publish import Topics, json_response
@@ -33,14 +33,16 @@ OPEN_NOTICE = (
 _LOG = logging.getLogger("funcrt.gateway")
 
 
-def make_app(host: HostApi, config: GatewayConfig, *, extra: Sequence[BaseRoute] = ()) -> App:
+def make_app(host: HostApi, config: GatewayConfig, *, extra: Sequence[BaseRoute] = ()) -> Guard:
     """The gateway of a host, for `serve_http`. `extra` adds routes below the reserved paths."""
     if not config.tokens:
         _LOG.info(OPEN_NOTICE)
     return Guard(_Front(host, config, extra), host, config)
 
 
-def make_admin_app(host: HostApi, config: GatewayConfig, *, extra: Sequence[BaseRoute] = ()) -> App:
+def make_admin_app(
+    host: HostApi, config: GatewayConfig, *, extra: Sequence[BaseRoute] = ()
+) -> Guard:
     """The same for the admin socket: whoever can open the socket may do everything."""
     return Guard(_Front(host, config, extra), host, config, trusted=True)
 

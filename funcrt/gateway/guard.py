@@ -4,6 +4,7 @@ Host and Origin are checked on every route, health included, so that a web page 
 the gateway across origins nor reach it by rebinding a name of its own to 127.0.0.1.
 """
 
+import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from funcrt.api import HostApi
 from funcrt.auth import Grant
-from funcrt.gateway.limits import GatewayConfig, Head, Receive, Scope, Send
+from funcrt.gateway.limits import GatewayConfig, Head, Load, Receive, Scope, Send
 from funcrt.gateway.problem import HttpProblem, retry_after
 from funcrt.manifest_kinds import OWN_NAMES
 
@@ -32,7 +33,16 @@ LOCAL = Grant("local", frozenset({"publish", "read"}))
 EVERYTHING = Grant("admin socket", frozenset({"publish", "read", "admin"}))
 
 LINGER_BYTES = 16 << 20
-_ONCE = (b"host", b"origin", b"authorization", b"content-length", b"content-type")
+_ONCE = (
+    b"host",
+    b"origin",
+    b"authorization",
+    b"content-length",
+    b"content-type",
+    b"content-encoding",
+    b"transfer-encoding",
+)
+QUERY_FIELDS = 200
 
 
 class Guard:
@@ -62,7 +72,7 @@ class Guard:
         self.origins = frozenset(
             origin.lower().rstrip("/").encode("latin-1") for origin in config.allowed_origins
         )
-        self.active = 0
+        self.load = Load()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,14 +89,23 @@ class Guard:
         except HttpProblem as problem:
             await refuse(scope, receive, send, problem, self.config)
             return
-        self.active += 1
+        load = scope["funcrt.load"] = self.load
+        scope["funcrt.config"] = self.config
+        load.active += 1
         try:
             await self.app(scope, receive, send)
         finally:
-            self.active -= 1
+            load.active -= 1
+
+    async def idle(self, seconds: float) -> None:
+        """Return once no request is being answered, at the latest after `seconds`."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self.load.active and loop.time() < until:  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(0.01)
 
     def check_head(self, headers: list[tuple[bytes, bytes]], head: Head) -> None:
-        """Number and size of headers, Host, Origin. Raises HttpProblem."""
+        """Number of headers, Host, Origin, framing. Raises HttpProblem."""
         if len(headers) != len(head):
             names = [name for name, _ in headers]
             for name in _ONCE:
@@ -99,10 +118,11 @@ class Guard:
         host = head.get(b"host", b"").lower()
         if host[:1] == b"[":
             name, _, port = host[1:].partition(b"]")
-            if port and port[:1] != b":":
-                name = host
+            colon, port = port[:1], port[1:]
         else:
-            name = host.partition(b":")[0]
+            name, colon, port = host.partition(b":")
+        if colon not in (b"", b":") or (port and not port.isdigit()):
+            name = host
         if name not in self.names and not (self.any_address and _is_address(name)):
             raise HttpProblem(
                 403 if host else 400,
@@ -112,12 +132,19 @@ class Guard:
         origin = head.get(b"origin")
         if origin is not None:
             origin = origin.lower()
-            if origin.partition(b"://")[2] != host and origin not in self.origins:
+            scheme, _, page = origin.partition(b"://")
+            own = page == host and scheme in (b"http", b"https")
+            if not own and origin not in self.origins:
                 raise HttpProblem(
                     403, "origin", f"pages of {_shown(origin)} may not call this gateway"
                 )
         elif head.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
             raise HttpProblem(403, "origin", "pages of another site may not call this gateway")
+        coding = head.get(b"transfer-encoding")
+        if coding is not None and coding.lower() != b"chunked":
+            raise HttpProblem(
+                501, "transfer-encoding", "of the transfer codings only chunked is taken"
+            )
 
     def admit(self, scope: Scope, head: Head) -> Grant:
         """State, token and number of requests. Raises HttpProblem."""
@@ -151,11 +178,11 @@ class Guard:
                 headers=[(b"www-authenticate", challenge.encode())],
                 scope=wanted,
             )
-        if self.active >= self.config.concurrent:
+        if self.load.active >= self.config.concurrent:
             raise HttpProblem(
                 429,
                 "admission",
-                f"{self.active} requests are being answered already",
+                f"{self.load.active} requests are being answered already",
                 headers=retry_after(1),
             )
         return grant
@@ -178,7 +205,13 @@ class Guard:
 
     def check_query(self, query: bytes) -> None:
         """Refuse a token in the query: it would end up in logs and histories (RFC 6750 §5.3)."""
-        for name, value in parse_qsl(query.decode("latin-1"), max_num_fields=None):
+        try:
+            fields = parse_qsl(query.decode("latin-1"), max_num_fields=QUERY_FIELDS)
+        except ValueError:
+            raise HttpProblem(
+                400, "query", f"more than {QUERY_FIELDS} parameters in the query"
+            ) from None
+        for name, value in fields:
             if name == "access_token" or (
                 self.tokens and self.tokens.check(value.encode("latin-1", "replace"))
             ):

@@ -5,9 +5,19 @@ from typing import Any
 import msgspec
 
 from funcrt.auth import Tokens
-from funcrt.gateway.problem import HttpProblem
+from funcrt.gateway.problem import HttpProblem, retry_after
 
-__all__ = ["ClientGone", "GatewayConfig", "Head", "Receive", "Scope", "Send", "read_body"]
+__all__ = [
+    "ClientGone",
+    "GatewayConfig",
+    "Head",
+    "Load",
+    "Receive",
+    "Scope",
+    "Send",
+    "check_load",
+    "read_body",
+]
 
 Scope = Any
 """An ASGI scope: a mutable mapping of str. Any, as the servers' own types differ."""
@@ -36,15 +46,32 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     header_count: int = 100
     concurrent: int = 1024
     """Requests being answered at once; more get a 429."""
+    buffered_bytes: int = 256 << 20
+    """Of bodies that are still coming, in all; more get a 429."""
     connections: int = 4096
-    """Open connections; more are closed at once."""
+    """Open connections. One more ends one that is idle; where none is, it is closed itself."""
     head_timeout_s: float = 10.0
     """From the first byte of a request (or from connecting) to the end of its headers."""
     body_timeout_s: float = 20.0
     """Between two pieces of a body; also for a client that does not read its response."""
+    request_timeout_s: float = 300.0
+    """From the end of a request's headers to the end of its body."""
     keep_alive_s: float = 60.0
     drain_s: float = 30.0
     """How long requests in flight may take when the server stops."""
+
+
+class Load:
+    """What a gateway has in hand."""
+
+    __slots__ = ("active", "buffered")
+
+    def __init__(self) -> None:
+        self.active = 0
+        """Requests being answered. One whose body is still coming is not, or a client that sends
+        slowly would take another's place."""
+        self.buffered = 0
+        """Bytes of bodies that are still coming."""
 
 
 class ClientGone(Exception):
@@ -65,23 +92,55 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         raise HttpProblem(
             415, "encoding", "Content-Encoding is not supported; send the body as it is"
         )
-    body = b""
-    parts: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body = message.get("body", b"")
-        more = message.get("more_body", False)
-        size += len(body)
-        scope["funcrt.body_read"] = not more
-        if size > limit:
-            raise _too_large(limit)
-        if more or parts:
-            parts.append(body)
-    return b"".join(parts) if parts else body
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        load: Load = scope["funcrt.load"]
+        load.active -= 1
+        try:
+            body = await _rest(scope, receive, limit, body)
+        finally:
+            load.active += 1
+        check_load(load, scope["funcrt.config"])
+    scope["funcrt.body_read"] = True
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+async def _rest(scope: Scope, receive: Receive, limit: int, body: bytes) -> bytes:
+    load: Load = scope["funcrt.load"]
+    most = scope["funcrt.config"].buffered_bytes
+    parts, size, more = [body], len(body), True
+    load.buffered += size
+    try:
+        while more:
+            if size > limit:
+                raise _too_large(limit)
+            if load.buffered > most:
+                raise _too_many(f"{load.buffered} bytes of unfinished requests are held already")
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+            size += len(parts[-1])
+            load.buffered += len(parts[-1])
+    finally:
+        load.buffered -= size
+    return b"".join(parts)
+
+
+def check_load(load: Load, config: GatewayConfig) -> None:
+    """Raises HttpProblem 429 where more requests are being answered than may be."""
+    if load.active > config.concurrent:
+        raise _too_many(f"{load.active - 1} requests are being answered already")
+
+
+def _too_many(detail: str) -> HttpProblem:
+    return HttpProblem(429, "admission", detail, headers=retry_after(1))
 
 
 def _too_large(limit: int) -> HttpProblem:

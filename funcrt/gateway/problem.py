@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from funcrt.errors import FuncrtError, FunctionUnknown, Overloaded
+from funcrt.text import safe
 from mesh.errors import (
     EventError,
     MeshClosed,
@@ -116,8 +117,7 @@ class HttpProblem(Exception):
 
 def shown(text: str, most: int = 200) -> str:
     """What a caller sent, for a message: cut short, control characters spelled out."""
-    cut = text[:most]
-    return cut if cut.isprintable() else cut.encode("unicode_escape").decode("latin-1")
+    return safe(text[:most])
 
 
 def wrong_method(path: str, allow: Sequence[str]) -> HttpProblem:

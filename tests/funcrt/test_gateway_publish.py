@@ -198,6 +198,9 @@ def test_the_hosts_own_topics_and_dead_letters_are_not_for_outsiders(tmp_path):
                 answer = await client.post(f"/topics/{topic}/events", content=b"1", headers=one)
                 assert answer.status_code == 403, topic
                 assert answer.json()["type"] == "urn:funcrt:problem:reserved"
+            forged = {**one, "ce-source": "/funcrt/echo"}
+            answer = await client.post("/topics/out/events", content=b"1", headers=forged)
+            assert (answer.status_code, answer.json()["attribute"]) == (403, "source")
             assert (await client.get("/topics/funcrt.call.echo/events")).status_code == 401
             assert (await client.get("/topics/%66uncrt.call.echo/events")).status_code == 401
             assert (await client.get("/topics")).json() == {"topics": {}}

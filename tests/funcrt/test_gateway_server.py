@@ -349,6 +349,9 @@ def test_each_admin_act_is_audited(tmp_path, caplog):
     async def test():
         async with admin_socket(tmp_path / "s"), unix(tmp_path / "s") as client:
             await client.post("/admin/functions/echo/dlq/replay", json={"ids": [2]})
+            (kept,) = (await client.get("/admin/audit")).json()["acts"]
+            assert (kept["seq"], kept["by"], kept["ids"]) == (1, "admin socket", [2])
+            assert (await client.get("/admin/audit?after=1")).json() == {"acts": []}
 
     with caplog.at_level("INFO", "funcrt.audit"):
         run(test())
