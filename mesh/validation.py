@@ -50,8 +50,7 @@ _NAME = re.compile(r"[a-z0-9]+", re.ASCII)
 _LAST = "".join(chr(plane << 16 | code) for plane in range(17) for code in (0xFFFE, 0xFFFF))
 _BAD = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_LAST}]")
 _TIME = re.compile(
-    r"(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})(?:\.\d+)?"
-    r"(?:[Zz]|([+-])(\d{2}):(\d{2}))",
+    r"\d{4}-\d\d-\d\d[Tt](?:[01]\d|2[0-3]):\d\d:\d\d(?:\.\d+)?(?:[Zz]|([+-])(\d\d):(\d\d))",
     re.ASCII,
 )
 _HEX = "%[0-9A-Fa-f]{2}"
@@ -127,23 +126,29 @@ def _content_type(value: str) -> None:
 def _time(value: str) -> None:
     """RFC 3339 §5.6, with real dates."""
     if (found := _TIME.fullmatch(value)) is not None:
-        year, month, day, hour, minute, second = map(int, found.groups()[:6])
-        hours, minutes = int(found.group(8) or 0), int(found.group(9) or 0)
-        try:
-            # The calendar repeats after 400 years; `datetime` has no year 0.
-            local = datetime(year % 400 + 400, month, day, hour, minute, min(second, 59))
-        except ValueError:
-            local = None
-        if local is not None and hours < 24 and minutes < 60:
-            offset = timedelta(hours=hours, minutes=minutes)
-            if second < 60 or (second == 60 and _leap(local, found.group(7) == "-", offset)):
+        west, hours, minutes = found.groups()
+        if hours is None or (hours < "24" and minutes < "60"):
+            try:
+                datetime.fromisoformat(value[:19])
                 return
+            except ValueError:
+                offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+                if _odd(value[:19], -offset if west == "-" else offset):
+                    return
     raise EventError(f"{value[:80]!r} is no RFC 3339 time", attribute="time")
 
 
-def _leap(local: datetime, west: bool, offset: timedelta) -> bool:
-    utc = local + offset if west else local - offset
-    return (utc.hour, utc.minute) == (23, 59) and (utc + timedelta(days=1)).day == 1
+def _odd(text: str, offset: timedelta) -> bool:
+    """Whether a moment that Python does not know is one: of the year 0, or a leap second."""
+    year, leap = int(text[:4]), text.endswith(":60")
+    try:
+        # The calendar repeats after 400 years.
+        same = f"{year % 400 + 400:04}{text[4:17]}{'59' if leap else text[17:]}"
+        utc = datetime.fromisoformat(same) - offset
+    except ValueError:
+        return False
+    last = (utc.hour, utc.minute) == (23, 59) and (utc + timedelta(days=1)).day == 1
+    return last or not leap
 
 
 @lru_cache(maxsize=1024)
@@ -165,13 +170,24 @@ _content_type_cached = lru_cache(maxsize=256)(_content_type)
 def validate(event: Event) -> None:
     """Check an event that came typed. Raises EventError."""
     try:
-        _validate(event)
+        size = _attributes(event)
     except (TypeError, AttributeError):
         _types(event)
         raise
+    if size > MAX_ATTRIBUTES:
+        reason = f"attributes of {size} characters in all; at most {MAX_ATTRIBUTES}"
+        raise EventError(reason, status=413)
+    data = event.data
+    if data is not None:
+        if not isinstance(data, bytes):
+            _types(event)
+        if len(data) > MAX_EVENT_BYTES:
+            reason = f"{len(data)} bytes; at most {MAX_EVENT_BYTES}"
+            raise EventError(reason, attribute="data", status=413)
 
 
-def _validate(event: Event) -> None:
+def _attributes(event: Event) -> int:
+    """Checks all but the data; the characters that they have."""
     id, source, type = event.id, event.source, event.type
     _text("id", id)
     (_uri_cached if len(source) <= _CACHED else _uri)("source", source)
@@ -189,17 +205,7 @@ def _validate(event: Event) -> None:
     if (schema := event.dataschema) is not None:
         (_uri_cached if len(schema) <= _CACHED else _uri)("dataschema", schema)
         size += len(schema)
-    if event.extensions:
-        size += _extensions(event.extensions)
-    if size > MAX_ATTRIBUTES:
-        reason = f"attributes of {size} characters in all; at most {MAX_ATTRIBUTES}"
-        raise EventError(reason, status=413)
-    data = event.data
-    if data is not None and (not isinstance(data, bytes) or len(data) > MAX_EVENT_BYTES):
-        if not isinstance(data, bytes):
-            raise TypeError
-        reason = f"{len(data)} bytes; at most {MAX_EVENT_BYTES}"
-        raise EventError(reason, attribute="data", status=413)
+    return size + _extensions(event.extensions) if event.extensions else size
 
 
 def _extensions(extensions: Mapping[str, AttributeValue]) -> int:
