@@ -184,10 +184,10 @@ class Stage:
         """The ids of all that a topic holds, in order."""
         return [item.event.id for item in await self.logged(transport, topic)]
 
-    async def drain(self, transport: Transport, feed: Feed) -> list[str]:
-        """Pull and settle until nothing comes; the ids."""
+    async def drain(self, transport: Transport, feed: Feed, most: int = 1 << 30) -> list[str]:
+        """Pull and settle until nothing comes, or `most` came; the ids."""
         seen: list[str] = []
-        while got := await feed.pull(100, self.maker.quiet_s):
+        while len(seen) < most and (got := await feed.pull(100, self.maker.quiet_s)):
             await self.done(transport, got)
             seen += ids(got)
         return seen
