@@ -396,6 +396,7 @@ class Engine:
                 topic.row = row
             topic.learn(self.store, since)
             if row.routed < row.next:
+                topic.recent_from = row.next
                 self._route_unrouted(batch, topic)
         self._version = self.store.version()
 

@@ -323,3 +323,19 @@ def test_what_does_not_pass_the_check_is_refused(run: Any) -> None:
         assert (await t.publish("other", [event(1)]))[0].status == "stored"
 
     run(body)
+
+
+def test_a_tail_misses_nothing_that_others_wrote_to_the_file(run_file: Any) -> None:
+    """What the host has at hand of a topic has a gap there."""
+
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_()
+        await t.publish("in", [event(1)])
+        other = FileClient(t.path, "default", (3600.0, 1_000_000))
+        other.publish("in", [event(2)], 0, clock.time())
+        other.close()
+        await t.publish("in", [event(3)])
+        assert [item.event.id for item in await t.read("in", "@1", 9)] == ["2", "3"]
+        assert [item.event.id for item in await t.read("in", "earliest", 9)] == ["1", "2", "3"]
+
+    run_file(body)
