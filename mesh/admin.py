@@ -67,6 +67,7 @@ class Admin:
         total = 0
 
         def some(batch: Batch, first: int) -> tuple[int, int]:
+            engine.queue(name)  # it may have been removed meanwhile
             chunks = batch.store.chunks(topic.row.id, first, 8)
             count, reached = 0, stop
             for chunk in chunks:
@@ -131,10 +132,9 @@ class Admin:
         if not replay_id:
             raise MeshError("a redrive needs an id of its own")
         engine = await self._host()
-        queue = engine.queue(name)
 
         def redrive(batch: Batch) -> int:
-            count = 0
+            count, queue = 0, engine.queue(name)
             for row in ids:
                 taken = batch.store.take_dead(queue.row.id, row)
                 if taken is not None:
@@ -149,9 +149,9 @@ class Admin:
     async def discard(self, name: str, ids: Sequence[int]) -> int:
         """As the contract says."""
         engine = await self._host()
-        queue = engine.queue(name)
 
         def discard(batch: Batch) -> int:
+            queue = engine.queue(name)
             return sum(batch.store.take_dead(queue.row.id, row) is not None for row in ids)
 
         count: int = await engine.write(discard)

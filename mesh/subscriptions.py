@@ -37,20 +37,21 @@ def take_up(
     """The queue of a subscription: as it is, changed, or new."""
     engine = mesh.engine_or_raise()
     queue = engine.queues.get(subscription.name)
+    if queue is None or queue.spec.topic != subscription.topic:
+        start = subscription.start
+        offset = None if start == "new" else mesh.resolve(subscription.topic, start)
     if queue is not None and queue.spec.topic != subscription.topic:
         remove(engine, subscription.name, False, batch)
         queue = None
     if queue is None:
-        return _add(mesh, engine, subscription, batch)
+        return _add(engine, subscription, offset, batch)
     if queue.spec != subscription:
         _change(queue, subscription, key_of, batch)
     return queue
 
 
-def _add(mesh: "Embedded", engine: "Engine", subscription: Subscription, batch: Batch) -> Queue:
+def _add(engine: "Engine", subscription: Subscription, offset: int | None, batch: Batch) -> Queue:
     topic = engine.topic(subscription.topic)
-    start = subscription.start
-    offset = None if start == "new" else mesh.resolve(subscription.topic, start)
     # What this transaction publishes was routed before the subscription was there.
     filled = None if offset is None or offset >= batch.next(topic) else offset
     name = engine.prefix + subscription.name
