@@ -32,6 +32,7 @@ from mesh.server import Server, new_address
 from mesh.transport import (
     Check,
     Clock,
+    Dead,
     Delivery,
     Depth,
     Features,
@@ -477,6 +478,11 @@ class Embedded(Admin):
             for output in settlement.outputs:
                 if output.topic:
                     check_name("topic", output.topic)
+            for each in settlement.settled:
+                if isinstance(each.outcome, Dead) and each.outcome.letter is not None:
+                    check_name("topic", each.outcome.letter.topic)
+            for timer in settlement.timers:
+                check_name("topic", timer.output.topic)
         return await self.engine_or_raise().commit(settlements)
 
     async def depth(self, name: str) -> Depth:

@@ -296,7 +296,8 @@ class Feed(Protocol):
 
         Returns as soon as there is one; an empty list after the wait. One event larger than
         `max_bytes` still comes, alone. With `order = "key"` at most one delivery of a key is out
-        at a time (G7). Cancelling it loses nothing.
+        at a time (G7). Cancelling it loses nothing. Raises MeshClosed once the feed or the
+        transport is closed, SubscriptionUnknown once the subscription is removed.
         """
 
     async def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:
@@ -332,7 +333,12 @@ class Transport(Protocol):
         """
 
     async def subscribe(self, subscription: Subscription, *, key_of: KeyOf | None = None) -> Feed:
-        """Create the subscription where it is new, take up its queue where not."""
+        """Create the subscription where it is new, take up its queue where not.
+
+        Where it has changed, the change counts for what is pulled from then on: with another order
+        nothing is lost, and another topic is taken only once nothing of the old one waits
+        (SubscriptionBacklog). What is parked behind a key keeps that key, whatever `key_of` now is.
+        """
 
     async def unsubscribe(self, name: str, *, purge: bool = False) -> None:
         """Remove it. With a backlog: SubscriptionBacklog, unless `purge`."""
@@ -344,7 +350,8 @@ class Transport(Protocol):
         """Settle many at once; each is atomic where `features.atomic_settle`.
 
         Returns when the effects are as durable as a publish (G3). Raises MeshFull when nothing
-        could be stored: all deliveries are then still leased, and commit may be tried again.
+        could be stored: all deliveries are then still leased, and commit may be tried again; and
+        NameInvalid for a topic that can be none, before anything took effect.
         """
 
     async def depth(self, name: str) -> Depth:

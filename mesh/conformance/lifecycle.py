@@ -10,7 +10,8 @@ from mesh.transport import Done, Output, Receipt, StateOp, Transport
 
 @check()
 async def a_closed_transport_says_so(s: Stage) -> None:
-    """Close: twice is harmless; then publish, subscribe, pull and commit raise MeshClosed."""
+    """Close: twice is harmless; then publish, subscribe, pull, commit and what reads raise
+    MeshClosed."""
     t = await s.open()
     feed = await t.subscribe(sub())
     await s.publish(t, "in", event(1))
@@ -21,6 +22,10 @@ async def a_closed_transport_says_so(s: Stage) -> None:
     await refused("subscribe", t.subscribe(sub()), MeshClosed)
     await refused("pull", feed.pull(1, 0.0), MeshClosed)
     await refused("commit", t.commit([settle(d)]), MeshClosed)
+    await refused("depth", t.depth("f/t"), MeshClosed)
+    await refused("read", t.read("in", "earliest", 1), MeshClosed)
+    await refused("topics", t.topics(), MeshClosed)
+    await refused("dead letters", t.dead_letters("f/t"), MeshClosed)
     await feed.close()
 
 

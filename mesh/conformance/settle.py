@@ -16,7 +16,7 @@ from mesh.conformance.stage import (
     settle,
     sub,
 )
-from mesh.errors import MeshFull
+from mesh.errors import MeshFull, NameInvalid
 from mesh.transport import (
     Dead,
     Done,
@@ -122,6 +122,24 @@ async def a_delivery_from_before_a_crash_is_stale(s: Stage) -> None:
     same("its outputs", await s.ids_in(t, "out"), [])
     same("the new ones", ids(new), ["2", "3"])
     await s.done(t, new)
+
+
+@check()
+async def a_bad_name_settles_nothing(s: Stage) -> None:
+    """G2: an output or a dead letter for a topic that can be none is refused with NameInvalid,
+    nothing of the commit takes effect, and its deliveries stay leased."""
+    t = await s.open()
+    feed = await t.subscribe(sub())
+    await s.publish(t, "in", event(1), event(2))
+    one, two = await s.take(feed, 2)
+    for bad in (
+        settle(two, Done(), Output("a/b", event("o"))),
+        settle(two, Dead("bad", Output("a/b", event("l")))),
+    ):
+        await refused("a topic with a slash", t.commit([settle(one), bad]), NameInvalid)
+    same("topics", await t.topics(), {"in": 2})
+    await s.nothing(feed, "both are leased")
+    await s.done(t, [one, two])
 
 
 @check("atomic_batch")

@@ -54,6 +54,12 @@ class LosesOutputs(Broken):
         return found
 
 
+@breaks("a_bad_name_settles_nothing")
+class SettlesBeforeItLooks(Broken):
+    async def commit(self, settlements: Sequence[Settlement]) -> list[Gone]:
+        return [(await self.inner.commit([one]))[0] for one in settlements]
+
+
 @breaks("a_settlement_is_one_unit")
 class SplitsASettlement(Broken):
     async def commit(self, settlements: Sequence[Settlement]) -> list[Gone]:
