@@ -52,13 +52,13 @@ async def full(transport: Any) -> AsyncIterator[None]:
         db.execute("PRAGMA max_page_count=1073741823")
 
 
-def maker(name: str, directory: Any) -> Maker:
-    """A new store of one of TRANSPORTS."""
+def maker(name: str, directory: Any, **always: Any) -> Maker:
+    """A new store of one of TRANSPORTS; `always`: options for every opening."""
     clock = FakeClock()
     where = f"embedded://{directory}/mesh.db" if name == "embedded-file" else "embedded::memory:"
 
     async def open_(**options: Any) -> Any:
-        return await mesh.connect(where, clock=clock, host=True, **options)
+        return await mesh.connect(where, clock=clock, host=True, **always, **options)
 
     async def connect(**options: Any) -> Any:
         return await mesh.connect(where, clock=clock, **options)
