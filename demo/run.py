@@ -8,6 +8,7 @@ import asyncio
 import io
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -141,7 +142,8 @@ class Demo:
             ("function", "left"), ("state", "left"), ("instances", "left"), ("depth", "right"),
             ("done", "right"), ("out", "right"), ("why", "left"),
         ):  # fmt: skip
-            table.add_column(name, justify=where)  # type: ignore[arg-type]
+            width = None if name == "why" else len("warming")
+            table.add_column(name, justify=where, no_wrap=True, min_width=width)  # type: ignore[arg-type]
         for row in self.rows:
             bar = "■" * row["instances"] + "·" * max(self.most[row["name"]] - row["instances"], 0)
             table.add_row(
@@ -165,8 +167,8 @@ class Demo:
         return [
             f"{events_in} events in, {out} out, in {took:.0f} s;"
             " every function is back at zero instances",
-            f"issues by label: {_counts(self.labels)}; orders: {_counts(self.sizes)};"
-            f" badges drawn over HTTP: {self.badges}",
+            f"issues by label: {_counts(self.labels)}",
+            f"orders: {_counts(self.sizes)}; badges drawn over HTTP: {self.badges}",
             f"most instances: {_counts(self.most)}",
             *(f"last of {topic}: {text}" for topic, text in self.last.items()),
         ]
@@ -190,13 +192,15 @@ def load() -> list[dict[str, Any]]:
 async def run(data: Path) -> int:
     """The whole demo; the exit code."""
     console, demo, began = Console(), Demo(load()), time.monotonic()
-    host = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "funcrt", "serve", str(HERE.parent / "functions"),
-        "--data", str(data), "--port", "0", "--json",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+    print("starting: funcrt serve functions", flush=True)
+    with (data / "host.log").open("wb") as log:
+        host = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "funcrt", "serve", str(HERE.parent / "functions"),
+            "--data", str(data), "--port", "0", "--json",
+            stdout=asyncio.subprocess.PIPE, stderr=log,
+        )  # fmt: skip
     try:
-        url = await ready(host)
+        url = await ready(host, data / "host.log")
         client = await mesh.connect(f"embedded://{data}/mesh.db")
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(demo.results_of(client, topic)) for topic in TOPICS]
@@ -214,23 +218,24 @@ async def run(data: Path) -> int:
         console.print(f"not finished after {LIMIT_S:.0f} s: {demo.line()}", style="red")
         return 1
     for line in demo.summary(time.monotonic() - began):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, no_wrap=True, overflow="ellipsis", markup=False)
     return 0
 
 
-async def ready(host: asyncio.subprocess.Process) -> str:
+async def ready(host: asyncio.subprocess.Process, log: Path) -> str:
     """Wait for the host; its gateway's URL."""
     assert host.stdout is not None
     while line := await host.stdout.readline():
-        said = json.loads(line)
-        if "port" in said:
-            return f"http://127.0.0.1:{said['port']}"
-    raise SystemExit("the host did not start; `funcrt serve functions` says why")
+        told = json.loads(line)
+        if "port" in told:
+            return f"http://127.0.0.1:{told['port']}"
+    said = await asyncio.to_thread(log.read_text, "utf-8", "replace")
+    raise SystemExit(f"the host did not start:\n{said}")
 
 
 async def show(console: Console, demo: Demo, began: float) -> bool:
     """Keep the display current until all is done; False where it took too long."""
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:
         with Live(console=console, refresh_per_second=8) as live:
             while not demo.finished() and time.monotonic() - began < LIMIT_S:
                 live.update(demo.picture())
@@ -253,6 +258,22 @@ def paint(demo: Demo, path: Path) -> None:
     console.save_svg(str(path), title="make demo")
 
 
+def main() -> int:
+    """Run it in a directory of its own; whatever ends it, the host goes with it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="funcrt-demo-") as where:
+            return asyncio.run(run(Path(where)))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except (BrokenPipeError, BaseExceptionGroup) as error:
+        if isinstance(error, BaseExceptionGroup) and error.split(BrokenPipeError)[1]:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1  # whoever read our lines has seen enough
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="funcrt-demo-") as where:
-        raise SystemExit(asyncio.run(run(Path(where))))
+    raise SystemExit(main())

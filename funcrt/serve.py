@@ -124,7 +124,7 @@ async def _deploy(config: ServeConfig, host: Host) -> None:
         info, status = function.pool.info, await function.status()
         triggers = ", ".join(map(str, status.triggers)) or "no trigger: called by name only"
         line = f"  {function.name:<{width}}  {triggers} → {status.output_topic or '-'}"
-        _say(config, "deployed", f"{line}   {info.signature}  {info.import_ms:.0f} ms")
+        _say(config, "deployed", f"{line}   {info.kind}, imported in {info.import_ms:.0f} ms")
 
 
 async def _listen(

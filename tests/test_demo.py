@@ -19,6 +19,6 @@ def test_the_demo_handles_everything_and_ends_at_zero() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "93 events in" in done.stdout
-    assert "issues by label: bug 42, documentation 8, other 2; orders: small 1;" in done.stdout
+    assert "issues by label: bug 42, documentation 8, other 2\norders: small 1;" in done.stdout
     assert "badges drawn over HTTP: 4" in done.stdout
     assert done.stderr == ""
