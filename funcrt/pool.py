@@ -93,6 +93,8 @@ class Pool:
         self.log = logging.getLogger(f"funcrt.function.{code.name}")
         self.draining = False
         self.trouble = ""
+        self.refusals = 0
+        """Instances that could not be started, one after the other: each waits longer."""
         self._tasks = Tasks(failed)
         self._timer: asyncio.TimerHandle | None = None
         self._assigning = False
@@ -302,10 +304,12 @@ class Pool:
             zygote = await self.zygotes.get(self.code)
             instance = await zygote.spawn(self._said, self._exited)
             self.trouble = ""
+            self.refusals = 0
         except (SandboxError, LoadError) as error:
             self.trouble = str(error)
             self.log.error("%s", error)
-            await asyncio.sleep(1.0)
+            self.refusals += 1
+            await asyncio.sleep(min(0.01 * 2**self.refusals, 1.0))
             return
         finally:
             self.starting -= 1
