@@ -66,7 +66,8 @@ class Clock(Protocol):
 
 
 class Features(msgspec.Struct, frozen=True, kw_only=True):
-    """What a transport does natively. Tests and deploy read it; it never hides a failure."""
+    """What a transport does natively. Tests and deploy read it; it never hides a failure: what is
+    absent here raises UnsupportedFeature where it is asked for."""
 
     name: str
     atomic_settle: bool

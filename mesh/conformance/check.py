@@ -8,7 +8,7 @@ import msgspec
 from mesh.conformance.stage import Maker, Stage, Unmet
 from mesh.transport import Features
 
-__all__ = ["ABILITIES", "Check", "ConformanceError", "check", "chosen"]
+__all__ = ["ABILITIES", "REFUSABLE", "Check", "ConformanceError", "check", "chosen"]
 
 Body = Callable[[Stage], Awaitable[None]]
 
@@ -20,6 +20,10 @@ ABILITIES = {
     "retention_s": "the maker does not take the option retention_s",
 }
 """What a maker may be able to do beside opening -> why a check is left out where it is not."""
+
+
+REFUSABLE = ("broadcast", "order_key", "queue_cap", "replay", "request", "state")
+"""Features that a transport without them must refuse by name, never ignore."""
 
 
 class ConformanceError(AssertionError):
@@ -48,12 +52,15 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"{self.name} is left out: {self.left_out}")
         stage = Stage(maker, self.features)
         try:
-            async with asyncio.timeout(maker.limit_s):
+            async with asyncio.timeout(maker.limit_s) as limit:
                 await self.body(stage)
         except Unmet as error:
             raise ConformanceError(self, str(error)) from None
         except TimeoutError as error:
-            raise ConformanceError(self, f"no end within {maker.limit_s} s") from error
+            late = f"no end within {maker.limit_s} s"
+            if not limit.expired():
+                late = f"nothing within {maker.patience_s} s, where something must come"
+            raise ConformanceError(self, late) from error
         except Exception as error:
             raise ConformanceError(self, f"{type(error).__name__}: {error}") from error
         finally:
@@ -70,8 +77,9 @@ _KNOWN: list[_Known] = []
 
 
 def check(*needs: str, can: Collection[str] = ()) -> Callable[[Body], Body]:
-    """Register a check that needs these features, and a maker that can do these things."""
-    unknown = [need for need in needs if need not in Features.__struct_fields__]
+    """Register a check that needs these features, and a maker that can do these things. The need
+    `lacks` is met by a transport that lacks any of REFUSABLE."""
+    unknown = [need for need in needs if need not in (*Features.__struct_fields__, "lacks")]
     unknown += [ability for ability in can if ability not in ABILITIES]
     if unknown:
         raise TypeError(f"no feature or ability is named {unknown[0]!r}")
@@ -102,7 +110,10 @@ def chosen(features: Features, can: Collection[str]) -> list[Check]:
 
 def _left_out(known: _Known, features: Features, can: Collection[str]) -> str:
     for need in known.needs:
-        if not _has(features, need):
+        if need == "lacks":
+            if all(getattr(features, name) for name in REFUSABLE):
+                return f"{features.name} lacks nothing that could be refused"
+        elif not _has(features, need):
             return f"{features.name} does not have {need} (features.{need})"
     for ability in known.can:
         if ability == "crash" and not features.survives_restart:

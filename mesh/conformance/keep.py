@@ -3,7 +3,9 @@
 import asyncio
 
 from mesh.conformance.check import check
-from mesh.conformance.stage import Stage, event, same, sub
+from mesh.conformance.stage import Stage, event, refused, same, settle, sub
+from mesh.errors import UnsupportedFeature
+from mesh.transport import StateOp
 
 
 @check()
@@ -48,3 +50,28 @@ async def it_says_what_stored_means(s: Stage) -> None:
     same("a sentence", len(sentence) > 20 and "stored" in sentence, True)
     same("the share of one host", await t.share("f/t"), 1.0)
     same("its features", t.features, s.features)
+
+
+@check("lacks")
+async def what_it_lacks_is_refused(s: Stage) -> None:
+    """Features: what the record says is absent raises UnsupportedFeature; it is never ignored."""
+    t = await s.open()
+    has = s.features
+    for present, asked in (
+        (has.broadcast, sub(function="b", mode="broadcast", host="h")),
+        (has.order_key, sub(function="o", order="key")),
+        (has.queue_cap, sub(function="c", cap=1)),
+    ):
+        if not present:
+            await refused(asked.name, t.subscribe(asked), UnsupportedFeature)
+    feed = await t.subscribe(sub())
+    await s.publish(t, "in", event(1))
+    if not has.replay:
+        await refused("replay", t.replay("f/t", "earliest", "now", "r"), UnsupportedFeature)
+    if not has.request:
+        await refused("request", t.request("in", event(2), 0.05), UnsupportedFeature)
+    if not has.state:
+        (d,) = await s.take(feed, 1)
+        op = StateOp("c", "k", b"v")
+        await refused("state", t.commit([settle(d, state=(op,))]), UnsupportedFeature)
+        await s.done(t, [d])

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mesh.conformance import Check, ConformanceError, Maker, checks
+from mesh.conformance.check import REFUSABLE
 from tests.mesh.broken import BREAKS, Broken, HasOneNamespace
 from tests.mesh.conforming import TRANSPORTS, full, maker
 
@@ -15,6 +17,7 @@ CHECKS = {
     check.name: check
     for check in checks(TRANSPORTS["embedded-file"], maker("embedded-file", "").can)
 }
+LACKS = "what_it_lacks_is_refused"
 MATRIX = [
     pytest.param(broken, CHECKS[name], id=f"{broken.__name__}-{name}")
     for broken, names in BREAKS.items()
@@ -73,6 +76,15 @@ def test_a_sound_transport_in_the_same_wrapper_passes(tmp_path: Path) -> None:
         asyncio.run(CHECKS[name].run(broken_maker(Broken, tmp_path / name, 5.0)))
 
 
+@pytest.mark.parametrize("feature", REFUSABLE)
+def test_a_feature_that_is_absent_and_not_refused_is_found(feature: str, tmp_path: Path) -> None:
+    claimed = msgspec.structs.replace(TRANSPORTS["embedded-file"], **{feature: False})
+    sound = maker("embedded-file", tmp_path)
+    (lacks,) = [one for one in checks(claimed, sound.can) if one.name == LACKS]
+    with pytest.raises(ConformanceError, match=LACKS):
+        asyncio.run(lacks.run(sound))
+
+
 def test_every_check_can_fail() -> None:
-    bitten = {name for names in BREAKS.values() for name in names}
+    bitten = {LACKS, *(name for names in BREAKS.values() for name in names)}
     assert [name for name in CHECKS if name not in bitten] == []
