@@ -261,7 +261,7 @@ def paint(demo: Demo, path: Path) -> None:
 def main() -> int:
     """Run it in a directory of its own; whatever ends it, the host goes with it."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # as Ctrl-C
     try:
         with tempfile.TemporaryDirectory(prefix="funcrt-demo-") as where:
             return asyncio.run(run(Path(where)))

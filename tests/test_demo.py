@@ -1,9 +1,14 @@
 """`make demo` in small: real input over HTTP, everything handled, back at zero."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from tests.serving import tree, until
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,3 +27,24 @@ def test_the_demo_handles_everything_and_ends_at_zero() -> None:
     assert "issues by label: bug 42, documentation 8, other 2\norders: small 1;" in done.stdout
     assert "badges drawn over HTTP: 4" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_leaves_nothing_behind(number: int, tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, str(ROOT / "demo" / "run.py")],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stdout is not None
+    while "published" not in (line := demo.stdout.readline()):
+        assert line, "it ended"
+    below = tree(demo.pid)
+    assert len(below) >= 2, "the host, and what its functions run in"
+    demo.send_signal(number)
+    _, said = demo.communicate(timeout=60)
+    assert (demo.returncode, said) == (130, "stopped\n")
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
+    assert list(tmp_path.iterdir()) == []
