@@ -21,7 +21,9 @@ base = "10ms"
 [scale]
 max = 2
 """
-GOOD = "def handler(event): return 1\n" + MANIFEST + '[output]\ntopic = "out"\n'
+PATIENT = MANIFEST.replace("500ms", "20s")
+"""For what ends by itself, however slow the machine: 100 MB are printed and read meanwhile."""
+GOOD = "def handler(event): return 1\n" + PATIENT + '[output]\ntopic = "out"\n'
 
 POISON = {
     "raises": "raise ValueError('no')",
@@ -31,7 +33,7 @@ POISON = {
     "exits": "import os; os._exit(3)",
     "prints": "print('x' * 100_000_000); raise ValueError('printed')",
     "returns": "return 'x' * 100_000_000",
-    "closes": "import os; os.closerange(0, 1000); import time; time.sleep(5)",
+    "closes": "import os; os.closerange(0, 1000); import time; time.sleep(15)",
     "recurses": "return handler(event)",
     "quits": "raise SystemExit(1)",
 }
@@ -52,7 +54,9 @@ WHY = {
 @pytest.mark.timeout(200)
 def test_poison_costs_itself_alone(tmp_path: Path) -> None:
     functions = {
-        name: f"def handler(event):\n    {line}\n" + MANIFEST for name, line in POISON.items()
+        name: f"def handler(event):\n    {line}\n"
+        + (MANIFEST if WHY[name] == "TimeoutError" else PATIENT)
+        for name, line in POISON.items()
     }
     one = Serving(tmp_path / "data", good=GOOD, **functions)
     try:
