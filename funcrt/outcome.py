@@ -154,7 +154,7 @@ def _one(  # noqa: PLR0917
     wait = item.retry_after_s
     if wait is None:
         wait = retry_wait_s(manifest, delivery.attempt, jitter)
-    return Retry(now + max(wait, 0.0), f"{why.error}: {why.message}"[:1000]), []
+    return Retry(max(wait, 0.0), f"{why.error}: {why.message}"[:1000]), []
 
 
 def _dead(manifest: Manifest, delivery: Delivery, why: Failure, now: float) -> Dead:

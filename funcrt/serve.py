@@ -22,7 +22,7 @@ from funcrt.host import Host
 from funcrt.rollout import find_functions, roll_out
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sockets import bind_unix, unlink_unix
-from mesh.embedded import SystemClock
+from mesh.clock import SystemClock
 from mesh.errors import MeshFull
 
 __all__ = ["run"]

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -24,6 +23,7 @@ import msgspec
 from mesh import subscriptions
 from mesh.admin import Admin
 from mesh.client import FileClient, SocketClient, logged
+from mesh.clock import SystemClock
 from mesh.engine import Engine, Options
 from mesh.errors import MeshBusy, MeshClosed, MeshError, SubscriptionUnknown, UrlInvalid
 from mesh.event import Event
@@ -49,7 +49,6 @@ from mesh.transport import (
 __all__ = [
     "FEATURES",
     "Embedded",
-    "SystemClock",
     "open_transport",
 ]
 
@@ -70,18 +69,6 @@ FEATURES = Features(
     shared=False,
     survives_restart=True,
 )
-
-
-class SystemClock:
-    """The machine's own time."""
-
-    def time(self) -> float:
-        """As Clock says."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """As Clock says."""
-        return time.monotonic()
 
 
 async def open_transport(

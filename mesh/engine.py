@@ -19,6 +19,7 @@ import msgspec
 
 from mesh.batch import Batch, Topic
 from mesh.checkpoint import FULL, Checkpoints
+from mesh.clock import SteadyClock
 from mesh.codec import validate
 from mesh.errors import EventError, MeshClosed, MeshError, MeshFull, QueueFull, SubscriptionUnknown
 from mesh.event import Event
@@ -97,9 +98,9 @@ class Engine:
     def __init__(self, path: str, namespace: str, clock: Clock, options: Options) -> None:
         self.path = path
         self.prefix = f"{namespace}/"
-        self.clock = clock
         self.options = options
         self.store = Store(path, synchronous=options.synchronous)
+        self.clock = SteadyClock(clock, self.store.latest())
         self.memory = self.store.memory
         self.reader = self.store if self.memory else Store(path)
         self.inline = options.inline or self.memory

@@ -57,7 +57,7 @@ class Settler:
                 batch.end(queue, entry)
             elif isinstance(outcome, Retry):
                 attempt = entry.attempt + outcome.charge
-                batch.retry(queue, entry, outcome.at, attempt, outcome.error)
+                batch.retry(queue, entry, batch.now + outcome.after_s, attempt, outcome.error)
             elif isinstance(outcome, Dead):
                 self._dead(batch, queue, entry, outcome, entry.attempt)
             elif isinstance(outcome, Released):

@@ -279,6 +279,17 @@ class Store:
         ).fetchone()
         return Chunk(first, *row) if row else None
 
+    def latest(self) -> float:
+        """The wall-clock time of the newest chunk of any topic; 0 where there is none."""
+        newest = 0.0
+        for (topic,) in self.db.execute("SELECT id FROM topic").fetchall():
+            row = self.db.execute(
+                "SELECT at FROM log WHERE key >= ? AND key < ? ORDER BY key DESC LIMIT 1",
+                (topic << SHIFT, (topic + 1) << SHIFT),
+            ).fetchone()
+            newest = max(newest, row[0] if row else 0.0)
+        return newest
+
     def offset_at(self, topic: int, at: float) -> int | None:
         """The first offset stored at or after a wall-clock time; None where there is none yet."""
         base = topic << SHIFT

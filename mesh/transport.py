@@ -179,9 +179,10 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class Retry(msgspec.Struct, frozen=True, tag=True):
-    """Deliver again at `at` (wall-clock seconds). `charge` counts this attempt as used."""
+    """Deliver again after `after_s` seconds, by the transport's own clock: the host's may be set
+    back or forth. `charge` counts this attempt as used."""
 
-    at: float
+    after_s: float
     error: str = ""
     charge: bool = True
 

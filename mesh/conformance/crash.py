@@ -72,8 +72,8 @@ class _Life:
             Done(),
             Done(),
             dead,
-            Retry(self.s.now()),
-            Retry(self.s.now()),
+            Retry(0.0),
+            Retry(0.0),
             Released(),
         ]
         outcome = self.chance.choice(options)

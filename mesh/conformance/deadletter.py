@@ -88,7 +88,7 @@ async def a_redriven_event_may_die_again(s: Stage) -> None:
         (dead,) = await t.dead_letters("f/t")
         await t.redrive("f/t", [dead.id], turn)
         (d,) = await s.take(feed, 1)
-        await s.settled(t, settle(d, Retry(s.now())))
+        await s.settled(t, settle(d, Retry(0.0)))
         (d,) = await s.take(feed, 1)
         same("the retry", (d.attempt, d.replay), (2, turn))
         await s.settled(t, settle(d, _dead("letter")))

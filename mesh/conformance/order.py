@@ -50,7 +50,7 @@ async def one_of_a_key_is_out_in_order(s: Stage) -> None:
     a1, b1 = await s.take(feed, 2)
     same("the heads", (ids([a1, b1]), a1.key, b1.key), (["a1", "b1"], "a", "b"))
     await s.nothing(feed, "a key's head is out")
-    await s.settled(t, settle(a1, Retry(s.now() + 3 * s.tick)), settle(b1, Done()))
+    await s.settled(t, settle(a1, Retry(3 * s.tick)), settle(b1, Done()))
     (b2,) = await s.take(feed, 1)
     same("the other key", b2.event.id, "b2")
     await s.nothing(feed, "the key's head is not due")
@@ -72,7 +72,7 @@ async def events_without_a_key_are_ordered_with_nothing(s: Stage) -> None:
     await s.publish(t, "in", keyed("a1"), *(event(n, None) for n in range(5)), keyed("a2"))
     got = await s.take(feed, 6)
     same("deliveries", ids(got), ["a1", "0", "1", "2", "3", "4"])
-    await s.settled(t, *(settle(d, Retry(s.now())) for d in got[1:3]))
+    await s.settled(t, *(settle(d, Retry(0.0)) for d in got[1:3]))
     same("retried", sorted(ids(await s.take(feed, 2))), ["0", "1"])
     await s.nothing(feed, "the key's head is out")
 
@@ -125,7 +125,7 @@ async def a_failed_batch_releases_its_successors(s: Stage) -> None:
             elif d.event.id not in failed:
                 failed.add(d.event.id)
                 blocked.add(d.key)
-                outcomes.append(Settled(d, Retry(s.now())))
+                outcomes.append(Settled(d, Retry(0.0)))
             else:
                 seen.append((d.event.id, d.attempt))
                 outcomes.append(Settled(d, Done()))
@@ -142,7 +142,7 @@ async def a_blocked_key_stays_blocked_over_a_crash(s: Stage) -> None:
     feed = await t.subscribe(ordered(), key_of=key_of)
     await s.publish(t, "in", *(keyed(n) for n in ("a1", "a2", "b1", "a3")))
     a1, _ = await s.take(feed, 2)
-    await s.settled(t, settle(a1, Retry(s.now() + 3 * s.tick)))
+    await s.settled(t, settle(a1, Retry(3 * s.tick)))
     t = await s.crash(t)
     feed = await t.subscribe(ordered(), key_of=key_of)
     await s.publish(t, "in", keyed("a4"))
@@ -166,7 +166,7 @@ async def a_hot_key_does_not_stop_the_others(s: Stage) -> None:
     got = await s.take(feed, 1)
     same("the head", ids(got), ["hot0"])
     same("the other key", ids(await s.take(feed, 1)), ["cold"])
-    await s.settled(t, settle(got[0], Retry(s.now() + 3 * s.tick)))
+    await s.settled(t, settle(got[0], Retry(3 * s.tick)))
     await s.nothing(feed, "the key's head is not due")
     await s.wait(4 * s.tick)
     await _all_hot(s, t, feed, 0)
@@ -184,8 +184,7 @@ async def many_blocked_keys_do_not_stop_the_others(s: Stage) -> None:
     await s.done(t, heads)
     heads = await s.take(feed, 30)
     same("the second of each", sorted(ids(heads)), sorted(f"{key}-1" for key in keys))
-    due = s.now() + 3 * s.tick
-    await s.settled(t, *(settle(d, Retry(due)) for d in heads))
+    await s.settled(t, *(settle(d, Retry(3 * s.tick)) for d in heads))
     await s.publish(t, "in", *(keyed(f"cold{n}", "cold") for n in range(2)))
     for n in range(2):
         got = await s.take(feed, 1)
@@ -232,7 +231,7 @@ async def subscribing_again_keeps_keys_and_order(s: Stage) -> None:
     feed = await t.subscribe(ordered(), key_of=key_of)
     await s.publish(t, "in", *(keyed(n) for n in ("a1", "a2", "b1", "a3", "b2", "c1", "c2")))
     a1, b1, c1 = await s.take(feed, 3)
-    await s.settled(t, settle(a1, Retry(s.now() + 3 * s.tick)), settle(c1, Retry(s.now())))
+    await s.settled(t, settle(a1, Retry(3 * s.tick)), settle(c1, Retry(0.0)))
     await feed.close()
     feed = await t.subscribe(ordered(), key_of=key_of)
     other = await t.subscribe(ordered(), key_of=key_of)
@@ -259,7 +258,7 @@ async def a_changed_key_loses_nothing(s: Stage) -> None:
     await s.publish(t, "in", *(keyed(f"hot{n}", "hot") for n in range(MANY)))
     await s.publish(t, "in", keyed("cold"))
     (head,) = await s.take(feed, 1)
-    await s.settled(t, settle(head, Retry(s.now())))
+    await s.settled(t, settle(head, Retry(0.0)))
     same("the heads", sorted(ids(await s.take(feed, 2))), ["cold", "hot0"])
     t = await s.crash(t)
     feed = await t.subscribe(ordered(), key_of=lambda e: e.id[-1])
@@ -349,7 +348,7 @@ class _Random:
         settled, done = [], []
         blocked: set[str | None] = set()
         for d in got:
-            outcome: Outcome = self.random.choice((Done(), Done(), Retry(self.s.now()), Released()))
+            outcome: Outcome = self.random.choice((Done(), Done(), Retry(0.0), Released()))
             if d.key in blocked:
                 outcome = Released()
             if isinstance(outcome, Done):

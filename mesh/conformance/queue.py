@@ -16,7 +16,7 @@ async def retention_keeps_what_is_unsettled(s: Stage) -> None:
     for n in range(5):
         await s.publish(t, "in", event(n))
     zero, one, two, three = await s.take(feed, 4)
-    await s.settled(t, settle(zero), settle(one), settle(two, Retry(s.now() + 15 * s.tick)))
+    await s.settled(t, settle(zero), settle(one), settle(two, Retry(15 * s.tick)))
     await s.done(t, await s.take(slow, 1))
     left = ["0"]
     for n in range(20):

@@ -15,7 +15,7 @@ async def a_retry_waits_until_it_is_due(s: Stage) -> None:
     feed = await t.subscribe(sub())
     await s.publish(t, "in", event(1))
     (d,) = await s.take(feed, 1)
-    await s.settled(t, settle(d, Retry(s.now() + 3 * s.tick, "boom")))
+    await s.settled(t, settle(d, Retry(3 * s.tick, "boom")))
     await s.publish(t, "in", event(2))
     same("meanwhile", ids(await s.take(feed, 1)), ["2"])
     await s.nothing(feed, "it is not due")
@@ -23,7 +23,7 @@ async def a_retry_waits_until_it_is_due(s: Stage) -> None:
     (again,) = await s.take(feed, 1)
     same("the retry", (again.event.id, again.attempt), ("1", 2))
     same("the first delivery", await t.commit([settle(d)]), ["stale"])
-    await s.settled(t, settle(again, Retry(s.now())))
+    await s.settled(t, settle(again, Retry(0.0)))
     (third,) = await s.take(feed, 1)
     same("the second retry", (third.event.id, third.attempt), ("1", 3))
 
@@ -37,7 +37,7 @@ async def a_retry_that_falls_due_wakes_a_waiting_pull(s: Stage) -> None:
     (d,) = await s.take(feed, 1)
     waiting = s.go(other.pull(1, 60))
     await asyncio.sleep(0.01)
-    await s.settled(t, settle(d, Retry(s.now() + 0.05)))
+    await s.settled(t, settle(d, Retry(0.05)))
     await s.wait(0.06)
     got = await asyncio.wait_for(waiting, s.maker.patience_s)
     same("the waiting pull", ids(got), ["1"])
@@ -53,7 +53,7 @@ async def an_uncharged_retry_costs_no_attempt(s: Stage) -> None:
     for charge in (True, False, False, True, False):
         (d,) = await s.take(feed, 1)
         seen.append(d.attempt)
-        await s.settled(t, settle(d, Retry(s.now(), charge=charge)))
+        await s.settled(t, settle(d, Retry(0.0, charge=charge)))
     same("attempts", seen, [1, 2, 2, 2, 3])
 
 
@@ -66,7 +66,7 @@ async def attempts_survive_a_crash(s: Stage) -> None:
     for attempt in range(1, 4):
         (d,) = await s.take(feed, 1)
         same("the attempt", d.attempt, attempt)
-        await s.settled(t, settle(d, Retry(s.now() + 3 * s.tick)))
+        await s.settled(t, settle(d, Retry(3 * s.tick)))
         t = await s.crash(t)
         feed = await t.subscribe(sub())
         await s.nothing(feed, "it is not due")

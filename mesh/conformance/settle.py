@@ -95,7 +95,7 @@ async def a_stale_delivery_settles_nothing(s: Stage) -> None:
     await s.wait(3 * s.tick)
     (new,) = await s.take(feed, 1)
     letter = Output("dlq", event("letter"))
-    for outcome in (Done(), Retry(s.now()), Dead("bad", letter), Released(), Filtered()):
+    for outcome in (Done(), Retry(0.0), Dead("bad", letter), Released(), Filtered()):
         gone = await t.commit([settle(old, outcome, Output("out", event("o")))])
         same(f"the lost lease's {type(outcome).__name__}", gone, ["stale"])
     same("its outputs", await s.ids_in(t, "out") + await s.ids_in(t, "dlq"), [])
@@ -169,7 +169,7 @@ async def items_of_a_batch_end_each_their_own_way(s: Stage) -> None:
     got = await s.take(feed, 6)
     letter = Output("dlq", event("letter"))
     outcomes: tuple[Outcome, ...] = (
-        Done(), Retry(s.now(), "now"), Dead("bad", letter),
+        Done(), Retry(0.0, "now"), Dead("bad", letter),
         Released(), Filtered(), Dead("dropped", None),
     )  # fmt: skip
     pairs = tuple(Settled(d, outcome) for d, outcome in zip(got, outcomes, strict=True))

@@ -115,7 +115,7 @@ async def a_request_gets_what_the_call_returned(s: Stage) -> None:
         for _ in range(12):
             (d,) = await s.take(feed, 1)
             if d.event.id.startswith("odd") and d.attempt == 1:
-                await s.settled(t, settle(d, Retry(s.now())))
+                await s.settled(t, settle(d, Retry(0.0)))
                 continue
             answer = event(f"to-{d.event.id}")
             await s.settled(t, settle(d, Done(), Output("", answer, reply_to=d.reply_to)))

@@ -14,7 +14,7 @@ from funcrt.host import Host
 from funcrt.registry import load
 from funcrt.rollout import find_functions, roll_out
 from funcrt.sandbox.process import ProcessSandbox
-from mesh.embedded import SystemClock
+from mesh.clock import SystemClock
 
 GOOD = "def handler(event):\n    return 1\n"
 HTTP = '[[trigger]]\nkind = "http"\npath = "/same"\n'
