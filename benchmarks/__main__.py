@@ -4,6 +4,7 @@
 import argparse
 import json
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ def options() -> tuple[list[str], bool, Options]:
     parser.add_argument("--peers-python", default=str(PEERS) if PEERS.exists() else sys.executable)
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, help="job: at 200 a second; http: of load")
     parser.add_argument("--synced", action="store_true", help="brokers sync each write too")
     parser.add_argument("--profile", action="store_true", help="job: py-spy on the host")
     parser.add_argument("--real-time", action="store_true", help="retention: take the hour")
@@ -58,7 +60,7 @@ def options() -> tuple[list[str], bool, Options]:
             quick=asked.quick,
             rounds=1 if asked.quick else asked.rounds,
             events=5000 if asked.quick else 20_000,
-            seconds=3.0 if asked.quick else 10.0,
+            seconds=asked.seconds or (3.0 if asked.quick else 10.0),
             peers=tuple(name for name in asked.peers.split(",") if name),
             synced=asked.synced,
             real_time=asked.real_time,
@@ -76,6 +78,8 @@ def say(line: str) -> None:
 def main() -> None:
     """Measure and print."""
     names, as_json, how = options()
+    # So that a benchmark that is told to end stops what it has started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     say(
         f"{platform.platform()}, Python {platform.python_version()}, {kind_of(how.directory)},"
         f" {time.strftime('%Y-%m-%d %H:%M')}"
