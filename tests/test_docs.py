@@ -13,18 +13,24 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import httpx
 import msgspec
 import pytest
 import typer.main
+from starlette.routing import Route
 
 import funcrt
 import mesh
 import triggers
+from funcrt.api import HostApi
 from funcrt.cli import COMMANDS
 from funcrt.context import Context, FunctionLog
 from funcrt.errors import FuncrtError
+from funcrt.gateway import GatewayConfig
+from funcrt.gateway.app import _Front
+from funcrt.gateway.guard import HEALTH, needed_scope
 from funcrt.gateway.problem import HttpProblem
 from funcrt.manifest import (
     BATCH,
@@ -312,6 +318,36 @@ def test_every_http_problem_is_documented() -> None:
     assert len(found) > 15
     assert {kind for _, kind in found} <= {kind for _, kind in documented}
     assert found <= documented
+
+
+# docs/http.md
+
+
+def test_every_route_and_limit_is_documented() -> None:
+    routes = re.findall(
+        r"^\| (GET|POST) \| `([^`]+)` \| (?:`(\w+)`|none) \|", page("docs/http.md"), re.M
+    )
+    config = GatewayConfig()
+    front = _Front(cast("HostApi", None), config, ())
+    served = {
+        (method, route.path)
+        for route in front.rest.routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
+        if method != "HEAD"
+    }
+    # Calls do not go by the router; tests/funcrt/test_gateway_call.py has them.
+    assert {(method, path) for method, path, _ in routes} == served | {
+        ("POST", "/functions/{name}")
+    }
+    for method, path, scope in routes:
+        assert scope == ("" if path in HEALTH else needed_scope(method, path)), path
+    limits = re.findall(r"^\| `(\w+)` \| (\d+) \|", page("docs/http.md"), re.M)
+    values = msgspec.structs.asdict(config)
+    kept = {"host", "port", "tokens", "allowed_hosts", "allowed_origins"}
+    assert {name: float(value) for name, value in limits} == {
+        name: float(value) for name, value in values.items() if name not in kept
+    }
 
 
 # docs/transports.md
