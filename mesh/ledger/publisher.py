@@ -1,11 +1,12 @@
 """Publishing with the ledger told: before each publish, and what became of it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ class AsyncReporter:
         self.name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self.number = 0
         self.waiting: deque[tuple[bytes, asyncio.Future[None]]] = deque()
-        self.writer: asyncio.StreamWriter | None = None
+        self.channel: asyncio.Transport | None = None
         self.task: asyncio.Task[None] | None = None
+        self.heard = 0.0
 
     async def report(self, *records: dict[str, Any]) -> None:
         """Say these, all or none of them. Returns when they are recorded."""
@@ -37,34 +39,24 @@ class AsyncReporter:
         line = json.dumps(report, separators=(",", ":")).encode() + b"\n"
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append((line, done))
-        if self.writer is not None:
-            self.writer.write(line)
+        if self.channel is not None:
+            self.channel.write(line)
         elif self.task is None:
             self.task = asyncio.create_task(self._run())
         await done
 
     async def _run(self) -> None:
         """Send what waits, again after each break of the connection, and take the answers."""
-        since = time.monotonic()
-        while True:
-            try:
-                reader, writer = await asyncio.open_unix_connection(self.path)
-                writer.writelines([line for line, _ in self.waiting])
-                self.writer = writer
-                while answer := await reader.readline():
-                    since = time.monotonic()
-                    _, done = self.waiting.popleft()
-                    if done.done():
-                        continue
-                    if answer == b"ok\n":
-                        done.set_result(None)
-                    else:
-                        done.set_exception(LedgerRefused(self.path, answer.decode().strip()))
-            except OSError:
-                pass
+        loop = asyncio.get_running_loop()
+        self.heard = time.monotonic()
+        while time.monotonic() - self.heard < self.timeout_s:
+            with contextlib.suppress(OSError):
+                self.channel, answers = await loop.create_unix_connection(
+                    lambda: _Answers(self.answered), self.path
+                )
+                self.channel.writelines([line for line, _ in self.waiting])
+                await answers.over
             self._hang_up()
-            if time.monotonic() - since > self.timeout_s:
-                break
             await asyncio.sleep(0.02)
         self.task = None
         while self.waiting:
@@ -72,10 +64,21 @@ class AsyncReporter:
             if not done.done():
                 done.set_exception(LedgerGone(self.path, self.timeout_s))
 
+    def answered(self, answer: bytes) -> None:
+        """The recorder's answer to the first report that waits."""
+        self.heard = time.monotonic()
+        _, done = self.waiting.popleft()
+        if done.done():
+            return
+        if answer == b"ok":
+            done.set_result(None)
+        else:
+            done.set_exception(LedgerRefused(self.path, answer.decode()))
+
     def _hang_up(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-        self.writer = None
+        if self.channel is not None:
+            self.channel.close()
+        self.channel = None
 
     async def close(self) -> None:
         """Hang up. Twice is harmless."""
@@ -84,6 +87,24 @@ class AsyncReporter:
             await asyncio.wait([self.task])
             self.task = None
         self._hang_up()
+
+
+class _Answers(asyncio.Protocol):
+    """What the recorder says, a line each, until it hangs up."""
+
+    def __init__(self, answered: Callable[[bytes], None]) -> None:
+        self.answered = answered
+        self.buffer = b""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        *answers, self.buffer = (self.buffer + data).split(b"\n")
+        for answer in answers:
+            self.answered(answer)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
 
 
 class Publisher:

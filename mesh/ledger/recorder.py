@@ -53,27 +53,27 @@ class Recorder:
         os.fsync(self.file.fileno())
         self.sync_s = sync_s
         self.synced = time.monotonic()
-        self.waiting: list[tuple[bytes, bytes, asyncio.StreamWriter]] = []
+        self.waiting: list[tuple[bytes, bytes, asyncio.Transport]] = []
         """Lines to write, and the answers, in the order of each connection's reports."""
 
     async def serve(self, address: Path) -> asyncio.Server:
         """Listen; a socket that another left behind is replaced."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(address)  # noqa: PTH108
-        return await asyncio.start_unix_server(self._serve, address, limit=MOST)
+        loop = asyncio.get_running_loop()
+        return await loop.create_unix_server(lambda: _Channel(self), address)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            while (line := await reader.readline()).endswith(b"\n"):
-                answer = b"ok\n"
-                try:
-                    decode(line)
-                except msgspec.DecodeError as error:
-                    line, answer = b"", f"{error}\n".encode()
-                if not self.waiting:
-                    asyncio.get_running_loop().call_soon(self._write)
-                self.waiting.append((line, answer, writer))
-        writer.close()
+    def take(self, lines: list[bytes], channel: asyncio.Transport) -> None:
+        """Reports of one reporter, in order."""
+        if not self.waiting:
+            asyncio.get_running_loop().call_soon(self._write)
+        for line in lines:
+            try:
+                decode(line)
+            except msgspec.DecodeError as error:
+                self.waiting.append((b"", f"{error}\n".encode(), channel))
+            else:
+                self.waiting.append((line + b"\n", b"ok\n", channel))
 
     def _write(self) -> None:
         waiting, self.waiting = self.waiting, []
@@ -84,14 +84,33 @@ class Recorder:
         if now - self.synced >= self.sync_s:
             os.fsync(self.file.fileno())
             self.synced = now
-        for _, answer, writer in waiting:
-            if not writer.is_closing():
-                writer.write(answer)
+        for _, answer, channel in waiting:
+            if not channel.is_closing():
+                channel.write(answer)
 
     def close(self) -> None:
         """Sync and let go of the file."""
         os.fsync(self.file.fileno())
         self.file.close()
+
+
+class _Channel(asyncio.Protocol):
+    """One reporter's connection."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self.buffer = (self.buffer + data).split(b"\n")
+        if lines:
+            self.recorder.take(lines, self.transport)
+        if len(self.buffer) > MOST:
+            self.transport.abort()
 
 
 @contextlib.contextmanager

@@ -1,23 +1,27 @@
-"""SIGKILL of hosts and instances while events flow. The ledger is this process: it publishes,
-and reads outputs and dead letters at the end."""
+"""SIGKILL of hosts and instances while events flow; a ledger in a process of its own judges it."""
 
 import asyncio
 import contextlib
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import mesh
+from mesh.ledger.expectations import Expectations, Expected
+from tests.faults.run import under, watched
 from tests.serving import Serving
 
 FUNCTION = """
-def handler(event):
-    return {**event.json(), "added": True}
+from mesh.ledger.report import Reporter, record
+
+ledger = Reporter("{address}")
+
+def handler(event, ctx):
+    call = {{"source": event.source, "id": event.id, "attempt": ctx.attempt}}
+    ledger.report(record("called", subscription="add/in", **call))
+    return {{**event.json(), "added": True}}
 ---
 [[trigger]]
 topic = "in"
@@ -31,94 +35,45 @@ max = "50ms"
 min = 2
 max = 2
 """
+TOTAL = 20_000
+EXPECTED = Expectations(
+    subscriptions=(
+        Expected(subscription="add/in", topic="in", outputs={"out": 1}, max_attempts=5),
+    ),
+    max_rss=300 << 20,
+    max_fds=200,
+    drain_s=10.0,
+)
 
 
-class Ledger:
-    """Publishes `total` events, each again with the same id until it is known to be stored."""
-
-    def __init__(self, client: Any, total: int) -> None:
-        self.client = client
-        self.total = total
-        self.stored = 0
-
-    async def publish(self, every_s: float) -> None:
-        """16 at a time, slowed so that they flow for as long as the faults last."""
-
-        async def some(first: int) -> None:
-            for n in range(first, self.total, 16):
-                event = mesh.Event(f"e{n}", "/ledger", "t", data=b'{"n": %d}' % n)
-                while (await self.client.publish("in", [event]))[0].status != "stored":
-                    await asyncio.sleep(0.01)
-                self.stored += 1
-                await asyncio.sleep(every_s)
-
-        async with asyncio.TaskGroup() as group:
-            for first in range(16):
-                group.create_task(some(first))
-
-    async def ends(self) -> list[str]:
-        """The ids of the events behind every output and dead letter, once there are enough, and
-        after a while in which more could come."""
-        seen: list[str] = []
-
-        async def outputs() -> None:
-            async for item in self.client.tail("out", "earliest"):
-                seen.append(item.event.extensions["causationid"])
-
-        async def letters() -> None:
-            async for item in self.client.tail("add.dlq", "earliest"):
-                seen.append(item.event.json()["event"]["id"])
-
-        tasks = [asyncio.ensure_future(outputs()), asyncio.ensure_future(letters())]
-        async with asyncio.timeout(60):
-            while len(seen) < self.total:
-                await asyncio.sleep(0.05)
-        await asyncio.sleep(0.5)
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        return seen
-
-
-@contextlib.asynccontextmanager
-async def ledger(data: Path, total: int) -> AsyncIterator[Ledger]:
-    client = await mesh.connect(f"embedded://{data}/mesh.db")
-    try:
-        yield Ledger(client, total)
-    finally:
-        await client.close()
-
-
-def judge(seen: list[str], total: int) -> None:
-    missing = {f"e{n}" for n in range(total)} - set(seen)
-    assert not missing, f"{len(missing)} lost, e.g. {sorted(missing)[:5]}"
-    assert len(seen) == total, f"{len(seen) - total} doubled"
-
-
-async def under(work: Awaitable[None], fault: Callable[[], Awaitable[bool]], times: int) -> None:
-    """Do the work while the fault strikes (it says whether it did), at least `times`."""
-    working = asyncio.ensure_future(work)
-    count = 0
-    while count < times or not working.done():
-        count += await fault()
-    await working
+def serve(directory: Path) -> Serving:
+    return Serving(directory / "data", add=FUNCTION.format(address=directory / "ledger.sock"))
 
 
 @pytest.mark.timeout(300)
 def test_fifty_kills_of_the_host_lose_and_double_nothing(tmp_path: Path) -> None:
-    total, chance = 20_000, random.Random(7)
-    hosts = [Serving(tmp_path / "data", add=FUNCTION)]
+    chance = random.Random(7)
+    hosts: list[Serving] = []
 
     async def main() -> None:
-        async def kill() -> bool:
-            await asyncio.sleep(chance.uniform(0.02, 0.4))
-            hosts[-1].stop(signal.SIGKILL)
-            hosts.append(await asyncio.to_thread(Serving, tmp_path / "data", add=FUNCTION))
-            return True
+        async with watched(tmp_path) as run:
+            hosts.append(await asyncio.to_thread(serve, tmp_path))
 
-        async with ledger(tmp_path / "data", total) as book:
-            await under(book.publish(0.02), kill, 50)
-            judge(await book.ends(), total)
+            async def kill() -> bool:
+                await asyncio.sleep(chance.uniform(0.02, 0.4))
+                await run.sample(hosts[-1].process.pid)
+                await run.fault("host-kill")
+                hosts[-1].stop(signal.SIGKILL)
+                hosts.append(await asyncio.to_thread(serve, tmp_path))
+                return True
+
+            await under(run.publish(TOTAL, 0.02), kill, 50)
+            await run.drained(hosts[-1].process.pid, "add/in", within_s=60)
+            seen = await run.judge(EXPECTED, ["add.dlq"])
+        assert seen["published", "ok"] == TOTAL
+        assert seen["output"] + seen["dead"] == TOTAL
+        assert seen["called"] >= TOTAL
+        assert seen["fault", "host-kill"] >= 50
 
     try:
         asyncio.run(main())
@@ -128,28 +83,37 @@ def test_fifty_kills_of_the_host_lose_and_double_nothing(tmp_path: Path) -> None
 
 @pytest.mark.timeout(300)
 def test_five_hundred_kills_of_instances_lose_and_double_nothing(tmp_path: Path) -> None:
-    total, chance = 20_000, random.Random(7)
-    host = Serving(tmp_path / "data", add=FUNCTION)
+    chance = random.Random(7)
+    hosts: list[Serving] = []
 
     async def main() -> None:
-        async def kill() -> bool:
-            await asyncio.sleep(chance.uniform(0.005, 0.04))
-            running = instances(host.process.pid)
-            with contextlib.suppress(ProcessLookupError):
-                if running:
-                    os.kill(chance.choice(running), signal.SIGKILL)
-                    return True
-            return False
+        async with watched(tmp_path) as run:
+            hosts.append(await asyncio.to_thread(serve, tmp_path))
+            host = hosts[0].process.pid
 
-        async with ledger(tmp_path / "data", total) as book:
-            publishing = book.publish(0.012)
-            await under(publishing, kill, 500)
-            judge(await book.ends(), total)
+            async def kill() -> bool:
+                await asyncio.sleep(chance.uniform(0.005, 0.04))
+                running = instances(host)
+                with contextlib.suppress(ProcessLookupError):
+                    if running:
+                        chosen = chance.choice(running)
+                        await run.fault("instance-kill", str(chosen))
+                        os.kill(chosen, signal.SIGKILL)
+                        return True
+                return False
+
+            await under(run.publish(TOTAL, 0.012), kill, 500)
+            await run.drained(host, "add/in", within_s=60)
+            seen = await run.judge(EXPECTED, ["add.dlq"])
+        assert seen["published", "ok"] == TOTAL
+        assert seen["output"] + seen["dead"] == TOTAL
+        assert seen["called"] >= TOTAL
+        assert seen["fault", "instance-kill"] >= 500
 
     try:
         asyncio.run(main())
     finally:
-        assert host.stop(signal.SIGTERM) == 0
+        assert hosts[0].stop(signal.SIGTERM) == 0
 
 
 def instances(host: int) -> list[int]:
