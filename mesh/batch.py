@@ -43,8 +43,8 @@ class Topic:
 
     def learn(self, store: Store, since: float) -> None:
         """Read the ids that the file holds and the window does not."""
-        for at, digests in store.ids_since(self.row.id, self.seen, since):
-            self.window.add_stored(digests, at)
+        rows = store.ids_since(self.row.id, self.seen, since)
+        self.window.add_stored(rows, self.row.next - self.seen)
         self.seen = self.row.next
 
 

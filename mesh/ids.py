@@ -24,9 +24,9 @@ class _Table:
 
     __slots__ = ("count", "high", "low", "mask")
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int = 0) -> None:
         self.count = 0
-        self._allot(8)
+        self._allot(max(8, 1 << (expected * 2).bit_length()))
 
     def _allot(self, slots: int) -> None:
         self.mask = slots - 1
@@ -62,15 +62,29 @@ class _Table:
                 self.add(low, high)
 
 
+SHARDS = 256
+
+
+class _Tables(dict[int, _Table]):
+    """A table a shard, made when it is first needed: most topics have few ids."""
+
+    def __init__(self, expected: int) -> None:
+        self.each = expected // SHARDS
+
+    def __missing__(self, shard: int) -> _Table:
+        table = self[shard] = _Table(self.each)
+        return table
+
+
 class _Generation:
     """Ids seen since a moment, spread over tables so that growing one never takes long."""
 
     __slots__ = ("count", "since", "tables")
 
-    def __init__(self, since: float) -> None:
+    def __init__(self, since: float, expected: int = 0) -> None:
         self.since = since
         self.count = 0
-        self.tables: dict[int, _Table] = {}
+        self.tables = _Tables(expected)
 
 
 def _halves(key: bytes) -> tuple[int, int]:
@@ -94,7 +108,7 @@ class IdWindow:
 
     def __contains__(self, key: bytes) -> bool:
         low, high = _halves(key)
-        shard = high & 255
+        shard = high % SHARDS
         new, old = self._new.tables.get(shard), self._old.tables.get(shard)
         return (new is not None and new.contains(low, high)) or (
             old is not None and old.contains(low, high)
@@ -102,24 +116,26 @@ class IdWindow:
 
     def add(self, keys: Iterable[bytes], now: float) -> None:
         """Remember `keys`, seen at wall-clock `now` and not in the window yet."""
-        self._add(map(_halves, keys), now)
+        self._add(map(_halves, keys), now, 0)
 
-    def add_stored(self, digests: bytes, at: float) -> None:
-        """Remember ids as they are stored, one digest after the other."""
-        self._add(((low or 1, high) for low, high in _STORED.iter_unpack(digests)), at)
+    def add_stored(self, rows: Iterable[tuple[float, bytes]], expected: int) -> None:
+        """Remember ids as they are stored: (wall-clock time, digest after digest), oldest first;
+        `expected` in all, at the most."""
+        for at, digests in rows:
+            pairs = ((low or 1, high) for low, high in _STORED.iter_unpack(digests))
+            self._add(pairs, at, expected)
+            expected -= len(digests) // DIGEST_BYTES
 
-    def _add(self, keys: Iterable[tuple[int, int]], now: float) -> None:
+    def _add(self, pairs: Iterable[tuple[int, int]], now: float, expected: int) -> None:
+        """All of one commit, whose ids belong together. Room for `expected` saves growing."""
         new = self._new
-        for low, high in keys:
-            if not new.count:
-                new.since = now
-            elif new.count >= self.most or now - new.since > self.seconds:
-                self._old, self._new = new, _Generation(now)
-                new = self._new
-            table = new.tables.get(high & 255)
-            if table is None:
-                table = new.tables[high & 255] = _Table()
-            table.add(low, high)
+        if not new.count or new.count >= self.most or now - new.since > self.seconds:
+            if new.count:
+                self._old = new
+            new = self._new = _Generation(now, min(expected, self.most))
+        tables = new.tables
+        for low, high in pairs:
+            tables[high % SHARDS].add(low, high)
             new.count += 1
 
     def forgotten_before(self) -> float:

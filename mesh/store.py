@@ -252,13 +252,12 @@ class Store:
             "INSERT INTO ids (key, at, digests) VALUES (?, ?, ?)", (key, chunk.at, digests)
         )
 
-    def ids_since(self, topic: int, offset: int, at: float) -> list[tuple[float, bytes]]:
+    def ids_since(self, topic: int, offset: int, at: float) -> Iterator[tuple[float, bytes]]:
         """The deduplication window's rows from an offset and a time on."""
-        rows = self.db.execute(
+        return self.db.execute(
             "SELECT at, digests FROM ids WHERE key >= ? AND key < ? AND at >= ? ORDER BY key",
             (topic << SHIFT | offset, (topic + 1) << SHIFT, at),
         )
-        return rows.fetchall()
 
     def chunks(self, topic: int, offset: int, limit: int) -> list[Chunk]:
         """Up to `limit` chunks from the one that holds `offset` on."""
