@@ -31,12 +31,15 @@ class Run:
 
     async def publish(self, total: int, every_s: float) -> None:
         """Events `e0` to `total`, each again with the same id until it is known to be stored; 16
-        at a time, slowed so that they flow for as long as the faults last."""
+        at a time, each with a key of its own, slowed so that they flow while the faults last."""
 
         async def some(first: int) -> None:
+            key = f"k{first}"
             for n in range(first, total, 16):
-                event = mesh.Event(f"e{n}", "/ledger", "t", data=b'{"n": %d}' % n)
-                while (await self.publisher.publish("in", [event]))[0].status != "stored":
+                event = mesh.Event(
+                    f"e{n}", "/ledger", "t", extensions={"partitionkey": key}, data=b'{"n": %d}' % n
+                )
+                while (await self.publisher.publish("in", [event], key=key))[0].status != "stored":
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(every_s)
 

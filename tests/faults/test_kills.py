@@ -116,6 +116,86 @@ def test_five_hundred_kills_of_instances_lose_and_double_nothing(tmp_path: Path)
         assert hosts[0].stop(signal.SIGTERM) == 0
 
 
+ORDERED = """
+from mesh.ledger.report import Reporter
+
+ledger = Reporter("{address}")
+
+def handler(event, ctx):
+    n, key = event.json()["n"], event.extensions["partitionkey"]
+    with ledger.call("add/in", event, attempt=ctx.attempt, key=key):
+        if n % 40 == 5 and ctx.attempt == 1 or n % 400 == 7:
+            raise ValueError(n)
+        return {{"n": n}}
+---
+[[trigger]]
+topic = "in"
+order = "key"
+[output]
+topic = "out"
+[retry]
+attempts = 3
+base = "10ms"
+max = "50ms"
+[scale]
+min = 2
+max = 2
+"""
+
+
+@pytest.mark.timeout(200)
+def test_kills_of_hosts_and_instances_keep_the_order_of_each_key(tmp_path: Path) -> None:
+    """With failures to retry in place, and poison; else only what kills use up may die."""
+    chance, total = random.Random(7), 2000
+    expected = Expectations(
+        subscriptions=(
+            Expected(
+                subscription="add/in", topic="in", outputs={"out": 1}, max_attempts=3, order="key",
+                dies=frozenset(("/ledger", f"e{n}") for n in range(7, total, 400)),
+            ),
+        ),
+        drain_s=10.0,
+        grace_s=0.2,  # the handler takes no time: who lost its host sees it before the next call
+    )  # fmt: skip
+    hosts: list[Serving] = []
+
+    def start() -> None:
+        address = tmp_path / "ledger.sock"
+        hosts.append(Serving(tmp_path / "data", add=ORDERED.format(address=address)))
+
+    async def main() -> None:
+        async with watched(tmp_path) as run:
+            await asyncio.to_thread(start)
+
+            async def kill() -> bool:
+                await asyncio.sleep(chance.uniform(0.05, 0.1))
+                running = instances(hosts[-1].process.pid)
+                if running and chance.random() < 0.8:
+                    chosen = chance.choice(running)
+                    await run.fault("instance-kill", str(chosen))
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(chosen, signal.SIGKILL)
+                else:
+                    await run.fault("host-kill")
+                    hosts[-1].stop(signal.SIGKILL)
+                    await asyncio.to_thread(start)
+                return True
+
+            await under(run.publish(total, 0.04), kill, 40)
+            await run.drained(hosts[-1].process.pid, "add/in", within_s=60)
+            seen = await run.judge(expected, ["add.dlq"])
+        assert seen["published", "ok"] == total
+        assert seen["output"] + seen["dead"] == total
+        assert seen["dead"] >= total // 400
+        assert seen["returned"] >= total
+        assert min(seen["fault", "host-kill"], seen["fault", "instance-kill"]) >= 4
+
+    try:
+        asyncio.run(main())
+    finally:
+        assert hosts[-1].stop(signal.SIGTERM) == 0
+
+
 def instances(host: int) -> list[int]:
     """The processes three below a host: runtime zygote, function zygote, instance."""
     level = [host]
