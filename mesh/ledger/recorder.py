@@ -78,12 +78,17 @@ class Recorder:
     def _write(self) -> None:
         waiting, self.waiting = self.waiting, []
         body = memoryview(b"".join(line for line, _, _ in waiting))
-        while body:
-            body = body[self.file.write(body) :]
-        now = time.monotonic()
-        if now - self.synced >= self.sync_s:
-            os.fsync(self.file.fileno())
-            self.synced = now
+        try:
+            while body:
+                body = body[self.file.write(body) :]
+            now = time.monotonic()
+            if now - self.synced >= self.sync_s:
+                os.fsync(self.file.fileno())
+                self.synced = now
+        except OSError as error:
+            # What was half written, or not synced, can't be told from the rest any more: only the
+            # next start can cut it off. Nothing of it was acknowledged.
+            raise SystemExit(f"{self.file.name}: {error}; the recorder ends") from error
         for _, answer, channel in waiting:
             if not channel.is_closing():
                 channel.write(answer)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -117,6 +118,32 @@ def test_a_report_that_is_none_is_refused_and_nothing_of_it_kept(
     reporter.report(called("e3"))
     reporter.close()
     assert ids(recorded[0]) == ["e3"]
+
+
+def test_a_full_disk_ends_the_recorder_and_what_it_acknowledged_is_whole(
+    paths: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    reporter = Reporter(paths[1], 0.3)
+    count = 0
+
+    def fill() -> None:
+        nonlocal count
+        while True:
+            reporter.report(called(f"e{count}"))
+            count += 1
+
+    with recording(*paths, sync_s=1.0) as process:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (5000, 5000))
+        with pytest.raises(LedgerGone):
+            fill()
+        assert process.wait(5) == 1
+    assert "the recorder ends" in capfd.readouterr().err
+    assert paths[0].stat().st_size == 5000
+    reporter.timeout_s = 30.0
+    with recording(*paths):
+        reporter.report(called("after"))
+    reporter.close()
+    assert ids(paths[0]) == [*(f"e{n}" for n in range(count)), "after"]
 
 
 def test_a_fork_reports_as_itself(recorded: tuple[Path, Path]) -> None:
