@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test lint docs peers clean
+.PHONY: setup demo test lint docs planted-bugs soak peers clean
 
 setup: $(VENV)/.ready
 
@@ -27,6 +27,12 @@ docs: setup
 
 test: lint
 	$(BIN)/python -m pytest
+
+planted-bugs: setup
+	$(BIN)/python -m tests.planted
+
+soak: setup
+	$(BIN)/python -m tests.sim.world --seeds 20000
 
 peers:
 	$(PYTHON) -m venv .peers

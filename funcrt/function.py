@@ -12,7 +12,7 @@ from funcrt.api import FunctionStatus, Reply, TriggerStatus
 from funcrt.calls import TRIGGER
 from funcrt.errors import Overloaded
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger
-from funcrt.outcome import settle, shape
+from funcrt.outcome import Origin, origin_of, settle, shape
 from funcrt.pool import Pending, Pool
 from funcrt.sandbox import Code, HandlerInfo
 from funcrt.sandbox.protocol import Call, Failure, Item, Out, Result
@@ -100,6 +100,7 @@ class Function:
         self.log = logging.getLogger(f"funcrt.function.{self.name}")
         self._numbers = itertools.count(1)
         self._tasks = Tasks(host.failed)
+        self._origins: dict[str, Origin] = {}
 
     # In service
 
@@ -188,15 +189,19 @@ class Function:
             first.attempt,
             self.manifest.retry.attempts,
             self.manifest.timeout_s,
-            self._scope(trigger),
+            self._origin(trigger).scope,
             [d.replay for d in deliveries] if any(d.replay for d in deliveries) else [],
         )
         return Pending(
             call, deliveries, self._ended, self._released, len(deliveries), bisecting=bisecting
         )
 
-    def _scope(self, trigger: str) -> str:
-        return f"{self.host.namespace}\0{self.name}\0{trigger}"
+    def _origin(self, trigger: str) -> Origin:
+        origin = self._origins.get(trigger)
+        if origin is None:
+            origin = origin_of(self.manifest, self.host.namespace, trigger)
+            self._origins[trigger] = origin
+        return origin
 
     def _ended(self, pending: Pending, result: Result) -> None:
         """A call of deliveries ended."""
@@ -214,8 +219,7 @@ class Function:
             return
         settlement = settle(
             self.manifest,
-            self.host.namespace,
-            pending.call.trigger,
+            self._origin(pending.call.trigger),
             pending.deliveries,
             result,
             now=self.host.clock.time(),
@@ -286,7 +290,7 @@ class Function:
             why = Failure("Closing", "the host stopped before the call began")
             ended(pending, Result(pending.call.id, "closing", [], why))
 
-        call = Call(next(self._numbers), trigger, [event], 1, 1, limit, self._scope(trigger))
+        call = Call(next(self._numbers), trigger, [event], 1, 1, limit, self._origin(trigger).scope)
         pending = Pending(call, (), ended, released)
         self.calling += 1
         try:
@@ -316,9 +320,7 @@ class Function:
             return Reply(status, (), ended.failure, ended.retry_after_s)  # type: ignore[arg-type]
         try:
             made = shape(
-                self.manifest,
-                self.host.namespace,
-                trigger,
+                self._origin(trigger),
                 event,
                 outs,
                 now=self.host.clock.time(),

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
+import msgspec
+
 from funcrt.ids import cause as cause_of
 from funcrt.ids import derived_id
 from funcrt.manifest import Manifest
 from funcrt.sandbox.protocol import Failure, Item, Out, Result
 from mesh.codec import validate
 from mesh.errors import EventError
-from mesh.event import AttributeValue, Event
+from mesh.event import Event, Extensions
 from mesh.letters import dead_letter
 from mesh.transport import (
     Dead,
@@ -23,16 +25,50 @@ from mesh.transport import (
     Settlement,
 )
 
-__all__ = ["MAX_HOPS", "retry_wait_s", "settle", "shape"]
+__all__ = ["MAX_HOPS", "Origin", "origin_of", "retry_wait_s", "settle", "shape"]
 
 MAX_HOPS = 16
 MAX_OUTPUTS = 1000
 
 
+DONE = Done()
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where outputs come from: what all of one trigger of a function share."""
+
+    scope: str
+    """Of derived ids: namespace, function and trigger, joined by NUL."""
+    source: str
+    type: str
+    topic: str
+    topics: frozenset[str]
+    """Topics that it may publish to."""
+    keep_id: bool
+
+
+def origin_of(manifest: Manifest, namespace: str, trigger: str) -> Origin:
+    """The origin of what a trigger's calls return."""
+    spec, name = manifest.output, manifest.name
+    topic = spec.topic or ""
+    return Origin(
+        f"{namespace}\0{name}\0{trigger}",
+        f"/funcrt/{name}",
+        spec.type or f"funcrt.{name}.result",
+        topic,
+        frozenset([topic, *spec.topics]) - {""},
+        spec.keep_id,
+    )
+
+
 @lru_cache(maxsize=8)
-def _moment(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
+
+
+def _moment(now: float) -> str:
+    seconds, milliseconds = divmod(int(now * 1000), 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
 
 
 def retry_wait_s(manifest: Manifest, attempt: int, jitter: float) -> float:
@@ -45,9 +81,7 @@ def retry_wait_s(manifest: Manifest, attempt: int, jitter: float) -> float:
 
 
 def shape(
-    manifest: Manifest,
-    namespace: str,
-    trigger: str,
+    origin: Origin,
     cause: Event,
     outs: Sequence[Out],
     *,
@@ -61,32 +95,26 @@ def shape(
     """
     if len(outs) > MAX_OUTPUTS:
         raise EventError(f"{len(outs)} outputs of one call; at most {MAX_OUTPUTS}")
-    spec = manifest.output
-    scope = f"{namespace}\0{manifest.name}\0{trigger}"
-    prefix = cause_of(scope, cause.source, cause.id, replay)
-    moment = _moment(int(now * 1000))
+    prefix = cause_of(origin.scope, cause.source, cause.id, replay)
+    moment = _moment(now)
+    inherited = _inherited(cause)
     made = []
     for index, out in enumerate(outs):
-        topic = out.topic or spec.topic or ""
-        if out.topic and out.topic != spec.topic and out.topic not in spec.topics:
-            raise EventError(f"may not publish to {out.topic!r}: add it to [output] topics")
-        event = out.event
-        extensions: dict[str, AttributeValue] = {"causationid": cause.id}
-        extensions["correlationid"] = cause.extensions.get("correlationid", cause.id)
-        if "traceparent" in cause.extensions:
-            extensions["traceparent"] = cause.extensions["traceparent"]
-        if event.extensions:
-            extensions.update(event.extensions)
+        topic = out.topic or origin.topic
+        if topic not in origin.topics and topic:
+            raise EventError(f"may not publish to {topic!r}: add it to [output] topics")
+        given = out.event
+        extensions = {**inherited, **given.extensions} if given.extensions else inherited
         event = Event(
-            event.id if spec.keep_id and event.id else derived_id(f"{prefix}\0{index}"),
-            event.source or f"/funcrt/{manifest.name}",
-            event.type or spec.type or f"funcrt.{manifest.name}.result",
-            event.subject if event.subject is not None else cause.subject,
-            event.time or moment,
-            event.datacontenttype,
-            event.dataschema,
+            given.id if given.id and origin.keep_id else derived_id(f"{prefix}\0{index}"),
+            given.source or origin.source,
+            given.type or origin.type,
+            given.subject if given.subject is not None else cause.subject,
+            given.time or moment,
+            given.datacontenttype,
+            given.dataschema,
             extensions,
-            event.data,
+            given.data,
         )
         validate(event)
         if topic or reply_to:
@@ -94,10 +122,19 @@ def shape(
     return made
 
 
+def _inherited(cause: Event) -> Extensions:
+    """The extensions that every output of a cause has."""
+    theirs = cause.extensions
+    if not theirs:
+        return Extensions(causationid=cause.id, correlationid=cause.id)
+    more = {"traceparent": theirs["traceparent"]} if "traceparent" in theirs else {}
+    correlation = theirs.get("correlationid", cause.id)
+    return Extensions(causationid=cause.id, correlationid=correlation, **more)
+
+
 def settle(
     manifest: Manifest,
-    namespace: str,
-    trigger: str,
+    origin: Origin,
     deliveries: Sequence[Delivery],
     result: Result,
     *,
@@ -106,17 +143,19 @@ def settle(
 ) -> Settlement:
     """The settlement of a call: of a batch's items each by its own outcome."""
     items = result.items
-    if items is not None and len(items) == len(deliveries):
-        each = items
-    else:
-        each = [Item(result.status, [], result.failure, result.retry_after_s) for _ in deliveries]
+    if items is None or len(items) != len(deliveries):
+        if len(deliveries) == 1:
+            (delivery,) = deliveries
+            outcome, made = _one(manifest, origin, delivery, result, result.outputs, now, jitter)
+            return Settlement(delivery.subscription, (Settled(delivery, outcome),), tuple(made))
+        items = [Item(result.status, [], result.failure, result.retry_after_s)] * len(deliveries)
     settled: list[Settled] = []
     outputs: list[Output] = []
-    for index, (delivery, item) in enumerate(zip(deliveries, each, strict=True)):
+    for index, (delivery, item) in enumerate(zip(deliveries, items, strict=True)):
         outs = item.outputs
         if index == 0 and result.outputs:
             outs = [*result.outputs, *outs]
-        outcome, made = _one(manifest, namespace, trigger, delivery, item, outs, now, jitter)
+        outcome, made = _one(manifest, origin, delivery, item, outs, now, jitter)
         settled.append(Settled(delivery, outcome))
         outputs.extend(made)
     return Settlement(deliveries[0].subscription, tuple(settled), tuple(outputs))
@@ -124,37 +163,37 @@ def settle(
 
 def _one(  # noqa: PLR0917
     manifest: Manifest,
-    namespace: str,
-    trigger: str,
+    origin: Origin,
     delivery: Delivery,
-    item: Item,
+    ended: Result | Item,
     outs: Sequence[Out],
     now: float,
     jitter: float,
-) -> tuple[Outcome, list[Output]]:
-    why = item.failure or Failure("Error", item.status)
-    if item.status == "ok":
+) -> tuple[Outcome, Sequence[Output]]:
+    why = ended.failure
+    if ended.status == "ok":
+        if not outs:
+            return DONE, ()
         hops = delivery.hops + 1
         try:
             made = shape(
-                manifest, namespace, trigger, delivery.event, outs,
+                origin, delivery.event, outs,
                 now=now, hops=hops, replay=delivery.replay, reply_to=delivery.reply_to,
-            ) if outs else []  # fmt: skip
+            )  # fmt: skip
         except EventError as error:
             why = Failure("EventError", f"an output is refused: {error}")
         else:
             if not made or hops <= MAX_HOPS:
-                return Done(), made
+                return DONE, made
             loop = Failure("Loop", f"the event has come through {MAX_HOPS} functions")
-            return _dead(manifest, delivery, loop, now), []
-    elif item.status == "reject":
-        return _dead(manifest, delivery, why, now), []
-    if delivery.attempt >= manifest.retry.attempts:
-        return _dead(manifest, delivery, why, now), []
-    wait = item.retry_after_s
+            return _dead(manifest, delivery, loop, now), ()
+    why = why or Failure("Error", ended.status)
+    if ended.status == "reject" or delivery.attempt >= manifest.retry.attempts:
+        return _dead(manifest, delivery, why, now), ()
+    wait = ended.retry_after_s
     if wait is None:
         wait = retry_wait_s(manifest, delivery.attempt, jitter)
-    return Retry(max(wait, 0.0), f"{why.error}: {why.message}"[:1000]), []
+    return Retry(max(wait, 0.0), f"{why.error}: {why.message}"[:1000]), ()
 
 
 def _dead(manifest: Manifest, delivery: Delivery, why: Failure, now: float) -> Dead:

@@ -125,13 +125,13 @@ class Pool:
         return max(self.concurrency + ahead - member.events, 0)
 
     def submit(self, pendings: Sequence[Pending]) -> None:
-        """Take calls; they are assigned together at the end of this turn of the loop."""
+        """Take calls, and give them to instances where these have room."""
         count = sum(pending.size for pending in pendings)
         self.waiting.extend(pendings)
         self.waiting_events += count
         self.bytes += sum(pending.bytes for pending in pendings)
         self.scaler.arrived(self.clock.monotonic(), count)
-        self._soon()
+        self._assign()
 
     def _soon(self) -> None:
         if not self._assigning:

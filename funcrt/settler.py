@@ -95,7 +95,10 @@ class Settler:
 
 def _bytes(settlement: Settlement) -> int:
     """About what it holds in memory that its deliveries do not."""
-    total = sum(len(output.event.data or b"") for output in settlement.outputs)
+    total = 0
+    for output in settlement.outputs:
+        if output.event.data:
+            total += len(output.event.data)
     for settled in settlement.settled:
         outcome = settled.outcome
         if type(outcome) is Dead and outcome.letter is not None:

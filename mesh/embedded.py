@@ -132,12 +132,11 @@ class QueueFeed:
                 return taken
             waiter: asyncio.Future[None] = loop.create_future()
             queue.waiters.append(waiter)
+            timer = loop.call_later(min(left, max(queue.wait_s(), 0.001)), _resolve, waiter, None)
             try:
-                async with asyncio.timeout(min(left, max(queue.wait_s(), 0.001))):
-                    await waiter
-            except TimeoutError:
-                pass
+                await waiter
             finally:
+                timer.cancel()
                 if waiter in queue.waiters:
                     queue.waiters.remove(waiter)
 

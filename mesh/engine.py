@@ -46,6 +46,9 @@ BATCH_BYTES = 16 << 20
 PENDING_EVENTS = 20_000
 """Publishes that may wait for a commit; beyond it a publish is refused as full."""
 PENDING_BYTES = 64 << 20
+BUSY = 4
+"""Publishes in a commit that make the next one wait for more, at most `TURNS` turns of the loop."""
+TURNS = 4
 QUICK_SYNC_S = 0.0005
 """A disk that syncs faster is not worth a thread: handing over takes as long, and the
 interpreter's lock more where the loop is busy."""
@@ -124,6 +127,7 @@ class Engine:
         """How long commits take lately."""
         self._wake = asyncio.Event()
         self._tails: dict[str, list[asyncio.Future[None]]] = {}
+        self._busy = False
         self._writer: asyncio.Task[None] | None = None
         self._thread = None if self.inline else ThreadPoolExecutor(1, "mesh-commit")
         self._version = self.store.version()
@@ -217,7 +221,10 @@ class Engine:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            if self._busy:
+                await self._wait_for_more()
             publishes, work = self._gather()
+            self._busy = len(publishes) >= BUSY
             try:
                 await self._transaction(publishes, work)
             except sqlite3.Error as error:
@@ -232,6 +239,14 @@ class Engine:
         self._refuse(CLOSED, MeshClosed(), list(self._publishes), list(self._work))
         self._publishes.clear()
         self._work.clear()
+
+    async def _wait_for_more(self) -> None:
+        """Under load, let in what the loop has at hand: larger commits cost less an event."""
+        for _ in range(TURNS):
+            waiting = len(self._publishes) + len(self._work)
+            await asyncio.sleep(0)
+            if len(self._publishes) + len(self._work) == waiting:
+                return
 
     def _gather(self) -> tuple[list[_Publish], list[_Work]]:
         work = list(self._work)

@@ -41,28 +41,22 @@ class _Table:
             slot = (slot + 1) & self.mask
         return False
 
-    def add(self, low: int, high: int) -> None:
-        slot = low & self.mask
-        while found := self.low[slot]:
-            if found == low and self.high[slot] == high:
-                return
-            slot = (slot + 1) & self.mask
-        self.low[slot] = low
-        self.high[slot] = high
-        self.count += 1
-        if self.count * 2 > self.mask:
-            self._grow()
-
-    def _grow(self) -> None:
+    def grow(self) -> None:
+        """Make room: four times as much while it is small, so that most ids are moved once."""
         old = zip(self.low, self.high, strict=True)
-        self._allot((self.mask + 1) * 2)
-        self.count = 0
+        self._allot((self.mask + 1) * (4 if self.mask < SMALL else 2))
+        lows, highs, mask = self.low, self.high, self.mask
         for low, high in old:
             if low:
-                self.add(low, high)
+                slot = low & mask
+                while lows[slot]:
+                    slot = (slot + 1) & mask
+                lows[slot] = low
+                highs[slot] = high
 
 
 SHARDS = 256
+SMALL = 1024
 
 
 class _Tables(dict[int, _Table]):
@@ -135,7 +129,20 @@ class IdWindow:
             new = self._new = _Generation(now, min(expected, self.most))
         tables = new.tables
         for low, high in pairs:
-            tables[high % SHARDS].add(low, high)
+            # In line, without a call an id: this is done for every event and output.
+            table = tables[high % SHARDS]
+            lows, mask = table.low, table.mask
+            slot = low & mask
+            while found := lows[slot]:
+                if found == low and table.high[slot] == high:
+                    break
+                slot = (slot + 1) & mask
+            else:
+                lows[slot] = low
+                table.high[slot] = high
+                table.count += 1
+                if table.count * 2 > mask:
+                    table.grow()
             new.count += 1
 
     def forgotten_before(self) -> float:

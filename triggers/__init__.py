@@ -26,7 +26,10 @@ class Filter:
 
     def matches(self, event: Event) -> bool:
         """Whether the event is one. Nothing an event holds makes this raise."""
-        return all(condition(event) for condition in self.conditions)
+        for condition in self.conditions:  # noqa: SIM110 - half the time of all()
+            if not condition(event):
+                return False
+        return True
 
 
 def parse(spec: Mapping[str, Any]) -> Filter:
