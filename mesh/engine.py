@@ -25,6 +25,7 @@ from mesh.errors import EventError, MeshClosed, MeshError, MeshFull, QueueFull, 
 from mesh.event import Event
 from mesh.ids import IdWindow
 from mesh.queue import Entry, Fences, Queue
+from mesh.retention import Retention
 from mesh.settle import Settler
 from mesh.store import (
     Chunk,
@@ -53,12 +54,6 @@ QUICK_SYNC_S = 0.0005
 """A disk that syncs faster is not worth a thread: handing over takes as long, and the
 interpreter's lock more where the loop is busy."""
 RECENT_BYTES = 8 << 20
-SWEEP_S = 5.0
-SWEEP_ROWS = 512
-SWEEP_BYTES = 2 << 20
-"""What one commit drops of a topic at the most, so that none is long; a sweep goes on with the
-next, for as many small chunks may come between two sweeps as there are commits."""
-SWEEP_TOPICS = 64
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,8 +127,7 @@ class Engine:
         self._thread = None if self.inline else ThreadPoolExecutor(1, "mesh-commit")
         self._version = self.store.version()
         self.closing = False
-        self._swept = self.clock.monotonic()
-        self._to_sweep: list[str] = []
+        self._retention = Retention(self)
         self._checkpoints = Checkpoints(
             path, self.store.db, self.write, self._stop, inline=self.inline
         )
@@ -268,8 +262,7 @@ class Engine:
                 self.refresh(batch)
             receipts = [self._publish(batch, publish) for publish in publishes]
             results = [self._run(batch, item) for item in work]
-            if self._to_sweep:
-                self._sweep(batch)
+            self._retention.sweep(batch)
             batch.write()
             started = perf_counter()
             if self.inline or self._thread is None or self._sync_s < QUICK_SYNC_S:
@@ -522,13 +515,9 @@ class Engine:
     # Housekeeping
 
     def _housekeeping(self) -> None:
-        now = self.clock.monotonic()
         for queue in self.queues.values():
             if queue.keys and (entries := queue.overflow()):
                 self._soon(partial(Batch.overflow, queue=queue, entries=entries))
-        if now - self._swept >= SWEEP_S:
-            self._swept = now
-            self._to_sweep = self._to_sweep or list(self.topics)
         if not self.memory:
             self._checkpoints.committed()
 
@@ -542,34 +531,6 @@ class Engine:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._work.append(_Work(run, future))
-
-    def _sweep(self, batch: Batch) -> None:
-        """Drop what retention and the deduplication window allow, a little with each commit."""
-        self.store.forget_replays(self.clock.time() - self.options.dedupe_s)
-        for _ in range(min(len(self._to_sweep), SWEEP_TOPICS)):
-            topic = self.topics.get(self._to_sweep[-1])
-            if topic is not None and self._sweep_topic(batch, topic):
-                break  # there is more of it
-            self._to_sweep.pop()
-
-    def _sweep_topic(self, batch: Batch, topic: Topic) -> bool:
-        store, row = self.store, topic.row
-        excess = row.bytes - self.options.retention_bytes
-        before = store.pinned([queue.row.id for queue in topic.queues])
-        unfilled = [q.row.filled for q in topic.queues if q.row.filled is not None]
-        floor = min([offset for offset in (before, *unfilled) if offset is not None], default=None)
-        stored = self.clock.time() - self.options.retention_s
-        events, size, last, more = store.trim(
-            row.id, floor, stored, max(excess, 0), limit=SWEEP_ROWS, most=SWEEP_BYTES
-        )
-        if events:
-            batch.after.append(partial(_trimmed, topic, events, size, last))
-            store.run(
-                "UPDATE topic SET count = count - ?, bytes = bytes - ? WHERE id = ?",
-                events, size, row.id,
-            )  # fmt: skip
-        forgotten = store.forget_ids(row.id, topic.window.forgotten_before(), SWEEP_ROWS)
-        return more or forgotten == SWEEP_ROWS
 
     async def close(self) -> None:
         """Write what has come in, then let go of the file."""
@@ -602,9 +563,3 @@ class Engine:
         if self.reader is not self.store:
             self.reader.close()
         self.store.close()
-
-
-def _trimmed(topic: Topic, events: int, size: int, last: int) -> None:
-    topic.row.count -= events
-    topic.row.bytes -= size
-    topic.recent_from = max(topic.recent_from, last + 1)
