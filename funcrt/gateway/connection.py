@@ -28,8 +28,47 @@ SPARED_BODY_S = 5.0
 """or within a body."""
 RAW_FACTOR = 4
 """Bytes on the wire for a byte of the largest body: chunks of a byte, endless extensions."""
+MOST_TOGETHER = 1 << 16
 LINGER_S = 2.0
 """How long a client that was refused may go on sending before its connection is cut."""
+
+
+class _Together:
+    """A transport that sends what is written in one turn of the loop, a response's head and its
+    body, with one system call."""
+
+    def __init__(self, transport: Any, loop: Any) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > MOST_TOGETHER:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._parts:
+            data, self._parts, self._size = b"".join(self._parts), [], 0
+            self._transport.write(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self._size + int(self._transport.get_write_buffer_size())
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
 
 
 class Connection(HttpToolsProtocol):
@@ -52,7 +91,7 @@ class Connection(HttpToolsProtocol):
         self.refused: HttpProblem | None = None
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(_Together(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self.settings.connections and not self.make_room():
             self.connections.discard(self)
             transport.abort()
