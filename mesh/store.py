@@ -181,8 +181,10 @@ class Store:
         self.memory = path == ":memory:"
         if not self.memory:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            # The file holds people's events: it is its owner's alone.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            if not os.path.exists(path):  # noqa: PTH110
+                # It is its owner's alone. One that is there is not opened: closing it would give up
+                # this process's locks on it, and another would delete the log that we write.
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self.db = open_database(path)
         try:
             self._prepare(synchronous)

@@ -107,6 +107,29 @@ def test_a_second_host_is_refused_by_the_pid_of_the_first(run_file: Any) -> None
     run_file(body)
 
 
+LEAVE = """
+import sys
+from mesh.client import FileClient
+client = FileClient(sys.argv[1], "default", (3600.0, 1000))
+client.store.topics()
+client.close()
+"""
+
+
+def test_who_comes_and_goes_beside_a_host_leaves_its_log(run_file: Any, tmp_path: Any) -> None:
+    """SQLite deletes the log with the last connection, which it knows by the locks of others."""
+
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_()
+        await t.publish("in", [event(1)])
+        inode = os.stat(tmp_path / "mesh.db-wal").st_ino
+        words = [sys.executable, "-c", LEAVE, str(tmp_path / "mesh.db")]
+        await asyncio.to_thread(subprocess.run, words, check=True, timeout=20)
+        assert os.stat(tmp_path / "mesh.db-wal").st_ino == inode
+
+    run_file(body)
+
+
 HOST = """
 import asyncio, sys, mesh
 from mesh import Event
