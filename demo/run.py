@@ -244,7 +244,7 @@ async def show(console: Console, demo: Demo, began: float) -> bool:
         return demo.finished()
     while not demo.finished() and time.monotonic() - began < LIMIT_S:
         print(demo.line(), flush=True)
-        half = 0.9 * (demo.progress.tasks[2].total or 0)
+        half = 0.6 * (demo.progress.tasks[2].total or 0)
         if SVG and demo.most["triage"] > 2 and demo.results["labels"] < half:
             paint(demo, Path(SVG))
         await asyncio.sleep(1.0)

@@ -46,6 +46,9 @@ class Serving:
 
     def stop(self, number: int) -> int:
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
         code = self.process.wait(30)
         assert self.process.stdout is not None
         self.process.stdout.close()
