@@ -55,8 +55,8 @@ BUGS = (
     Bug(
         "deduplication off",
         "mesh/batch.py",
-        "key in topic.window",
-        "False",
+        "if key in new.keys or key in topic.window:",
+        "if key in new.keys:",
     ),
     Bug(
         "release charged as an attempt",
