@@ -17,7 +17,7 @@ from funcrt.pool import Pending, Pool
 from funcrt.sandbox import Code, HandlerInfo
 from funcrt.sandbox.protocol import Call, Failure, Item, Out, Result
 from funcrt.tasks import Tasks
-from mesh.errors import EventError, MeshClosed, MeshError
+from mesh.errors import EventError, MeshClosed, MeshCorrupt, MeshError
 from mesh.event import Event
 from mesh.transport import (
     Dead,
@@ -144,6 +144,8 @@ class Function:
                     deliveries = await self._gather(feed, batch.size, batch.wait_s)
             except MeshClosed:
                 return
+            except MeshCorrupt:
+                raise  # it will not get better: the host ends
             except MeshError as error:
                 self.log.error("%s: cannot pull: %s", served.spec.name, error)
                 await asyncio.sleep(1.0)

@@ -24,6 +24,7 @@ from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sockets import bind_unix, unlink_unix
 from mesh.clock import SystemClock
 from mesh.errors import MeshFull
+from mesh.integrity import told
 
 __all__ = ["run"]
 
@@ -84,6 +85,8 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
             await sandbox.close()
     finally:
         await transport.close()
+    if isinstance(error, sqlite3.DatabaseError):
+        error = told(config.mesh_url, error)
     if isinstance(error, sqlite3.Error):
         raise MeshFull(config.mesh_url, f"the host stopped, as it could not be written ({error})")
     if error is not None:

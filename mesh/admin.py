@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mesh import integrity
 from mesh.batch import Batch
 from mesh.engine import Engine
 from mesh.errors import MeshClosed, MeshError
@@ -152,7 +153,7 @@ class Admin:
 
         def discard(batch: Batch) -> int:
             queue = engine.queue(name)
-            return sum(batch.store.take_dead(queue.row.id, row) is not None for row in ids)
+            return sum(batch.store.drop_dead(queue.row.id, row) for row in ids)
 
         count: int = await engine.write(discard)
         return count
@@ -190,13 +191,20 @@ class Admin:
         engine = await self._host()
 
         def put(batch: Batch) -> None:
-            query = "INSERT OR IGNORE INTO blob (digest, body) VALUES (?, ?)"
-            batch.store.run(query, engine.prefix + digest, body)
+            query = "INSERT OR IGNORE INTO blob (digest, body, crc) VALUES (?, ?, ?)"
+            name = engine.prefix + digest
+            batch.store.run(query, name, body, integrity.blob_crc(body, name))
 
         await engine.write(put)
 
     async def get_blob(self, digest: str) -> bytes | None:
         """As the contract says."""
         engine = await self._host()
-        row = engine.reader.one("SELECT body FROM blob WHERE digest = ?", engine.prefix + digest)
-        return bytes(row[0]) if row else None
+        name = engine.prefix + digest
+        rows: list[Any] = engine.reader.all("SELECT body, crc FROM blob WHERE digest = ?", name)
+        for body, crc in rows:
+            if crc is not None and crc != integrity.blob_crc(body, name):
+                raise integrity.damaged(engine.path, f"table blob, {name}: its checksum is not"
+                                        " that of what it holds")  # fmt: skip
+            return bytes(body)
+        return None

@@ -20,12 +20,19 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
-from mesh import subscriptions
+from mesh import integrity, subscriptions
 from mesh.admin import Admin
 from mesh.client import FileClient, SocketClient, logged
 from mesh.clock import SystemClock
 from mesh.engine import Engine, Options
-from mesh.errors import MeshBusy, MeshClosed, MeshError, SubscriptionUnknown, UrlInvalid
+from mesh.errors import (
+    MeshBusy,
+    MeshClosed,
+    MeshCorrupt,
+    MeshError,
+    SubscriptionUnknown,
+    UrlInvalid,
+)
 from mesh.event import Event
 from mesh.queue import Queue
 from mesh.server import Server, new_address
@@ -49,7 +56,9 @@ from mesh.transport import (
 __all__ = [
     "FEATURES",
     "Embedded",
+    "file_of",
     "open_transport",
+    "take_lock",
 ]
 
 FEATURES = Features(
@@ -94,6 +103,11 @@ async def open_transport(
     return mesh
 
 
+def file_of(url: str) -> str:
+    """The path of the mesh file that `url` names. Raises UrlInvalid."""
+    return _parse(url)[0]
+
+
 def _parse(url: str) -> tuple[str, dict[str, str]]:
     parts = urlsplit(url)
     asked = dict(parse_qsl(parts.query))
@@ -103,6 +117,23 @@ def _parse(url: str) -> tuple[str, dict[str, str]]:
             raise UrlInvalid(url, "no path; use embedded:///path/to/mesh.db or embedded::memory:")
         return ":memory:", asked
     return str(Path(where).absolute()), asked
+
+
+def take_lock(path: str) -> int:
+    """Become the one process that may serve, or mend, the mesh file at `path`: the lock's open
+    file, to be closed at the end. Raises MeshBusy."""
+    file = Path(path + ".lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        text = os.read(lock, 32).decode(errors="replace").strip()
+        os.close(lock)
+        raise MeshBusy(path, int(text) if text.isdigit() else None) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
 
 
 class QueueFeed:
@@ -193,7 +224,7 @@ class Embedded(Admin):
                 return
             self._check_open()
             if not self.memory:
-                self._take_lock()
+                self._lock = take_lock(self.path)
             try:
                 await self._start()
             except BaseException:
@@ -203,7 +234,10 @@ class Embedded(Admin):
 
     async def _start(self) -> None:
         self._let_go_of_file()
-        engine = Engine(self.path, self.namespace, self.clock, self.options)
+        try:
+            engine = Engine(self.path, self.namespace, self.clock, self.options)
+        except sqlite3.DatabaseError as error:
+            raise integrity.told(self.path, error) from None
         engine.on_fatal = self._fatal
         engine.start()
         self.engine = engine
@@ -224,20 +258,6 @@ class Embedded(Admin):
     def _fatal(self, error: BaseException) -> None:
         if self.on_fatal is not None:
             self.on_fatal(error)
-
-    def _take_lock(self) -> None:
-        path = Path(self.path + ".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            text = os.read(lock, 32).decode(errors="replace").strip()
-            os.close(lock)
-            raise MeshBusy(self.path, int(text) if text.isdigit() else None) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        self._lock = lock
 
     def _drop_lock(self) -> None:
         if self._lock is not None:
@@ -305,6 +325,8 @@ class Embedded(Admin):
             # One connection, one transaction at a time; shielded, for a thread cannot be stopped.
             receipts = await asyncio.shield(self._write_file(topic, events, hops, now))
         except sqlite3.Error as error:
+            if isinstance(told := integrity.told(self.path, error), MeshCorrupt):
+                raise told from None
             full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
             reason = "the disk is full" if full else str(error)
             return [Receipt("refused", reason=reason, error="full")] * len(events)

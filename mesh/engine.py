@@ -17,11 +17,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mesh import integrity
 from mesh.batch import Batch, Topic
 from mesh.checkpoint import FULL, Checkpoints
 from mesh.clock import SteadyClock
 from mesh.codec import validate
-from mesh.errors import EventError, MeshClosed, MeshError, MeshFull, QueueFull, SubscriptionUnknown
+from mesh.errors import (
+    EventError,
+    MeshClosed,
+    MeshCorrupt,
+    MeshError,
+    MeshFull,
+    QueueFull,
+    SubscriptionUnknown,
+)
 from mesh.event import Event
 from mesh.ids import IdWindow
 from mesh.queue import Entry, Fences, Queue
@@ -131,7 +140,13 @@ class Engine:
         self._checkpoints = Checkpoints(
             path, self.store.db, self.write, self._stop, inline=self.inline
         )
-        self._load()
+        try:
+            integrity.check_ends(self.store)
+            self._load()
+        except (sqlite3.Error, MeshCorrupt) as error:
+            self.reader.close()
+            self.store.close()
+            raise integrity.told(path, error) from None
 
     def _load(self) -> None:
         since = self.clock.time() - self.options.dedupe_s
@@ -155,6 +170,8 @@ class Engine:
         spec = msgspec.msgpack.decode(row.spec, type=Subscription)
         queue = Queue(row, spec, spec.topic, self.reader, self.clock)
         self.queues[queue.name] = queue
+        if spec.topic not in self.topics:
+            raise integrity.damaged(self.path, f"table topic: that of {row.name} is not there")
         self.topics[spec.topic].queues.append(queue)
         queue.caught_up = False
         return queue
@@ -221,8 +238,8 @@ class Engine:
             self._busy = len(publishes) >= BUSY
             try:
                 await self._transaction(publishes, work)
-            except sqlite3.Error as error:
-                self._failed(error, publishes, work)
+            except (sqlite3.Error, MeshCorrupt) as error:
+                self._failed(integrity.told(self.path, error), publishes, work)
             except Exception as error:
                 # A bug of ours: what memory holds may not be what the file holds any more.
                 closed = MeshClosed(f"the mesh's writer failed: {error!r}")
@@ -294,6 +311,8 @@ class Engine:
             return None, None
         try:
             return item.run(batch), None
+        except MeshCorrupt:
+            raise  # what it has done so far is to be undone
         except MeshError as error:
             return None, error
 
@@ -321,9 +340,14 @@ class Engine:
         self._pending_bytes -= publish.size
         publish.done(receipts)
 
-    def _failed(self, error: sqlite3.Error, publishes: list[_Publish], work: list[_Work]) -> None:
+    def _failed(self, error: Exception, publishes: list[_Publish], work: list[_Work]) -> None:
         """Nothing of the batch was stored. A sync that failed ends the process: what the file
-        holds is then unknown, and trying again would hide it (a failed fsync forgets)."""
+        holds is then unknown, and trying again would hide it (a failed fsync forgets). So does
+        what is damaged; that may have been found once the batch was durable."""
+        if isinstance(error, MeshCorrupt):
+            self._refuse(FAILED, error, publishes, work)
+            self._stop(error)
+            return
         name = getattr(error, "sqlite_errorname", "")
         full = name in FULL
         reason = "the disk is full" if full else f"the mesh file cannot be written ({error})"
@@ -479,7 +503,10 @@ class Engine:
                     break
             found.reverse()
             return found[:limit]
-        return self.reader.chunks(topic.row.id, offset, limit)
+        try:
+            return self.reader.chunks(topic.row.id, offset, limit)
+        except sqlite3.DatabaseError as error:
+            raise integrity.told(self.path, error) from None
 
     async def changed(self, name: str) -> None:
         """Wait for the next chunk of a topic."""

@@ -75,11 +75,16 @@ class QueueFull(MeshFull):
 
 
 class MeshCorrupt(MeshError):
-    """The stored mesh cannot be trusted; nothing was changed."""
+    """The stored mesh cannot be trusted; nothing was changed.
 
-    def __init__(self, path: str, found: str) -> None:
+    `mendable`: `funcrt doctor --repair` can save what is whole.
+    """
+
+    def __init__(self, path: str, found: str, *, mendable: bool = False) -> None:
         self.path = path
-        super().__init__(f"{path}: {found}")
+        self.mendable = mendable
+        then = "; stop the host, `funcrt doctor --repair` saves what is whole into a copy"
+        super().__init__(f"{path}: {found}{then if mendable else ''}")
 
 
 class DepthUnknown(MeshError):

@@ -6,9 +6,11 @@ leased; the rest stays in the file until there is room for it.
 
 import asyncio
 import heapq
+import sqlite3
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from mesh import integrity
 from mesh.store import Record, Store, SubRow, bits, decode_record, decode_records, event_bytes
 from mesh.transport import Clock, Delivery, KeyOf, Subscription
 
@@ -128,7 +130,10 @@ class Queue:
         self.served = True
         if not self.opened:
             self.opened = True
-            self.reorder()
+            try:
+                self.reorder()
+            except sqlite3.DatabaseError as error:
+                raise integrity.told(self.reader.path, error) from None
 
     def reorder(self) -> None:
         """Find what is parked, and sort what is in memory: at first, and when the order changed.
@@ -225,7 +230,13 @@ class Queue:
             self.ready.append(entry)
 
     def fill(self) -> None:
-        """Read from the file until the window is full or there is no more."""
+        """Read from the file until the window is full or there is no more. Raises MeshCorrupt."""
+        try:
+            self._fill()
+        except sqlite3.DatabaseError as error:
+            raise integrity.told(self.reader.path, error) from None
+
+    def _fill(self) -> None:
         now = self.clock.time()
         if self.next_due is not None and self.next_due <= now:
             self._fill_due(now)
@@ -233,8 +244,10 @@ class Queue:
             rows = self.reader.backlog(self.row.id, self.cursor, 8)
             for first, at, mask in rows:
                 chunk = self.reader.chunk(self.row.topic, first)
-                if chunk is None:
-                    raise LookupError(f"{self.name}: chunk {first} is queued but not in the log")
+                if chunk is None or mask.bit_length() > chunk.count:
+                    found = f"table backlog, subscription {self.name}, offset {first}"
+                    why = "what it has queued is not in the log"
+                    raise integrity.damaged(self.reader.path, f"{found}: {why}")
                 self._take_part(first, at, mask, decode_records(chunk.body))
                 self._read_past()
                 if not self._room():

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sqlite3
 import uuid
 from collections.abc import Sequence
 from functools import partial
@@ -93,7 +94,7 @@ class _Client:
                 self.channel.send(Said(message.id, offset, [chunk_row(c) for c in chunks]))
                 offset = chunks[-1].first + chunks[-1].count
                 await self.channel.drained()
-        except MeshError as error:
+        except (MeshError, sqlite3.Error) as error:
             self.channel.send(Failed(message.id, type(error).__name__, str(error)))
 
     async def answer(self, message: Ask) -> None:
@@ -101,7 +102,7 @@ class _Client:
             value = await self._answer(message.what, message.arguments)
         except TimeoutError:
             self.channel.send(Failed(message.id, "TimeoutError", "no answer in time"))
-        except (MeshError, msgspec.ValidationError, ValueError, TypeError) as error:
+        except (MeshError, sqlite3.Error, ValueError, TypeError) as error:
             self.channel.send(Failed(message.id, type(error).__name__, str(error)))
         else:
             self.channel.send(Told(message.id, value))

@@ -12,15 +12,19 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from mesh import integrity
 from mesh.errors import MeshCorrupt
 from mesh.event import Event
+from mesh.schema import FORMAT, STEPS
 
 __all__ = [
     "CHUNK_BYTES",
     "CHUNK_EVENTS",
+    "SHIFT",
     "Chunk",
     "Record",
     "Store",
@@ -37,53 +41,6 @@ __all__ = [
 CHUNK_EVENTS = 256
 CHUNK_BYTES = 512 * 1024
 SHIFT = 40
-FORMAT = 2
-"""Of the file (`PRAGMA user_version`); an older one is migrated, a newer one refused."""
-
-_SCHEMA = """
-CREATE TABLE topic (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
-    next INTEGER NOT NULL DEFAULT 0, routed INTEGER NOT NULL DEFAULT 0,
-    count INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE log (key INTEGER PRIMARY KEY, at REAL NOT NULL, count INTEGER NOT NULL,
-    body BLOB NOT NULL);
-CREATE TABLE ids (key INTEGER PRIMARY KEY, at REAL NOT NULL, digests BLOB NOT NULL);
-CREATE TABLE sub (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, topic INTEGER NOT NULL,
-    spec BLOB NOT NULL, filled INTEGER, waiting INTEGER NOT NULL DEFAULT 0,
-    parked INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE backlog (key INTEGER PRIMARY KEY, at REAL NOT NULL, mask BLOB NOT NULL);
-CREATE TABLE parked (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, sub INTEGER NOT NULL, due REAL, key TEXT,
-    holder INTEGER NOT NULL, offset INTEGER NOT NULL, attempt INTEGER NOT NULL,
-    at REAL NOT NULL, replay TEXT NOT NULL, error TEXT NOT NULL, record BLOB NOT NULL);
-CREATE INDEX parked_due ON parked (sub, due) WHERE due IS NOT NULL;
-CREATE INDEX parked_key ON parked (sub, key, offset) WHERE key IS NOT NULL;
-CREATE TABLE dead (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, sub INTEGER NOT NULL, at REAL NOT NULL,
-    attempts INTEGER NOT NULL, reason TEXT NOT NULL, offset INTEGER NOT NULL,
-    published_at REAL NOT NULL, record BLOB NOT NULL, letter_topic TEXT NOT NULL,
-    letter_offset INTEGER NOT NULL);
-CREATE INDEX dead_sub ON dead (sub, id);
-CREATE TABLE state (scope TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
-    etag INTEGER NOT NULL, expires REAL, PRIMARY KEY (scope, key)) WITHOUT ROWID;
-CREATE TABLE timer (id INTEGER PRIMARY KEY AUTOINCREMENT, due REAL NOT NULL, topic TEXT NOT NULL,
-    record BLOB NOT NULL);
-CREATE INDEX timer_due ON timer (due);
-CREATE TABLE journal (flow TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (flow, seq)) WITHOUT ROWID;
-CREATE TABLE record (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL,
-    body BLOB NOT NULL);
-CREATE TABLE blob (digest TEXT PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
-_REPLAYED = """
-CREATE TABLE replayed (sub INTEGER NOT NULL, replay TEXT NOT NULL, first INTEGER NOT NULL,
-    at REAL NOT NULL, mask BLOB NOT NULL, PRIMARY KEY (sub, replay, first)) WITHOUT ROWID;
-CREATE INDEX replayed_at ON replayed (at);
-"""
-_STEPS = (_SCHEMA, _REPLAYED)
-"""What makes a file of each format from the one before."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -185,16 +142,18 @@ class Store:
                 # It is its owner's alone. One that is there is not opened: closing it would give up
                 # this process's locks on it, and another would delete the log that we write.
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        before = None if self.memory or synchronous != "FULL" else integrity.wal_mark(path)
         self.db = open_database(path)
         try:
-            self._prepare(synchronous)
+            self._prepare(synchronous, before)
+        except MeshCorrupt:
+            self.db.close()
+            raise
         except sqlite3.DatabaseError as error:
             self.db.close()
-            if error.sqlite_errorname in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
-                raise MeshCorrupt(path, f"not a mesh file ({error})") from None
-            raise
+            raise integrity.told(path, error) from None
 
-    def _prepare(self, synchronous: str) -> None:
+    def _prepare(self, synchronous: str, before: integrity.WalMark | None) -> None:
         run = self.db.execute
         run("PRAGMA busy_timeout=5000")
         run("PRAGMA journal_mode=WAL")
@@ -202,18 +161,34 @@ class Store:
         run("PRAGMA wal_autocheckpoint=0")
         run("PRAGMA journal_size_limit=67108864")
         run("PRAGMA cache_size=-16384")
+        (version,) = run("PRAGMA user_version").fetchone()
+        lost = integrity.frames_lost(before, self.path)
+        if version != FORMAT:
+            self._migrate()
+        integrity.check_log(self, before, lost)
+
+    def _migrate(self) -> None:
+        run = self.db.execute
         run("BEGIN IMMEDIATE")
         (version,) = run("PRAGMA user_version").fetchone()
         if version > FORMAT:
             run("ROLLBACK")
             raise MeshCorrupt(self.path, f"written by a newer funcrt (format {version})")
-        for step in _STEPS[version:]:
+        for step in STEPS[version:]:
             for statement in step.split(";\n"):
                 if statement.strip():
                     run(statement)
         if version < FORMAT:
             run(f"PRAGMA user_version={FORMAT}")
         run("COMMIT")
+
+    def _verify(
+        self, table: str, key: int, crc: int | None, found: int, body: bytes | None = None
+    ) -> None:
+        """Raises MeshCorrupt. A row of an older version has no checksum; it may not decode."""
+        if crc == found or (crc is None and integrity.decodes(table, body)):
+            return
+        raise integrity.bad_row(self, table, key, "its checksum is not that of what it holds")
 
     def close(self) -> None:
         """Close the connection. Twice is harmless."""
@@ -245,21 +220,26 @@ class Store:
 
     def append(self, topic: int, chunk: Chunk, digests: bytes) -> None:
         """Add a chunk to a topic's log, and its ids to the deduplication window."""
-        key = topic << SHIFT | chunk.first
+        key, at, count, body = topic << SHIFT | chunk.first, chunk.at, chunk.count, chunk.body
         self.db.execute(
-            "INSERT INTO log (key, at, count, body) VALUES (?, ?, ?, ?)",
-            (key, chunk.at, chunk.count, chunk.body),
+            "INSERT INTO log (key, at, count, body, crc) VALUES (?, ?, ?, ?, ?)",
+            (key, at, count, body, integrity.row_crc(body, key, at, count)),
         )
         self.db.execute(
-            "INSERT INTO ids (key, at, digests) VALUES (?, ?, ?)", (key, chunk.at, digests)
+            "INSERT INTO ids (key, at, digests, crc) VALUES (?, ?, ?, ?)",
+            (key, at, digests, integrity.row_crc(digests, key, at)),
         )
 
     def ids_since(self, topic: int, offset: int, at: float) -> Iterator[tuple[float, bytes]]:
         """The deduplication window's rows from an offset and a time on."""
-        return self.db.execute(
-            "SELECT at, digests FROM ids WHERE key >= ? AND key < ? AND at >= ? ORDER BY key",
+        rows = self.db.execute(
+            "SELECT key, at, digests, crc FROM ids"
+            " WHERE key >= ? AND key < ? AND at >= ? ORDER BY key",
             (topic << SHIFT | offset, (topic + 1) << SHIFT, at),
         )
+        for key, stored, digests, crc in rows:
+            self._verify("ids", key, crc, integrity.row_crc(digests, key, stored))
+            yield stored, digests
 
     def chunks(self, topic: int, offset: int, limit: int) -> list[Chunk]:
         """Up to `limit` chunks from the one that holds `offset` on."""
@@ -268,17 +248,25 @@ class Store:
             "SELECT max(key) FROM log WHERE key >= ? AND key <= ?", (base, base | offset)
         ).fetchone()
         rows = self.db.execute(
-            "SELECT key, count, at, body FROM log WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
+            "SELECT key, count, at, body, crc FROM log"
+            " WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
             (start if start is not None else base, (topic + 1) << SHIFT, limit),
-        )
-        return [Chunk(key - base, count, at, body) for key, count, at, body in rows]
+        ).fetchall()
+        for key, count, at, body, crc in rows:
+            self._verify("log", key, crc, integrity.row_crc(body, key, at, count), body)
+        return [Chunk(key - base, count, at, body) for key, count, at, body, _ in rows]
 
     def chunk(self, topic: int, first: int) -> Chunk | None:
         """The chunk that begins at `first`."""
+        key = topic << SHIFT | first
         row = self.db.execute(
-            "SELECT count, at, body FROM log WHERE key = ?", (topic << SHIFT | first,)
+            "SELECT count, at, body, crc FROM log WHERE key = ?", (key,)
         ).fetchone()
-        return Chunk(first, *row) if row else None
+        if row is None:
+            return None
+        count, at, body, crc = row
+        self._verify("log", key, crc, integrity.row_crc(body, key, at, count), body)
+        return Chunk(first, count, at, body)
 
     def latest(self) -> float:
         """The wall-clock time of the newest chunk of any topic; 0 where there is none."""
@@ -337,11 +325,11 @@ class Store:
     def queue(self, sub: int, first: int, at: float, mask: int) -> None:
         """Note what a subscription has to settle of a chunk; nothing left removes the row."""
         key = sub << SHIFT | first
-        if mask:
+        if packed := mask_bytes(mask) if mask else b"":
             self.db.execute(
-                "INSERT INTO backlog (key, at, mask) VALUES (?, ?, ?)"
-                " ON CONFLICT (key) DO UPDATE SET mask = excluded.mask",
-                (key, at, mask_bytes(mask)),
+                "INSERT INTO backlog (key, at, mask, crc) VALUES (?, ?, ?, ?) ON CONFLICT (key)"
+                " DO UPDATE SET at = excluded.at, mask = excluded.mask, crc = excluded.crc",
+                (key, at, packed, integrity.row_crc(packed, key, at)),
             )
         else:
             self.db.execute("DELETE FROM backlog WHERE key = ?", (key,))
@@ -350,10 +338,13 @@ class Store:
         """Up to `limit` (first, at, mask) of a queue from chunk `first` on."""
         base = sub << SHIFT
         rows = self.db.execute(
-            "SELECT key, at, mask FROM backlog WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
+            "SELECT key, at, mask, crc FROM backlog"
+            " WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
             (base | first, (sub + 1) << SHIFT, limit),
-        )
-        return [(key - base, at, int.from_bytes(mask, "little")) for key, at, mask in rows]
+        ).fetchall()
+        for key, at, mask, crc in rows:
+            self._verify("backlog", key, crc, integrity.row_crc(mask, key, at))
+        return [(key - base, at, int.from_bytes(mask, "little")) for key, at, mask, _ in rows]
 
     def oldest(self, sub: int) -> float | None:
         """The wall-clock time at which the oldest unsettled event was published."""
@@ -381,10 +372,13 @@ class Store:
         record: Record,
     ) -> int:
         """Give an event a row of its own; the row's id."""
+        body = encode_records(record)
+        crc = integrity.parked_crc(body, sub, offset, at, replay)
         cursor = self.db.execute(
-            "INSERT INTO parked (sub, due, key, holder, offset, attempt, at, replay, error, record)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (sub, due, key, holder, offset, attempt, at, replay, error, encode_records(record)),
+            "INSERT INTO parked"
+            " (sub, due, key, holder, offset, attempt, at, replay, error, record, crc)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (sub, due, key, holder, offset, attempt, at, replay, error, body, crc),
         )
         return cursor.lastrowid or 0
 
@@ -438,12 +432,15 @@ class Store:
         rows = []
         for row in ids:
             found = self.db.execute(
-                "SELECT id, key, holder, offset, attempt, at, replay, record FROM parked"
+                "SELECT id, key, holder, offset, attempt, at, replay, record, sub, crc FROM parked"
                 " WHERE id = ?",
                 (row,),
             ).fetchone()
             if found:
-                rows.append(found)
+                _, _, _, offset, _, at, replay, body, sub, crc = found
+                made = integrity.parked_crc(body, sub, offset, at, replay)
+                self._verify("parked", sub << SHIFT | offset, crc, made, body)
+                rows.append(found[:8])
         return rows
 
     def parked_of_key(self, sub: int, key: str, limit: int) -> list[int]:
@@ -491,8 +488,8 @@ class Store:
         letter_topic, letter_offset)."""
         self.db.execute(
             "INSERT INTO dead (sub, at, attempts, reason, offset, published_at, record,"
-            " letter_topic, letter_offset) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            row,
+            " letter_topic, letter_offset, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, integrity.dead_crc(row)),
         )
 
     def dead(
@@ -500,19 +497,27 @@ class Store:
     ) -> list[tuple[int, float, int, str, int, float, bytes, str, int]]:
         """(id, at, attempts, reason, offset, published_at, record, letter_topic, letter_offset)
         of a subscription's dead letters."""
-        return self.db.execute(
+        rows: list[Any] = self.all(
             "SELECT id, at, attempts, reason, offset, published_at, record, letter_topic,"
-            " letter_offset FROM dead WHERE sub = ? AND id > ? ORDER BY id LIMIT ?",
-            (sub, after, limit),
-        ).fetchall()
+            " letter_offset, crc FROM dead WHERE sub = ? AND id > ? ORDER BY id LIMIT ?",
+            sub, after, limit,
+        )  # fmt: skip
+        found: list[Any] = []
+        for row in rows:
+            made = integrity.dead_crc((sub, *row[1:9]))
+            self._verify("dead", sub << SHIFT | row[4], row[9], made, row[6])
+            found.append(row[:9])
+        return found
 
     def take_dead(self, sub: int, row: int) -> tuple[int, float, bytes] | None:
         """Remove one dead letter from the list: (offset, published_at, record)."""
-        found = self.db.execute(
-            "DELETE FROM dead WHERE sub = ? AND id = ? RETURNING offset, published_at, record",
-            (sub, row),
-        ).fetchone()
-        return None if found is None else (found[0], found[1], found[2])
+        found = [each for each in self.dead(sub, row - 1, 1) if each[0] == row]
+        return found[0][4:7] if found and self.drop_dead(sub, row) else None
+
+    def drop_dead(self, sub: int, row: int) -> bool:
+        """Remove one dead letter, whatever it holds; whether it was there."""
+        query = "DELETE FROM dead WHERE sub = ? AND id = ? RETURNING id"
+        return self.db.execute(query, (sub, row)).fetchone() is not None
 
     # Retention
 
@@ -579,13 +584,16 @@ class Store:
         return int(epoch)
 
     def one(self, query: str, *arguments: object) -> tuple[object, ...] | None:
-        """The first row of a rare query."""
-        row: tuple[object, ...] | None = self.db.execute(query, arguments).fetchone()
-        return row
+        """The first row of a rare query. Raises MeshCorrupt."""
+        rows = self.all(query, *arguments)
+        return rows[0] if rows else None
 
     def all(self, query: str, *arguments: object) -> list[tuple[object, ...]]:
-        """The rows of a rare query."""
-        return self.db.execute(query, arguments).fetchall()
+        """The rows of a rare query. Raises MeshCorrupt."""
+        try:
+            return self.db.execute(query, arguments).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise integrity.told(self.path, error) from None
 
     def run(self, query: str, *arguments: object) -> int:
         """A rare statement; the last row's id."""

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -50,6 +50,13 @@ def doctor(
     mesh: Mesh = None,
     namespace: Namespace = "default",
     admin_socket: Socket = None,
+    check_file: Annotated[
+        bool,
+        typer.Option("--check", help="Read all of the mesh's file, no host running."),
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Save what is whole of it into FILE.repaired.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Check this machine and the host on it. Changes nothing.
@@ -58,6 +65,10 @@ def doctor(
 
     Exits with 1 where something is wrong; a host that does not run is no fault.
     """
+    if check_file or repair:
+        from funcrt.cli.mend import mend
+
+        return mend(place(data, mesh, namespace, admin_socket).mesh_url, write=repair, json=json)
     failed = False
     for check in _checks(place(data, mesh, namespace, admin_socket)):
         failed = failed or check.status == "fail"

@@ -80,6 +80,8 @@ def explain(error: BaseException) -> CliError | None:
             return CliError(str(error), code=USAGE)
         case mesh_errors.MeshClosed():
             return CliError(str(error), "the same again, once a host runs", UNREACHABLE)
+        case mesh_errors.MeshCorrupt(mendable=True):
+            return CliError(str(error), "funcrt doctor --repair")
         case mesh_errors.MeshError():
             return CliError(str(error))
         case FileNotFoundError() | IsADirectoryError() | PermissionError() if error.filename:
