@@ -1,6 +1,7 @@
 """A damaged file is refused, never read as if it were whole; what is whole of it can be saved."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from mesh import Event
 from mesh.errors import MeshBusy, MeshCorrupt, MeshError
 from mesh.repair import check, repair
 from mesh.transport import Dead, Delivery, Output, Retry, Settled, Settlement, Subscription
+from tests.serving import Serving
 
 SUB = Subscription(function="f", trigger="t", topic="in", dlq="letters")
 
@@ -326,3 +328,30 @@ def test_a_repair_waits_for_no_host(path: Path) -> None:
         await t.close()
 
     asyncio.run(main())
+
+
+def test_a_host_ends_with_the_error_and_doctor_repairs(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    path = data / "mesh.db"
+    asyncio.run(made(path))
+    flip(path, "log", "body", CHUNK)
+    code = 'def handler(event, ctx):\n    return None\n---[[trigger]]\nname = "t"\n'
+    host = Serving(data, f=f'{code}topic = "in"\n')
+    assert host.process.wait(30) == 1
+    assert host.process.stdout is not None
+    host.process.stdout.close()
+    said = (tmp_path / "serve.err").read_text()
+    assert "table log, topic default/in, offset 5" in said
+    assert "try: funcrt doctor --repair" in said
+    checked = host.run("doctor", "--check")
+    assert checked.returncode == 1
+    assert "table log" not in checked.stdout
+    assert "lost: log, topic default/in, offset 5 on" in checked.stdout
+    done = host.run("doctor", "--repair", "--json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["copy"] == f"{path}.repaired"
+    assert report["saved"]["log"] == 10
+    again = host.run("doctor", "--repair")
+    assert "move it away first" in again.stderr
