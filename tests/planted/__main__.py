@@ -20,7 +20,12 @@ PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 SUITES: dict[str, tuple[str, ...]] = {
     "conformance": (*PYTEST, "tests/mesh/test_conformance.py"),
     "simulation": ("-m", "tests.sim.world", "--seeds", "100"),
-    "unit": (*PYTEST, "tests/mesh/test_embedded.py", "tests/funcrt/test_outcome.py"),
+    "unit": (
+        *PYTEST,
+        "tests/mesh/test_embedded.py",
+        "tests/funcrt/test_outcome.py",
+        "tests/funcrt/test_pool.py",
+    ),
 }
 TIMEOUT_S = 300
 
