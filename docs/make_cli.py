@@ -29,6 +29,7 @@ VARIABLES = {
     "FUNCRT_NAMESPACE": "`--namespace`: the prefix of every name",
     "FUNCRT_ADMIN_SOCKET": "`--admin-socket`: the Unix socket of the admin API",
     "FUNCRT_TOKENS": "`--tokens`: the token file of the gateway",
+    "FUNCRT_FAILPOINT": "for tests: end at a failpoint (docs/guarantees.md)",
     "FUNCRT_TRACEBACK": "set to anything: show the traceback of an error that is a bug",
     "NO_COLOR": "set to anything: no colours",
 }

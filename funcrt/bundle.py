@@ -28,6 +28,7 @@ import msgspec
 
 from funcrt.errors import DeployError, Problem
 from funcrt.tree import DIRECTORY, Member, sync, write_tree
+from mesh.failpoint import point
 
 __all__ = ["Bundle", "BundleError", "Caps", "ignored", "pack", "sweep", "unpack"]
 
@@ -269,15 +270,19 @@ def unpack(body: bytes, digest: str, dest_root: Path, caps: Caps = CAPS) -> Path
         return target
     temporary = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=dest_root))
     try:
+        point("unpack.before")
         write_tree(temporary, members)
+        point("unpack.written")
         try:
             temporary.rename(target)
+            point("unpack.renamed")
         except OSError:  # another process was faster, or something is in the way
             if not _is_there(target):
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync(dest_root)
+    point("unpack.after")
     return target
 
 

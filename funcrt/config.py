@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from funcrt.tree import sync
+from mesh.failpoint import point
+
 __all__ = ["DEFAULT_NAMESPACE", "DataDir", "ServeConfig"]
 
 DEFAULT_NAMESPACE = "default"
@@ -50,7 +53,17 @@ class DataDir:
         except FileNotFoundError:
             self.root.mkdir(parents=True, exist_ok=True)
             made = secrets.token_hex(6)
-            path.write_text(f"{made}\n")
+            point("host-id.before")
+            # Whole or not at all: half a name would be another host's, with queues of its own.
+            temporary = path.with_suffix(".new")
+            with temporary.open("w") as file:
+                file.write(f"{made}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            point("host-id.written")
+            temporary.replace(path)
+            point("host-id.after")
+            sync(self.root)
             return made
 
 

@@ -19,6 +19,7 @@ from funcrt.sandbox.protocol import Call, Failure, Item, Out, Result
 from funcrt.tasks import Tasks
 from mesh.errors import EventError, MeshClosed, MeshCorrupt, MeshError
 from mesh.event import Event
+from mesh.failpoint import point
 from mesh.transport import (
     Dead,
     Delivery,
@@ -151,6 +152,7 @@ class Function:
                 await asyncio.sleep(1.0)
                 continue
             if deliveries:
+                point("pulled")
                 served.pulled += len(deliveries)
                 self._dispatch(served, deliveries)
                 await asyncio.sleep(0)

@@ -14,6 +14,7 @@ from funcrt.sandbox.protocol import Call, Cancel, Failure, Log, Result
 from funcrt.scale import Decision, Observed, Scaler
 from funcrt.tasks import OnFailure, Tasks
 from funcrt.zygotes import Zygotes
+from mesh.failpoint import point
 from mesh.transport import Clock, Delivery
 
 __all__ = ["Pending", "Pool"]
@@ -178,6 +179,7 @@ class Pool:
         member = self.members.get(instance)
         if member is None:
             return
+        point("result.received")
         now = self.clock.monotonic()
         took = count = 0
         for message in messages:
@@ -194,6 +196,7 @@ class Pool:
             count += pending.size
             pending.ended(pending, message)
         if count:
+            point("result.taken")
             self.scaler.finished(now, max(took, 1) / count / 1e6, count)
         for started, pending in enumerate(member.calls.values()):
             if started >= self.concurrency:

@@ -13,6 +13,7 @@ import msgspec
 from funcrt.bundle import Bundle
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.manifest import Manifest
+from mesh.failpoint import point
 from mesh.transport import Transport
 
 __all__ = [
@@ -152,11 +153,14 @@ async def deploy(transport: Transport, manifest: Manifest, bundle: Bundle, at: f
     current = (await load(transport)).get(manifest.name)
     if current and (current.digest, current.manifest) == (bundle.digest, manifest):
         return current
+    point("deploy.before")
     await transport.put_blob(bundle.digest, bundle.body)
+    point("deploy.blob")
     record = _Record(
         op="deploy", name=manifest.name, at=at, digest=bundle.digest, manifest=manifest
     )
     seq = await transport.append_record(KIND, msgspec.json.encode(record))
+    point("deploy.after")
     return Deployment(name=manifest.name, digest=bundle.digest, manifest=manifest, at=at, seq=seq)
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from mesh.errors import MeshClosed, MeshError, MeshFull
+from mesh.failpoint import point
 from mesh.transport import Dead, Settlement, Transport
 
 __all__ = ["Settler"]
@@ -64,7 +65,9 @@ class Settler:
         wait = WAIT_S
         while True:
             try:
+                point("settle.begun")
                 await self.mesh.commit(settlements)
+                point("settle.after")
                 return True
             except MeshClosed:
                 return False

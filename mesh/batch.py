@@ -6,6 +6,7 @@ A batch changes no memory until its transaction is durable; rolled back, it leav
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mesh.failpoint import point
 from mesh.ids import IdWindow, digest
 from mesh.queue import Entry, Part, Queue
 from mesh.store import (
@@ -249,13 +250,19 @@ class Batch:
                     row.id, row.name, new.next, new.next, row.count + len(keys), row.bytes + size
                 )
             )
+        if self.new:
+            point("write.events")
         for part, queue in self.parts.items():
             if not queue.gone:
                 store.queue(queue.row.id, part.first, part.at, part.mask & ~part.settling)
         if self.unparked:
             store.unpark(self.unparked)
+        if self.ended:
+            point("write.queues")
         for dead in self.dead:
             store.add_dead(*dead)
+        if self.dead:
+            point("write.dead")
         for queue, (waiting, parked, dropped) in self.counts.items():
             store.run(
                 "UPDATE sub SET waiting = waiting + ?, parked = parked + ?, dropped = dropped + ?"

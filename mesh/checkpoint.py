@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mesh.batch import Batch
 from mesh.errors import MeshError
+from mesh.failpoint import point
 from mesh.store import checkpoint
 
 __all__ = ["FULL", "Checkpoints"]
@@ -69,7 +70,9 @@ class Checkpoints:
         that SQLite begins its log anew instead of growing it."""
         try:
             if not self.inline:
+                point("checkpoint.before")
                 await asyncio.get_running_loop().run_in_executor(None, checkpoint, self.path)
+                point("checkpoint.copied")
             await self.write(lambda batch: batch.after.append(self._finish))
         except sqlite3.Error as error:
             self._failed(error)
@@ -85,6 +88,7 @@ class Checkpoints:
             self._failed(error)
         else:
             self.done = self._size()
+            point("checkpoint.after")
 
     def _failed(self, error: sqlite3.Error) -> None:
         """The log keeps what could not be copied, so a full disk only delays it; what a failed

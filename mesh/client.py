@@ -13,6 +13,7 @@ from mesh.batch import Topic
 from mesh.codec import validate
 from mesh.errors import EventError, MeshClosed, MeshError
 from mesh.event import Event
+from mesh.failpoint import point
 from mesh.ids import IdWindow, digest
 from mesh.store import (
     CHUNK_EVENTS,
@@ -198,6 +199,7 @@ class FileClient:
         db = self.store.db
         db.execute("BEGIN IMMEDIATE")
         try:
+            point("file.begun")
             topic = self._topic(name)
             topic.learn(self.store, now - self.dedupe[0])
             receipts, records, keys = self._sort(topic, events, hops)
@@ -211,7 +213,9 @@ class FileClient:
                 topic.row.count += len(part)
                 topic.row.bytes += len(body)
             self.store.save_topic(topic.row)
+            point("file.before")
             db.execute("COMMIT")
+            point("file.after")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")

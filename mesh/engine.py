@@ -32,6 +32,7 @@ from mesh.errors import (
     SubscriptionUnknown,
 )
 from mesh.event import Event
+from mesh.failpoint import point
 from mesh.ids import IdWindow
 from mesh.queue import Entry, Fences, Queue
 from mesh.retention import Retention
@@ -111,7 +112,9 @@ class Engine:
         self.memory = self.store.memory
         self.reader = self.store if self.memory else Store(path)
         self.inline = options.inline or self.memory
+        point("epoch.before")
         self.fences = Fences(self.store.next_epoch())
+        point("epoch.after")
         self.router: Router | None = None
         self.check: Check | None = None
         self.topics: dict[str, Topic] = {}
@@ -235,6 +238,7 @@ class Engine:
             if self._busy:
                 await self._wait_for_more()
             publishes, work = self._gather()
+            point("transaction.received")
             self._busy = len(publishes) >= BUSY
             try:
                 await self._transaction(publishes, work)
@@ -275,12 +279,17 @@ class Engine:
         store, batch = self.store, Batch(self, self.clock.time())
         store.db.execute("BEGIN IMMEDIATE")
         try:
+            point("transaction.begun")
             if not self.memory and store.version() != self._version:
                 self.refresh(batch)
             receipts = [self._publish(batch, publish) for publish in publishes]
+            if publishes:
+                point("transaction.published")
             results = [self._run(batch, item) for item in work]
+            point("transaction.worked")
             self._retention.sweep(batch)
             batch.write()
+            point("commit.before")
             started = perf_counter()
             if self.inline or self._thread is None or self._sync_s < QUICK_SYNC_S:
                 store.db.execute("COMMIT")
@@ -288,6 +297,7 @@ class Engine:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._thread, store.db.execute, "COMMIT")
             self._sync_s += 0.1 * (perf_counter() - started - self._sync_s)
+            point("commit.after")
         except BaseException:
             batch.undone()
             if store.db.in_transaction:
@@ -296,6 +306,7 @@ class Engine:
             self._version = -1  # what others wrote is not routed yet: look again
             raise
         batch.applied()
+        point("transaction.applied")
         for publish, given in zip(publishes, receipts, strict=True):
             self._told(publish, given)
         for item, (result, error) in zip(work, results, strict=True):
@@ -305,6 +316,7 @@ class Engine:
                 item.future.set_exception(error)
             else:
                 item.future.set_result(result)
+        point("transaction.told")
 
     def _run(self, batch: Batch, item: _Work) -> tuple[Any, Exception | None]:
         if item.future.cancelled():
@@ -431,6 +443,7 @@ class Engine:
             if row.routed < row.next:
                 topic.recent_from = row.next
                 self._route_unrouted(batch, topic)
+                point("transaction.refreshed")
         self._version = self.store.version()
 
     def _route_unrouted(self, batch: Batch, topic: Topic) -> None:

@@ -1,8 +1,11 @@
 """Every error the mesh raises. Each builds its message from typed arguments."""
 
+from collections.abc import Sequence
+
 __all__ = [
     "DepthUnknown",
     "EventError",
+    "FailpointUnknown",
     "MeshBusy",
     "MeshClosed",
     "MeshCorrupt",
@@ -35,6 +38,16 @@ class EventError(MeshError, ValueError):
         self.reason = reason
         self.status = status
         super().__init__(f"{attribute}: {reason}" if attribute else reason)
+
+
+class FailpointUnknown(MeshError, ValueError):
+    """`FUNCRT_FAILPOINT`, a setting for tests, names no place to end at."""
+
+    def __init__(self, found: str, names: Sequence[str]) -> None:
+        super().__init__(
+            f"FUNCRT_FAILPOINT: {found!r} is no failpoint; expected NAME or NAME:COUNT, "
+            f"NAME one of {', '.join(names)}"
+        )
 
 
 class MeshClosed(MeshError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mesh.batch import Batch, Topic
 from mesh.errors import QueueFull
 from mesh.event import Event
+from mesh.failpoint import point
 from mesh.ids import digest
 from mesh.letters import dead_letter
 from mesh.queue import Entry, Queue
@@ -37,7 +38,9 @@ class Settler:
 
     def settle(self, batch: Batch, settlements: Sequence[Settlement]) -> list[Gone]:
         """Put each settlement into the batch, whole or not at all; what became of each."""
-        return [self._settle(batch, settlement) for settlement in settlements]
+        gone = [self._settle(batch, settlement) for settlement in settlements]
+        point("settle.gathered")
+        return gone
 
     def _settle(self, batch: Batch, settlement: Settlement) -> Gone:
         leased = self.engine.leased

@@ -19,6 +19,7 @@ import msgspec
 from mesh import integrity
 from mesh.errors import MeshCorrupt
 from mesh.event import Event
+from mesh.failpoint import point
 from mesh.schema import FORMAT, STEPS
 
 __all__ = [
@@ -178,9 +179,13 @@ class Store:
             for statement in step.split(";\n"):
                 if statement.strip():
                     run(statement)
+                    point("migrate.statement")
         if version < FORMAT:
             run(f"PRAGMA user_version={FORMAT}")
+            point("migrate.before")
         run("COMMIT")
+        if version < FORMAT:
+            point("migrate.after")
 
     def _verify(
         self, table: str, key: int, crc: int | None, found: int, body: bytes | None = None

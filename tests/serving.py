@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,15 @@ FUNCRT = [sys.executable, "-m", "funcrt"]
 class Serving:
     """A host on `data`; what it says on standard error is in `serve.err` beside that."""
 
-    def __init__(self, data: Path, options: Sequence[str] = (), **functions: str) -> None:
-        self.env = {**os.environ, "FUNCRT_DATA": str(data)}
+    def __init__(
+        self,
+        data: Path,
+        options: Sequence[str] = (),
+        *,
+        env: Mapping[str, str] | None = None,
+        **functions: str,
+    ) -> None:
+        self.env = {**os.environ, "FUNCRT_DATA": str(data), **(env or {})}
         root = data.parent / "functions"
         root.mkdir(exist_ok=True)
         for name, source in functions.items():

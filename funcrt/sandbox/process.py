@@ -17,6 +17,7 @@ from funcrt.errors import LoadError, Problem, SandboxError
 from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages
 from funcrt.sandbox.protocol import HEADER, MAX_FRAME, FromInstance, Log, ToInstance
 from funcrt.sandbox.zygote import MAX_MESSAGE, Spec
+from mesh.failpoint import point
 
 __all__ = ["ProcessSandbox"]
 
@@ -344,9 +345,11 @@ class ProcessInstance(asyncio.Protocol):
 
     def _flush(self) -> None:
         if self._out and self._transport is not None and not self._transport.is_closing():
+            point("call.before")
             body = self._encode(self._out)
             self._transport.writelines((HEADER.pack(len(body)), body))
             self._out = []
+            point("call.sent")
 
     def data_received(self, data: bytes) -> None:
         """asyncio's own."""
