@@ -94,7 +94,10 @@ class Crashes:
             while not self.over or self.total < 16:
                 n, self.total = self.total, self.total + 1
                 big, self.big = BIG if self.big else b"", max(self.big - 1, 0)
-                event = mesh.Event(f"e{n}", "/ledger", "t", data=b'{"n": %d, "x": "%s"}' % (n, big))
+                # A big one does not fail: the pages of dead letters would not fit a frame.
+                name, value = (f"big{n}", 0) if big else (f"e{n}", n)
+                data = b'{"n": %d, "more": "%s"}' % (value, big)
+                event = mesh.Event(name, "/ledger", "t", data=data)
                 while (await run.publisher.publish("in", [event]))[0].status != "stored":
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.0 if big else 0.05)
@@ -105,7 +108,7 @@ class Crashes:
 
     async def crash(self, run: Run) -> None:
         """For each point hosts that end at it, one after the other; then one that goes on."""
-        for name, count in [(name, count) for name in self.names for count in counts(name)]:
+        for name, count in [(each, n) for each in self.names for n in counts(each)]:
             self.big = MOST_BIG if name.startswith("checkpoint.") else 0
             host = await asyncio.to_thread(self.serve, f"{name}:{count}")
             code = await asyncio.to_thread(host.process.wait, 30)
@@ -164,7 +167,7 @@ def test_a_crash_at_each_point_loses_and_doubles_nothing(tmp_path: Path) -> None
                     seen = await crashes.run()
                     assert seen["published", "ok"] == crashes.total
                     assert seen["output"] + seen["dead"] == crashes.total
-                    assert seen["dead"] >= crashes.total // 8
+                    assert seen["dead"] >= 2
                 except (Exception, asyncio.CancelledError) as error:
                     failed[kind] = error
                 finally:
