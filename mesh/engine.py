@@ -37,14 +37,7 @@ from mesh.ids import IdWindow
 from mesh.queue import Entry, Fences, Queue
 from mesh.retention import Retention
 from mesh.settle import Settler
-from mesh.store import (
-    Chunk,
-    Record,
-    Store,
-    SubRow,
-    decode_records,
-    event_bytes,
-)
+from mesh.store import Chunk, Record, Store, SubRow, decode_records, event_bytes
 from mesh.transport import Check, Clock, Delivery, Gone, Receipt, Router, Settlement, Subscription
 
 __all__ = ["Engine", "Options"]

@@ -1,6 +1,11 @@
 """The tables of a mesh file, and how a file of an older format becomes one of this."""
 
-__all__ = ["FORMAT", "GUARDED", "STEPS"]
+import sqlite3
+
+from mesh.errors import MeshCorrupt
+from mesh.failpoint import point
+
+__all__ = ["FORMAT", "GUARDED", "migrate"]
 
 GUARDED = ("log", "ids", "backlog", "parked", "dead", "blob")
 """Tables whose rows carry a checksum (`integrity.py`); NULL where an older version wrote them."""
@@ -50,5 +55,25 @@ CREATE TABLE replayed (sub INTEGER NOT NULL, replay TEXT NOT NULL, first INTEGER
 CREATE INDEX replayed_at ON replayed (at);
 """
 _CHECKSUMS = ";\n".join(f"ALTER TABLE {table} ADD COLUMN crc INTEGER" for table in GUARDED)
-STEPS = (_SCHEMA, _REPLAYED, _CHECKSUMS)
+_STEPS = (_SCHEMA, _REPLAYED, _CHECKSUMS)
 """What makes a file of each format from the one before."""
+
+
+def migrate(db: sqlite3.Connection, path: str) -> None:
+    """Bring a file of an older format to this one, whole or not at all. Raises MeshCorrupt where it
+    is newer."""
+    db.execute("BEGIN IMMEDIATE")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > FORMAT:
+        db.execute("ROLLBACK")
+        raise MeshCorrupt(path, f"written by a newer funcrt (format {version})")
+    for step in _STEPS[version:]:
+        for statement in step.split(";\n"):
+            if statement.strip():
+                db.execute(statement)
+                point("migrate.statement")
+    if version < FORMAT:
+        db.execute(f"PRAGMA user_version={FORMAT}")
+    point("migrate.before")
+    db.execute("COMMIT")
+    point("migrate.after")

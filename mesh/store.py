@@ -19,8 +19,7 @@ import msgspec
 from mesh import integrity
 from mesh.errors import MeshCorrupt
 from mesh.event import Event
-from mesh.failpoint import point
-from mesh.schema import FORMAT, STEPS
+from mesh.schema import FORMAT, migrate
 
 __all__ = [
     "CHUNK_BYTES",
@@ -165,27 +164,8 @@ class Store:
         (version,) = run("PRAGMA user_version").fetchone()
         lost = integrity.frames_lost(before, self.path)
         if version != FORMAT:
-            self._migrate()
+            migrate(self.db, self.path)
         integrity.check_log(self, before, lost)
-
-    def _migrate(self) -> None:
-        run = self.db.execute
-        run("BEGIN IMMEDIATE")
-        (version,) = run("PRAGMA user_version").fetchone()
-        if version > FORMAT:
-            run("ROLLBACK")
-            raise MeshCorrupt(self.path, f"written by a newer funcrt (format {version})")
-        for step in STEPS[version:]:
-            for statement in step.split(";\n"):
-                if statement.strip():
-                    run(statement)
-                    point("migrate.statement")
-        if version < FORMAT:
-            run(f"PRAGMA user_version={FORMAT}")
-            point("migrate.before")
-        run("COMMIT")
-        if version < FORMAT:
-            point("migrate.after")
 
     def _verify(
         self, table: str, key: int, crc: int | None, found: int, body: bytes | None = None
