@@ -12,7 +12,7 @@ from tests.test_code import ROOT, TREES
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 NOT_A_HOST_S = ("mesh/conformance/", "mesh/ledger/", "mesh/failpoint.py", "mesh/repair.py")
-"""No host runs them: the checks, the checker, and the repair, which writes a copy from the start."""
+"""No host runs them: the checks, the checker, and the repair, which writes a copy anew."""
 SHIPPED = {
     name: tree
     for name, tree in TREES.items()
@@ -25,8 +25,8 @@ ALLOWED = {
     "mesh/client.py _topic": "in the transaction of FileClient.publish",
     "mesh/engine.py topic": "in the transaction that `_transaction` has open",
     "mesh/embedded.py take_lock": "a pid for a message, true only while the lock is held",
-    "mesh/integrity.py check_log": "notes damage that was found; no host is ended beside it yet, for it"
-    " needs a damaged file",
+    "mesh/integrity.py check_log": "notes damage that was found; no host is ended beside it yet,"
+    " for it needs a damaged file",
     "mesh/store.py __init__": "makes an empty file: what it holds comes with the migration",
     "mesh/store.py checkpoint": "run by Checkpoints._run between its points",
     "funcrt/tree.py write_tree": "below a temporary directory, by bundle.unpack between its points",
