@@ -102,7 +102,7 @@ class Scaler:
         while self._needs and self._needs[0][0] < now - MEMORY_S:
             self._needs.popleft()
         if need > have:
-            return self._up(now, need, have, why)
+            return self._up(now, need, have, least, why)
         return self._down(now, need, have, least, seen, why)
 
     def _rate(self, now: float) -> None:
@@ -133,11 +133,12 @@ class Scaler:
         )
         return wanted, why
 
-    def _up(self, now: float, need: int, have: int, why: str) -> Decision:
-        if now - self._stepped < STEP_S and have:
-            return Decision(wanted=have, reason=why, check_after_s=STEP_S)
-        self._stepped = now
+    def _up(self, now: float, need: int, have: int, least: int, why: str) -> Decision:
         step = max(2 * have, have + 4)
+        if now - self._stepped < STEP_S and have:
+            wanted = max(have, min(least, step))  # the least there must be does not wait
+            return Decision(wanted=wanted, reason=why, check_after_s=STEP_S)
+        self._stepped = now
         return Decision(wanted=min(need, step), reason=why, check_after_s=STEP_S)
 
     def _down(  # noqa: PLR0917
