@@ -182,9 +182,7 @@ class Function:
             name = served.spec.name
             self.pool.submit([self._pending(name, (delivery,)) for delivery in wanted])
 
-    def _pending(
-        self, trigger: str, deliveries: Sequence[Delivery], *, bisecting: bool = False
-    ) -> Pending:
+    def _pending(self, trigger: str, deliveries: Sequence[Delivery]) -> Pending:
         first = deliveries[0]
         call = Call(
             next(self._numbers),
@@ -196,9 +194,7 @@ class Function:
             self._origin(trigger).scope,
             [d.replay for d in deliveries] if any(d.replay for d in deliveries) else [],
         )
-        return Pending(
-            call, deliveries, self._ended, self._released, len(deliveries), bisecting=bisecting
-        )
+        return Pending(call, deliveries, self._ended, self._released, len(deliveries))
 
     def _origin(self, trigger: str) -> Origin:
         origin = self._origins.get(trigger)
@@ -216,7 +212,7 @@ class Function:
             trigger = pending.call.trigger
             self.pool.submit(
                 [
-                    self._pending(trigger, part, bisecting=True)
+                    self._pending(trigger, part)
                     for part in (pending.deliveries[:middle], pending.deliveries[middle:])
                 ]
             )

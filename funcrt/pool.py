@@ -41,7 +41,6 @@ class Pending:
     started: float = 0.0
     """Monotonic; 0 while other calls of the instance are before it."""
     timed_out: bool = False
-    bisecting: bool = False
 
     bytes: int = field(init=False)
     """Of its events' data."""
