@@ -34,7 +34,7 @@ FUNCRT = """
 def handler(event):
     return {"ok": event.json()["id"] == 1}
 """
-MANIFEST = '[[trigger]]\nkind = "http"\npath = "/call"\n[scale]\nmin = 2\nmax = 2\n'
+MANIFEST = '[[trigger]]\nkind = "http"\npath = "/call"\n[scale]\nmin = {0}\nmax = {0}\n'
 FRAMEWORK = """
 import functions_framework.aio
 
@@ -66,13 +66,13 @@ end
 """
 
 
-def funcrt(run: Run) -> int:
-    """The gateway and two instances; its port."""
-    return serve(run, {"call": (FUNCRT, MANIFEST)})
+def funcrt(run: Run, instances: int) -> int:
+    """The gateway and its instances; its port."""
+    return serve(run, {"call": (FUNCRT, MANIFEST.format(instances))})
 
 
-def framework(run: Run) -> int:
-    """functions-framework in ASGI mode, two workers of gunicorn and uvicorn."""
+def framework(run: Run, workers: int) -> int:
+    """functions-framework in ASGI mode, on gunicorn and uvicorn."""
     (run.dir / "main.py").write_text(FRAMEWORK)
     port = free_port()
     run.spawn(
@@ -81,7 +81,7 @@ def framework(run: Run) -> int:
             *("--target", "handler", "--source", run.dir / "main.py"),
             *("--signature-type", "cloudevent", "--host", "127.0.0.1", "--port", str(port)),
         ],
-        WORKERS="2",
+        WORKERS=str(workers),
     )
     return port
 
@@ -100,11 +100,13 @@ def starlette(run: Run, workers: int) -> int:
     return port
 
 
-SYSTEMS: dict[str, Callable[[Run], int]] = {
-    "funcrt, 2 instances": funcrt,
-    "functions-framework ASGI, 2 workers": framework,
-    "bare Starlette, 2 workers": lambda run: starlette(run, 2),
-    "bare Starlette, 1 worker": lambda run: starlette(run, 1),
+SYSTEMS: dict[str, tuple[Callable[[Run, int], int], int]] = {
+    "funcrt, 2 instances": (funcrt, 2),
+    "functions-framework ASGI, 2 workers": (framework, 2),
+    "bare Starlette, 2 workers": (starlette, 2),
+    "funcrt, 1 instance": (funcrt, 1),
+    "functions-framework ASGI, 1 worker": (framework, 1),
+    "bare Starlette, 1 worker": (starlette, 1),
 }
 Turn = tuple[Row, list[Row]]
 OURS = next(iter(SYSTEMS))
@@ -117,15 +119,17 @@ def http(options: Options, say: Callable[[str], None]) -> list[Row]:
         return []
     results: dict[str, list[Row]] = {}
     for number in range(options.rounds):
-        for name, start in SYSTEMS.items():
+        for name, (start, workers) in SYSTEMS.items():
             if start is framework and not has_framework(options):
                 say(f"{name}: skipped, functions-framework is not among the peers")
                 continue
             say(f"round {number + 1} of {options.rounds}: {name}")
 
-            def turn(name: str = name, start: Callable[[Run], int] = start) -> Turn:
+            def turn(
+                name: str = name, start: Callable[[Run, int], int] = start, workers: int = workers
+            ) -> Turn:
                 with Run(options) as run:
-                    port = start(run)
+                    port = start(run, workers)
                     wait_until(f"{name} listens", lambda: listens(port))
                     return {"name": name, **once(run, port)}, []
 
