@@ -1,6 +1,8 @@
-"""Copying SQLite's log into its file beside the writer, so that no commit pays for it."""
+"""SQLite's write-ahead log, kept so that commits are cheap: it is copied into the file beside the
+writer, and has room ahead of what is written."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,6 +20,11 @@ PAGES = 16_384
 """64 MB: a checkpoint's sync delays the commits beside it, so they are made seldom."""
 COMMITS = 32
 """The log's size is looked at once in so many commits."""
+ROOM_BYTES = 4 << 20
+"""The log is lengthened by this much at a time, once it is as long: a commit that makes a file
+longer waits for the file system's journal as well, and takes twice as long."""
+ROOM_OF_DISK = 16
+"""No more of the disk's free space than one part in so many is taken for that."""
 
 
 class Checkpoints:
@@ -51,8 +58,11 @@ class Checkpoints:
             return
         self.commits = 0
         size = self._size()
-        if size > PAGES * 4096 and size != self.done:
-            self.running = asyncio.get_running_loop().create_task(self._run())
+        if size > PAGES * 4096:
+            if size != self.done:
+                self.running = asyncio.get_running_loop().create_task(self._run())
+        elif size >= ROOM_BYTES and not self.inline:
+            self.running = asyncio.get_running_loop().create_task(self._lengthen())
 
     async def wait(self) -> None:
         """For the one that runs."""
@@ -64,6 +74,28 @@ class Checkpoints:
             return self.log.stat().st_size
         except OSError:
             return 0
+
+    async def _lengthen(self) -> None:
+        """Add zeros, which SQLite takes for the end of its log. In a transaction, for nothing else
+        may write the log meanwhile; the next commit's sync stores them."""
+        try:
+            await self.write(lambda batch: self._add_room())
+        except MeshError:
+            pass  # the mesh is closed or full
+        finally:
+            self.running = None
+
+    def _add_room(self) -> None:
+        try:
+            disk = os.statvfs(self.path)
+            size = self._size()
+            more = min(ROOM_BYTES, PAGES * 4096 - size)
+            if more > 0 and more * ROOM_OF_DISK < disk.f_bavail * disk.f_frsize:
+                with self.log.open("r+b", buffering=0) as log:
+                    log.seek(size)
+                    log.write(bytes(more))
+        except OSError:
+            pass  # commits make the log longer themselves, and say what is wrong
 
     async def _run(self) -> None:
         """Most of it beside the writer, then the little that is left between two commits: after

@@ -2,17 +2,15 @@
 
 Everything that writes goes through one loop that gathers what has come in since its last commit
 and makes one transaction of it: publishes, routing, settlements, outputs, retries, dead letters.
-Statements run on the event loop (they are few and touch no disk); the commit's sync runs in a
-thread, so the loop goes on meanwhile.
+Statements run on the event loop: they are few and touch no disk (`commit.py` says where the commit
+does).
 """
 
 import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from time import perf_counter
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +20,7 @@ from mesh.batch import Batch, Topic
 from mesh.checkpoint import FULL, Checkpoints
 from mesh.clock import SteadyClock
 from mesh.codec import validate
+from mesh.commit import Committer
 from mesh.errors import (
     EventError,
     MeshClosed,
@@ -52,10 +51,7 @@ PENDING_EVENTS = 20_000
 PENDING_BYTES = 64 << 20
 BUSY = 4
 """Publishes in a commit that make the next one wait for more, at most `TURNS` turns of the loop."""
-TURNS = 4
-QUICK_SYNC_S = 0.0005
-"""A disk that syncs faster is not worth a thread: handing over takes as long, and the
-interpreter's lock more where the loop is busy."""
+TURNS = 16
 RECENT_BYTES = 8 << 20
 
 
@@ -123,13 +119,11 @@ class Engine:
         self._work: deque[_Work] = deque()
         self._pending = 0
         self._pending_bytes = 0
-        self._sync_s = QUICK_SYNC_S
-        """How long commits take lately."""
         self._wake = asyncio.Event()
         self._tails: dict[str, list[asyncio.Future[None]]] = {}
         self._busy = False
         self._writer: asyncio.Task[None] | None = None
-        self._thread = None if self.inline else ThreadPoolExecutor(1, "mesh-commit")
+        self.committer = Committer(self.store.db, inline=self.inline)
         self._version = self.store.version()
         self.closing = False
         self._retention = Retention(self)
@@ -283,13 +277,7 @@ class Engine:
             self._retention.sweep(batch)
             batch.write()
             point("commit.before")
-            started = perf_counter()
-            if self.inline or self._thread is None or self._sync_s < QUICK_SYNC_S:
-                store.db.execute("COMMIT")
-            else:
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._thread, store.db.execute, "COMMIT")
-            self._sync_s += 0.1 * (perf_counter() - started - self._sync_s)
+            await self.committer.commit()
             point("commit.after")
         except BaseException:
             batch.undone()
@@ -578,8 +566,7 @@ class Engine:
             queue.wake()
         for name in list(self._tails):
             self._wake_tails(name)
-        if self._thread is not None:
-            self._thread.shutdown()
+        self.committer.close()
         if self.reader is not self.store:
             self.reader.close()
         self.store.close()
@@ -589,8 +576,7 @@ class Engine:
         self.closing = True
         if self._writer is not None:
             self._writer.cancel()
-        if self._thread is not None:
-            self._thread.shutdown(wait=True)
+        self.committer.close()
         if self.store.db.in_transaction:
             self.store.db.execute("ROLLBACK")
         if self.reader is not self.store:

@@ -278,7 +278,7 @@ def test_what_others_wrote_is_not_passed_over_by_what_comes_in_with_it(run_file:
         feed = await t.subscribe(sub())
         other = FileClient(t.path, "default", (3600.0, 1_000_000))
         other.publish("in", [event(1)], 0, clock.time())
-        t.engine._sync_s = 1.0  # commit in the thread
+        t.engine.committer.took_s = 1.0  # commit in the thread
         held, go = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         run_in_executor = loop.run_in_executor

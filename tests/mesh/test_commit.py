@@ -1,0 +1,123 @@
+"""Where commits run, and the room that the log has ahead of them."""
+
+import asyncio
+import itertools
+import os
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mesh.commit
+from mesh import Event
+from mesh.checkpoint import COMMITS, PAGES, ROOM_BYTES
+from mesh.commit import PROBE, Committer
+from mesh.embedded import open_transport
+
+
+class Disk:
+    """A connection whose commits take as long as is said, on a clock of its own."""
+
+    def __init__(self) -> None:
+        self.takes_s = 0.0
+        self.now = 0.0
+        self.on_loop: list[bool] = []
+
+    def execute(self, statement: str) -> None:
+        assert statement == "COMMIT"
+        self.now += self.takes_s
+        self.on_loop.append(threading.current_thread() is threading.main_thread())
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    found = Disk()
+    monkeypatch.setattr(mesh.commit, "perf_counter", lambda: found.now)
+    return found
+
+
+def test_a_disk_that_becomes_slow_gets_the_thread_and_a_quick_one_the_loop(disk: Disk) -> None:
+    async def body() -> None:
+        committer = Committer(disk, inline=False)  # type: ignore[arg-type]
+
+        async def last(commits: int) -> list[bool]:
+            for _ in range(commits):
+                await committer.commit()
+            return disk.on_loop[-commits:]
+
+        disk.takes_s = 0.0003
+        assert all(await last(100))
+        disk.takes_s = 0.5
+        assert await last(1) == [True]
+        disk.takes_s = 0.0003
+        assert all(await last(100)), "one slow commit changes nothing"
+        disk.takes_s = 0.003
+        await last(20)
+        assert sum(await last(10 * PROBE)) <= 10, "one in so many is tried on the loop"
+        disk.takes_s = 0.02
+        await last(PROBE)
+        assert not any(await last(4 * PROBE)), "a slow disk never holds up the loop"
+        disk.takes_s = 0.0003
+        await last(40 * PROBE)
+        assert all(await last(100)), "it is quick again"
+        committer.close()
+
+    asyncio.run(body())
+
+
+COUNT = 4 * COMMITS
+
+
+async def publish(transport: Any, first: int) -> list[int]:
+    """Publish events of 60 kB, a commit each; the log's size after each."""
+    sizes = []
+    for number in range(first, first + COUNT):
+        event = Event(str(number), "/t", "t", data=os.urandom(60_000))
+        await transport.publish("in", [event])
+        await asyncio.sleep(0)
+        sizes.append(Path(transport.path + "-wal").stat().st_size)
+    return sizes
+
+
+def test_the_log_grows_ahead_of_the_commits_and_loses_nothing(tmp_path: Path) -> None:
+    async def body() -> None:
+        transport = await open_transport(f"embedded://{tmp_path}/mesh.db", "default", host=True)
+        sizes = await publish(transport, 0)
+        steps = [after - before for before, after in itertools.pairwise(sizes)]
+        assert max(steps) == ROOM_BYTES
+        assert steps.count(0) > COMMITS, "most commits find room"
+        assert max(sizes) <= PAGES * 4096
+        crashed = tmp_path / "crashed"  # zeros behind the last commit, no index
+        crashed.mkdir()
+        for name in ("mesh.db", "mesh.db-wal"):
+            shutil.copy(tmp_path / name, crashed / name)
+        await transport.close()
+
+        transport = await open_transport(f"embedded://{crashed}/mesh.db", "default", host=True)
+        await publish(transport, COUNT)
+        found = await transport.read("in", "earliest", 1000)
+        assert [item.event.id for item in found] == [str(number) for number in range(2 * COUNT)]
+        await transport.close()
+        db = sqlite3.connect(crashed / "mesh.db")
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        db.close()
+
+    asyncio.run(body())
+
+
+def test_the_log_takes_little_of_a_disk_that_is_nearly_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearly = os.statvfs_result((4096, 4096, 10**6, 10**4, 10**4, 1, 1, 1, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: nearly)
+
+    async def body() -> None:
+        transport = await open_transport(f"embedded://{tmp_path}/mesh.db", "default", host=True)
+        sizes = await publish(transport, 0)
+        assert all(before < after for before, after in itertools.pairwise(sizes))
+        await transport.close()
+
+    asyncio.run(body())
