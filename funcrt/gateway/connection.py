@@ -40,6 +40,7 @@ class _Together:
     def __init__(self, transport: Any, loop: Any) -> None:
         self._transport = transport
         self._loop = loop
+        self.is_closing = transport.is_closing  # asked for with every response
         self._parts: list[bytes] = []
         self._size = 0
 
