@@ -263,6 +263,10 @@ class Batch:
             store.add_dead(*dead)
         if self.dead:
             point("write.dead")
+        if self.parked:
+            # What is due by the clock comes with the time, which no later start may begin before:
+            # with the machine's clock set back by an hour a retry would wait for that hour.
+            store.run("INSERT OR REPLACE INTO meta (key, value) VALUES ('latest', ?)", self.now)
         for queue, (waiting, parked, dropped) in self.counts.items():
             store.run(
                 "UPDATE sub SET waiting = waiting + ?, parked = parked + ?, dropped = dropped + ?"

@@ -14,7 +14,7 @@ from mesh.codec import validate
 from mesh.errors import EventError, MeshClosed, MeshError
 from mesh.event import Event
 from mesh.failpoint import point
-from mesh.ids import IdWindow, digest
+from mesh.ids import WINDOWS, IdWindow, digest
 from mesh.store import (
     CHUNK_EVENTS,
     Chunk,
@@ -201,7 +201,8 @@ class FileClient:
         try:
             point("file.begun")
             topic = self._topic(name)
-            topic.learn(self.store, now - self.dedupe[0])
+            now = max(now, self.store.newest(topic.row.id))  # the machine's clock may be behind
+            topic.learn(self.store, now - WINDOWS * self.dedupe[0])
             receipts, records, keys = self._sort(topic, events, hops)
             for start in range(0, len(records), CHUNK_EVENTS):
                 part = records[start : start + CHUNK_EVENTS]

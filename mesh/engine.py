@@ -32,7 +32,7 @@ from mesh.errors import (
 )
 from mesh.event import Event
 from mesh.failpoint import point
-from mesh.ids import IdWindow
+from mesh.ids import WINDOWS, IdWindow
 from mesh.queue import Entry, Fences, Queue
 from mesh.retention import Retention
 from mesh.settle import Settler
@@ -139,7 +139,7 @@ class Engine:
             raise integrity.told(path, error) from None
 
     def _load(self) -> None:
-        since = self.clock.time() - self.options.dedupe_s
+        since = self.clock.time() - WINDOWS * self.options.dedupe_s
         for row in self.store.topics():
             topic = self._hold(row)
             if topic is not None:
@@ -410,7 +410,7 @@ class Engine:
 
     def refresh(self, batch: Batch) -> None:
         """Another process wrote the file: learn its topics and ids, route its events."""
-        since = self.clock.time() - self.options.dedupe_s
+        since = self.clock.time() - WINDOWS * self.options.dedupe_s
         for row in self.store.topics():
             if not row.name.startswith(self.prefix):
                 continue

@@ -5,9 +5,12 @@ import struct
 from array import array
 from collections.abc import Iterable
 
-__all__ = ["DIGEST_BYTES", "IdWindow", "digest"]
+__all__ = ["DIGEST_BYTES", "WINDOWS", "IdWindow", "digest"]
 
 DIGEST_BYTES = 16
+WINDOWS = 2
+"""How many windows back the file's ids are read: as much as a process that went on remembers. With
+one, a wall clock set forward by an hour would end the window of what came a second ago."""
 _STORED = struct.Struct("<QQ")
 
 

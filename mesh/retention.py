@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mesh.batch import Batch, Topic
+from mesh.ids import WINDOWS
 
 if TYPE_CHECKING:
     from mesh.engine import Engine
@@ -36,7 +37,7 @@ class Retention:
                 return
             self._swept = now
             self._left = list(engine.topics)
-            engine.store.forget_replays(batch.now - engine.options.dedupe_s)
+            engine.store.forget_replays(batch.now - WINDOWS * engine.options.dedupe_s)
         for _ in range(min(len(self._left), TOPICS)):
             topic = engine.topics.get(self._left[-1])
             if topic is not None and self._sweep(batch, topic):

@@ -254,15 +254,19 @@ class Store:
         return Chunk(first, count, at, body)
 
     def latest(self) -> float:
-        """The wall-clock time of the newest chunk of any topic; 0 where there is none."""
-        newest = 0.0
-        for (topic,) in self.db.execute("SELECT id FROM topic").fetchall():
-            row = self.db.execute(
-                "SELECT at FROM log WHERE key >= ? AND key < ? ORDER BY key DESC LIMIT 1",
-                (topic << SHIFT, (topic + 1) << SHIFT),
-            ).fetchone()
-            newest = max(newest, row[0] if row else 0.0)
-        return newest
+        """The latest wall-clock time that the file is known to hold; 0 where there is none."""
+        noted = self.db.execute("SELECT value FROM meta WHERE key = 'latest'").fetchall()
+        topics = self.db.execute("SELECT id FROM topic").fetchall()
+        times = [float(value) for (value,) in noted] + [self.newest(topic) for (topic,) in topics]
+        return max(times, default=0.0)
+
+    def newest(self, topic: int) -> float:
+        """The wall-clock time of a topic's newest chunk; 0 where there is none."""
+        row = self.db.execute(
+            "SELECT at FROM log WHERE key >= ? AND key < ? ORDER BY key DESC LIMIT 1",
+            (topic << SHIFT, (topic + 1) << SHIFT),
+        ).fetchone()
+        return row[0] if row else 0.0
 
     def offset_at(self, topic: int, at: float) -> int | None:
         """The first offset stored at or after a wall-clock time; None where there is none yet."""
