@@ -47,7 +47,7 @@ BATCH_EVENTS = 2048
 """Events a transaction takes at the most; the rest waits for the next."""
 BATCH_BYTES = 16 << 20
 PENDING_EVENTS = 20_000
-"""Publishes that may wait for a commit; beyond it a publish is refused as full."""
+"""Publishes that may wait for a commit; beyond it a publish is refused as busy."""
 PENDING_BYTES = 64 << 20
 BUSY = 4
 """Publishes in a commit that make the next one wait for more, at most `TURNS` turns of the loop."""
@@ -192,7 +192,7 @@ class Engine:
             reason = (
                 f"{self._pending} events of {self._pending_bytes} bytes wait to be stored already"
             )
-            done([Receipt("refused", reason=reason, error="full")] * len(events))
+            done([Receipt("refused", reason=reason, error="busy")] * len(events))
             return
         self._pending += len(events)
         self._pending_bytes += size

@@ -141,7 +141,8 @@ class Receipt(msgspec.Struct, frozen=True):
     """Stored before, within the deduplication window: this publish added nothing."""
     reason: str = ""
     error: str = ""
-    """For `refused`: `full`, `queue_full`, `invalid` or `closed`, for programs."""
+    """For `refused`, for programs: `full` (no room), `queue_full` (at its cap), `busy` (too much
+    waits to be stored at this moment), `invalid` or `closed`."""
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):

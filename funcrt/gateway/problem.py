@@ -38,6 +38,7 @@ SAFE: list[tuple[bytes, bytes]] = [
 
 TITLES = {
     "admission": "Too many requests at once",
+    "busy": "Too much waits to be stored",
     "closed": "The host is not taking requests",
     "closing": "The host is stopping",
     "crash": "The function's instance died",

@@ -18,6 +18,7 @@ _REFUSALS = (
     ("closed", 503, "closed", 1),
     ("full", 507, "full", FULL_RETRY_S),
     ("queue_full", 429, "queue-full", 1),
+    ("busy", 429, "busy", 1),
 )
 
 

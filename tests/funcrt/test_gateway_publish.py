@@ -16,6 +16,7 @@ BATCH = {"content-type": "application/cloudevents-batch+json"}
 STORED = Receipt("stored", "@1")
 FULL = Receipt("refused", reason="the disk is full", error="full")
 QUEUE = Receipt("refused", reason="resize/images is at its cap", error="queue_full")
+BUSY = Receipt("refused", reason="9 events wait to be stored already", error="busy")
 CLOSED = Receipt("refused", reason="closing", error="closed")
 
 
@@ -96,6 +97,7 @@ def test_what_is_no_event_is_refused(headers, status):
         ([FULL, FULL], 507, "full"),
         ([QUEUE, QUEUE], 429, "queue-full"),
         ([QUEUE, CLOSED], 503, "closed"),
+        ([BUSY, BUSY], 429, "busy"),
         ([Receipt("ambiguous"), FULL], 503, "ambiguous"),
     ],
 )
