@@ -117,7 +117,9 @@ class HostApi(Protocol):
     async def dead_letters(
         self, function: str, *, after: int = 0, limit: int = 100
     ) -> list[DeadLetter]:
-        """A function's dead letters over all its triggers. Raises FunctionUnknown."""
+        """A page of a function's dead letters over all its triggers, oldest first: at most
+        `limit`, and fewer where they are large. Only an empty page is the last. Raises
+        FunctionUnknown."""
 
     async def redrive(self, function: str, ids: Sequence[int] | None) -> int:
         """Queue dead letters again (None: all of them); how many. Raises FunctionUnknown."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import sys
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ log = logging.getLogger("funcrt.host")
 
 SETTLE_S = 5.0
 """What has run gets this long to be settled, however little time a drain has."""
+REDRIVEN = 256
+"""Dead letters queued again in one transaction, so that none is long."""
 
 
 def key_of(trigger: MeshTrigger) -> KeyOf | None:
@@ -298,8 +301,14 @@ class Host:
     ) -> list[DeadLetter]:
         """As HostApi says."""
         found: list[DeadLetter] = []
+        seen = sys.maxsize
         for served in self._function(function).mesh_triggers:
-            found += await self.mesh.dead_letters(served.name, after=after, limit=limit)
+            page = await self.mesh.dead_letters(served.name, after=after, limit=limit)
+            if page:
+                found += page
+                seen = min(seen, page[-1].id)
+        # Beyond the shortest page there may be letters that this one does not hold.
+        found = [letter for letter in found if letter.id <= seen]
         return sorted(found, key=lambda letter: letter.id)[:limit]
 
     async def redrive(self, function: str, ids: Sequence[int] | None) -> int:
@@ -308,7 +317,9 @@ class Host:
         count = 0
         for served in self._function(function).mesh_triggers:
             chosen = list(ids) if ids is not None else await self._all_dead(served.name)
-            count += await self.mesh.redrive(served.name, chosen, replay_id)
+            for start in range(0, len(chosen), REDRIVEN):
+                some = chosen[start : start + REDRIVEN]
+                count += await self.mesh.redrive(served.name, some, replay_id)
         return count
 
     async def _all_dead(self, name: str) -> list[int]:

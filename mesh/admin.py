@@ -10,8 +10,9 @@ from mesh import integrity
 from mesh.batch import Batch
 from mesh.engine import Engine
 from mesh.errors import MeshClosed, MeshError
-from mesh.store import decode_record
+from mesh.records import decode_record
 from mesh.transport import DeadLetter, Depth, Subscription
+from mesh.wire import PAGE_BYTES
 
 __all__ = ["Admin"]
 
@@ -99,7 +100,10 @@ class Admin:
             return {name: topic.row.count for name, topic in self.engine.topics.items()}
         client = await self._client()
         if client is not None:
-            return msgspec.convert(await client.ask("topics"), dict[str, int])
+            found: dict[str, int] = {}
+            while page := await client.ask("topics", next(reversed(found), "")):
+                found.update(page)
+            return found
         file = self._open_file()
         prefix = file.prefix
         return {
@@ -107,6 +111,16 @@ class Admin:
             for row in file.store.topics()
             if row.name.startswith(prefix)
         }
+
+    def some_topics(self, after: str, limit: int) -> dict[str, int]:
+        """Up to `limit` of a host's topics by name, from just after one on, and their events."""
+        engine = self.engine_or_raise()
+        prefix = engine.prefix
+        rows: list[Any] = engine.reader.all(
+            "SELECT name, count FROM topic WHERE name > ? AND name < ? ORDER BY name LIMIT ?",
+            prefix + after, f"{prefix[:-1]}0", limit,
+        )  # fmt: skip
+        return {name[len(prefix) :]: count for name, count in rows}
 
     async def dead_letters(self, name: str, after: int = 0, limit: int = 100) -> list[DeadLetter]:
         """As the contract says."""
@@ -124,7 +138,7 @@ class Admin:
                 row, name, decode_record(record).event, reason, attempts, at, topic, str(offset)
             )
             for row, at, attempts, reason, _, _, record, topic, offset in engine.reader.dead(
-                queue.row.id, after, limit
+                queue.row.id, after, limit, PAGE_BYTES
             )
         ]
 

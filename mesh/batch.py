@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 from mesh.failpoint import point
 from mesh.ids import IdWindow, digest
 from mesh.queue import Entry, Part, Queue
-from mesh.store import (
+from mesh.records import (
     CHUNK_BYTES,
     CHUNK_EVENTS,
     Chunk,
     Record,
-    Store,
-    TopicRow,
     encode_records,
     event_bytes,
 )
+from mesh.store import Store, TopicRow
 from mesh.transport import Output
 
 if TYPE_CHECKING:

@@ -15,16 +15,11 @@ from mesh.errors import EventError, MeshClosed, MeshError
 from mesh.event import Event
 from mesh.failpoint import point
 from mesh.ids import WINDOWS, IdWindow, digest
-from mesh.store import (
-    CHUNK_EVENTS,
-    Chunk,
-    Record,
-    Store,
-    decode_records,
-    encode_records,
-)
+from mesh.records import Chunk, Record, decode_records, encode_records, event_bytes, parts
+from mesh.store import Store
 from mesh.transport import Logged, Receipt
 from mesh.wire import (
+    PAGE_BYTES,
     Ask,
     Channel,
     Failed,
@@ -111,7 +106,27 @@ class SocketClient:
         self._publishes.clear()
 
     async def publish(self, topic: str, events: Sequence[Event], hops: int) -> list[Receipt]:
-        """Hand events to the host; its receipts, `ambiguous` where it went away."""
+        """Hand events to the host; its receipts, `ambiguous` where it went away. Many large ones
+        go in parts, each once the last has its receipts."""
+        size = sum(map(event_bytes, events))
+        if size <= PAGE_BYTES:
+            return await self._publish(topic, events, hops)
+        receipts: list[Receipt] = []
+        some: list[Event] = []
+        size = 0
+        for event in events:
+            here = event_bytes(event)
+            if some and size + here > PAGE_BYTES:
+                receipts += await self._publish(topic, some, hops)
+                some, size = [], 0
+            if here > PAGE_BYTES:  # beyond every limit, and perhaps beyond a frame
+                receipts.append(_too_large(event))
+            else:
+                some.append(event)
+                size += here
+        return receipts + (await self._publish(topic, some, hops) if some else [])
+
+    async def _publish(self, topic: str, events: Sequence[Event], hops: int) -> list[Receipt]:
         key = next(self._ids)
         future: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
         self._publishes[key] = (future, len(events))
@@ -170,6 +185,14 @@ class SocketClient:
         self.channel.close()
 
 
+def _too_large(event: Event) -> Receipt:
+    try:
+        validate(event)
+    except EventError as error:
+        return Receipt("refused", reason=str(error), error="invalid")
+    raise AssertionError("an event of more than PAGE_BYTES is valid")
+
+
 def _receipt(row: Sequence[Any]) -> tuple[Any, str, bool, str, str]:
     status, position, duplicate, reason, error = row
     return status, position, duplicate, reason, error
@@ -204,11 +227,12 @@ class FileClient:
             now = max(now, self.store.newest(topic.row.id))  # the machine's clock may be behind
             topic.learn(self.store, now - WINDOWS * self.dedupe[0])
             receipts, records, keys = self._sort(topic, events, hops)
-            for start in range(0, len(records), CHUNK_EVENTS):
-                part = records[start : start + CHUNK_EVENTS]
+            start = 0
+            for part in parts(records):
                 body = encode_records(part)
                 chunk = Chunk(topic.row.next, len(part), now, body)
-                digests = b"".join(keys[start : start + CHUNK_EVENTS])
+                digests = b"".join(keys[start : start + len(part)])
+                start += len(part)
                 self.store.append(topic.row.id, chunk, digests)
                 topic.row.next += len(part)
                 topic.row.count += len(part)

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -30,17 +31,16 @@ from mesh.errors import (
     MeshClosed,
     MeshCorrupt,
     MeshError,
-    SubscriptionUnknown,
     UrlInvalid,
 )
 from mesh.event import Event
-from mesh.queue import Queue
+from mesh.feed import QueueFeed
+from mesh.records import event_bytes
 from mesh.server import Server, new_address
 from mesh.transport import (
     Check,
     Clock,
     Dead,
-    Delivery,
     Depth,
     Features,
     Gone,
@@ -52,6 +52,7 @@ from mesh.transport import (
     Subscription,
     check_name,
 )
+from mesh.validation import validate
 
 __all__ = [
     "FEATURES",
@@ -134,60 +135,6 @@ def take_lock(path: str) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
-
-
-class QueueFeed:
-    """This process's end of a subscription."""
-
-    def __init__(self, engine: Engine, queue: Queue) -> None:
-        self.engine = engine
-        self.queue = queue
-        queue.feeds += 1
-        self.id = engine.fences.next()
-        self.closed = False
-
-    async def pull(self, max_n: int, max_wait_s: float, max_bytes: int = 8 << 20) -> list[Delivery]:
-        """As the contract says."""
-        queue, loop = self.queue, asyncio.get_running_loop()
-        until = loop.time() + max_wait_s
-        while True:
-            if self.closed or self.engine.closing:
-                raise MeshClosed
-            if queue.gone:
-                raise SubscriptionUnknown(queue.name)
-            taken = queue.take(max_n, max_bytes, self.id, self.engine.fences)
-            left = until - loop.time()
-            if not taken and queue.stuck():
-                self.engine.nudge()
-            if taken or left <= 0:
-                return taken
-            waiter: asyncio.Future[None] = loop.create_future()
-            queue.waiters.append(waiter)
-            timer = loop.call_later(min(left, max(queue.wait_s(), 0.001)), _resolve, waiter, None)
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-                if waiter in queue.waiters:
-                    queue.waiters.remove(waiter)
-
-    async def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:
-        """As the contract says."""
-        deadline = self.engine.clock.monotonic() + seconds
-        for delivery in deliveries:
-            lease = self.engine.leased(delivery)
-            if lease is not None:
-                lease[1].deadline = deadline
-        self.queue.soonest = min(self.queue.soonest, deadline)
-
-    async def close(self) -> None:
-        """As the contract says."""
-        if not self.closed:
-            self.closed = True
-            self.queue.feeds -= 1
-            mine = [e for e in self.queue.leased.values() if e.feed == self.id and not e.settling]
-            self.queue.give_back(mine)
-            self.queue.wake()
 
 
 class Embedded(Admin):
@@ -372,30 +319,47 @@ class Embedded(Admin):
     async def read(self, topic: str, start: str, limit: int) -> list[Logged]:
         """As the contract says."""
         self._check_open()
-        if self.engine is None:
-            client = await self._client()
-            if client is not None:
-                rows = await client.ask("read", topic, start, limit)
-                return msgspec.convert(rows, list[Logged])
+        client = None if self.engine is not None else await self._client()
+        if client is None:
+            return self.page(topic, start, limit, sys.maxsize)[0]
+        found: list[Logged] = []
+        more = True
+        while more:
+            rows, more = await client.ask("read", topic, start, limit - len(found))
+            found += msgspec.convert(rows, list[Logged])
+            start = f"@{int(found[-1].position) + 1}" if found else start
+        return found
+
+    def page(self, topic: str, start: str, limit: int, most: int) -> tuple[list[Logged], bool]:
+        """Up to `limit` events of a topic, or until they are of `most` bytes; and whether that is
+        why they are not more."""
         offset = self.resolve(topic, start)
         found: list[Logged] = []
+        size = 0
         while len(found) < limit:
-            chunks = self._chunks(topic, offset)
+            # A chunk holds an event at least, and often hundreds.
+            chunks = self._chunks(topic, offset, min(16, limit - len(found)))
             if not chunks:
                 break
             for chunk in chunks:
-                found.extend(logged(topic, chunk, offset))
+                for item in logged(topic, chunk, offset):
+                    found.append(item)
+                    size += event_bytes(item.event)
+                    if len(found) == limit:
+                        return found, False
+                    if size >= most:
+                        return found, True
             offset = chunks[-1].first + chunks[-1].count
-        return found[:limit]
+        return found, False
 
-    def _chunks(self, topic: str, offset: int) -> list[Any]:
+    def _chunks(self, topic: str, offset: int, limit: int = 16) -> list[Any]:
         if self.engine is not None:
-            return self.engine.read(topic, offset)
+            return self.engine.read(topic, offset, limit)
         file = self._open_file()
         row = {row.name: row for row in file.store.topics()}.get(file.prefix + topic)
         if row is None or offset >= row.next:
             return []
-        return file.store.chunks(row.id, offset, 16)
+        return file.store.chunks(row.id, offset, limit)
 
     async def tail(self, topic: str, start: str = "new") -> AsyncIterator[Logged]:
         """As the contract says. Without a host, the file is looked at ten times a second."""
@@ -510,6 +474,7 @@ class Embedded(Admin):
             client = await self._client()
             if client is None:
                 raise MeshClosed("no host serves this mesh")
+            validate(event)
             async with asyncio.timeout(timeout_s):
                 rows = await client.ask("request", topic, event, timeout_s)
             return msgspec.convert(rows, list[Event])

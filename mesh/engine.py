@@ -34,9 +34,10 @@ from mesh.event import Event
 from mesh.failpoint import point
 from mesh.ids import WINDOWS, IdWindow
 from mesh.queue import Entry, Fences, Queue
+from mesh.records import Chunk, Record, decode_records, event_bytes
 from mesh.retention import Retention
 from mesh.settle import Settler
-from mesh.store import Chunk, Record, Store, SubRow, decode_records, event_bytes
+from mesh.store import Store, SubRow
 from mesh.transport import Check, Clock, Delivery, Gone, Receipt, Router, Settlement, Subscription
 
 __all__ = ["Engine", "Options"]

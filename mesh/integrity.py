@@ -92,7 +92,16 @@ def told(path: str, error: Exception) -> Exception:
 
 def check_ends(store: "Store") -> None:
     """Whether each topic's log ends where its counters say: one look-up a topic, however long.
-    Raises MeshCorrupt."""
+    Raises MeshCorrupt. Clients may write the file meanwhile: all is read of one moment."""
+    store.db.execute("BEGIN")
+    try:
+        _check_ends(store)
+    finally:
+        if store.db.in_transaction:
+            store.db.execute("ROLLBACK")  # nothing was written
+
+
+def _check_ends(store: "Store") -> None:
     noted = store.all("SELECT key, value FROM meta WHERE key LIKE 'ends/%'")
     known = {str(key): str(value) for key, value in noted}
     for topic in store.topics():

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from mesh import integrity
-from mesh.store import Record, Store, SubRow, bits, decode_record, decode_records, event_bytes
+from mesh.records import Record, decode_record, decode_records, event_bytes
+from mesh.store import Store, SubRow, bits
 from mesh.transport import Clock, Delivery, KeyOf, Subscription
 
 __all__ = ["Entry", "Fences", "Part", "Queue"]
@@ -57,6 +58,7 @@ class Entry:
         "replay",
         "row",
         "settling",
+        "size",
     )  # fmt: skip
 
     def __init__(
@@ -78,11 +80,8 @@ class Entry:
         self.deadline = 0.0
         self.settling = False
         self.feed = 0
-
-    @property
-    def size(self) -> int:
+        self.size = event_bytes(record.event)
         """About how many bytes it takes."""
-        return event_bytes(self.record.event)
 
 
 class Queue:

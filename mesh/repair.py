@@ -18,8 +18,9 @@ from mesh import integrity
 from mesh.embedded import take_lock
 from mesh.errors import MeshCorrupt, MeshError
 from mesh.ids import digest
+from mesh.records import decode_records
 from mesh.schema import GUARDED
-from mesh.store import SHIFT, Store, decode_records
+from mesh.store import SHIFT, Store
 
 __all__ = ["Loss", "Report", "check", "repair"]
 

@@ -5,7 +5,7 @@ import contextlib
 import os
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,11 @@ import msgspec
 
 from mesh.errors import MeshError
 from mesh.event import Event
+from mesh.records import Chunk, split
 from mesh.transport import Receipt
 from mesh.wire import (
+    PAGE_BYTES,
+    TAIL_BYTES,
     Ask,
     Channel,
     Failed,
@@ -40,6 +43,8 @@ __all__ = [
 
 OUTSTANDING = 4096
 """Publishes of one client that may wait; its socket is not read beyond that."""
+TOPICS = 10_000
+"""In one answer: names of at most 200 characters, and numbers."""
 
 
 class _Client:
@@ -50,6 +55,8 @@ class _Client:
         self.mesh = server.mesh
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.waiting = 0
+        self.paging = asyncio.Lock()
+        """One page at a time, once the last is on its way: what a client asks for is not kept."""
         self.channel = Channel(FromClient, self.received, self.lost)
 
     def received(self, messages: Sequence[Any]) -> None:
@@ -91,9 +98,10 @@ class _Client:
                 if not chunks:
                     await engine.changed(message.topic)
                     continue
-                self.channel.send(Said(message.id, offset, [chunk_row(c) for c in chunks]))
-                offset = chunks[-1].first + chunks[-1].count
-                await self.channel.drained()
+                for some in _said(chunks):
+                    self.channel.send(Said(message.id, offset, [chunk_row(c) for c in some]))
+                    offset = some[-1].first + some[-1].count
+                    await self.channel.drained()
         except (MeshError, sqlite3.Error) as error:
             self.channel.send(Failed(message.id, type(error).__name__, str(error)))
 
@@ -118,14 +126,43 @@ class _Client:
             topic, event, timeout_s = arguments
             parsed = msgspec.convert(event, Event)
             return await self.mesh.request(topic, parsed, float(timeout_s))
-        if what in ("read", "topics", "durability", "depth", "dead_letters"):
+        if what in ("durability", "depth"):
             return await getattr(self.mesh, what)(*arguments)
+        if what in ("read", "topics", "dead_letters"):
+            async with self.paging:
+                await self.channel.drained()
+                return await self._page(what, arguments)
         raise MeshError(f"the host does not know the question {what!r}")
+
+    async def _page(self, what: str, arguments: list[Any]) -> Any:
+        if what == "read":
+            topic, start, limit = arguments
+            return self.mesh.page(topic, start, int(limit), PAGE_BYTES)
+        if what == "topics":
+            (after,) = arguments
+            return self.mesh.some_topics(str(after), TOPICS)
+        name, after, limit = arguments
+        return await self.mesh.dead_letters(name, after=int(after), limit=int(limit))
 
     def lost(self) -> None:
         self.server.clients.discard(self)
         for task in self.tasks.values():
             task.cancel()
+
+
+def _said(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """Chunks of a topic as a tail says them, TAIL_BYTES at once."""
+    some: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        for part in split(chunk, PAGE_BYTES):
+            some.append(part)
+            size += len(part.body)
+            if size >= TAIL_BYTES:
+                yield some
+                some, size = [], 0
+    if some:
+        yield some
 
 
 class Server:

@@ -11,7 +11,7 @@ from mesh.failpoint import point
 from mesh.ids import digest
 from mesh.letters import dead_letter
 from mesh.queue import Entry, Queue
-from mesh.store import Record, encode_records
+from mesh.records import Record, encode_records
 from mesh.transport import (
     Dead,
     Done,

@@ -18,46 +18,19 @@ import msgspec
 
 from mesh import integrity
 from mesh.errors import MeshCorrupt
-from mesh.event import Event
+from mesh.records import Chunk, Record, encode_records
 from mesh.schema import FORMAT, migrate
 
 __all__ = [
-    "CHUNK_BYTES",
-    "CHUNK_EVENTS",
     "SHIFT",
-    "Chunk",
-    "Record",
     "Store",
     "SubRow",
     "TopicRow",
     "bits",
     "checkpoint",
-    "decode_record",
-    "decode_records",
-    "encode_records",
-    "event_bytes",
 ]
 
-CHUNK_EVENTS = 256
-CHUNK_BYTES = 512 * 1024
 SHIFT = 40
-
-
-class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An event and the bookkeeping that travels beside it."""
-
-    event: Event
-    hops: int = 0
-    reply_to: str = ""
-
-
-class Chunk(msgspec.Struct, frozen=True, gc=False):
-    """The events that one commit appended to a topic. `body` is msgpack of `list[Record]`."""
-
-    first: int
-    count: int
-    at: float
-    body: bytes
 
 
 class TopicRow(msgspec.Struct, gc=False):
@@ -82,17 +55,6 @@ class SubRow(msgspec.Struct, gc=False):
     waiting: int
     parked: int
     dropped: int
-
-
-encode_records = msgspec.msgpack.Encoder().encode
-decode_records = msgspec.msgpack.Decoder(list[Record]).decode
-decode_record = msgspec.msgpack.Decoder(Record).decode
-
-
-def event_bytes(event: Event) -> int:
-    """About how many bytes an event takes in memory."""
-    data = event.data
-    return 300 + (len(data) if data else 0)
 
 
 def bits(mask: int) -> Iterator[int]:
@@ -482,25 +444,33 @@ class Store:
         )
 
     def dead(
-        self, sub: int, after: int, limit: int
+        self, sub: int, after: int, limit: int, most: int
     ) -> list[tuple[int, float, int, str, int, float, bytes, str, int]]:
         """(id, at, attempts, reason, offset, published_at, record, letter_topic, letter_offset)
-        of a subscription's dead letters."""
-        rows: list[Any] = self.all(
-            "SELECT id, at, attempts, reason, offset, published_at, record, letter_topic,"
-            " letter_offset, crc FROM dead WHERE sub = ? AND id > ? ORDER BY id LIMIT ?",
-            sub, after, limit,
-        )  # fmt: skip
+        of a subscription's dead letters: up to `limit`, or until they are of `most` bytes."""
         found: list[Any] = []
-        for row in rows:
-            made = integrity.dead_crc((sub, *row[1:9]))
-            self._verify("dead", sub << SHIFT | row[4], row[9], made, row[6])
-            found.append(row[:9])
+        size = 0
+        try:
+            rows = self.db.execute(
+                "SELECT id, at, attempts, reason, offset, published_at, record, letter_topic,"
+                " letter_offset, crc FROM dead WHERE sub = ? AND id > ? ORDER BY id LIMIT ?",
+                (sub, after, limit),
+            )
+            for row in rows:
+                made = integrity.dead_crc((sub, *row[1:9]))
+                self._verify("dead", sub << SHIFT | row[4], row[9], made, row[6])
+                found.append(row[:9])
+                size += len(row[6]) + len(row[3])
+                if size >= most:
+                    rows.close()
+                    break
+        except sqlite3.DatabaseError as error:
+            raise integrity.told(self.path, error) from None
         return found
 
     def take_dead(self, sub: int, row: int) -> tuple[int, float, bytes] | None:
         """Remove one dead letter from the list: (offset, published_at, record)."""
-        found = [each for each in self.dead(sub, row - 1, 1) if each[0] == row]
+        found = [each for each in self.dead(sub, row - 1, 1, 1) if each[0] == row]
         return found[0][4:7] if found and self.drop_dead(sub, row) else None
 
     def drop_dead(self, sub: int, row: int) -> bool:

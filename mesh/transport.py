@@ -381,7 +381,8 @@ class Transport(Protocol):
     async def dead_letters(
         self, name: str, *, after: int = 0, limit: int = 100
     ) -> list[DeadLetter]:
-        """Dead letters of a subscription that were neither redriven nor dropped."""
+        """A page of a subscription's dead letters that were neither redriven nor dropped, oldest
+        first: at most `limit`, and fewer where they are large. Only an empty page is the last."""
 
     async def redrive(self, name: str, ids: Sequence[int], replay_id: str) -> int:
         """Put dead letters back in their queue, under a replay id; how many."""

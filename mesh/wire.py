@@ -2,7 +2,8 @@
 while a host serves it.
 
 A frame is a 4-byte little-endian length and that many bytes of msgpack: an array of messages,
-coalesced once per turn of the sender's loop. Events are checked by the host, as from anyone.
+coalesced once per turn of the sender's loop. Events are checked by the host, as from anyone. No
+frame is larger than MAX_FRAME: what may be, goes in parts of PAGE_BYTES.
 """
 
 import asyncio
@@ -16,10 +17,13 @@ from typing import Any, cast
 import msgspec
 
 from mesh.event import Event
-from mesh.store import Chunk
+from mesh.records import Chunk
 from mesh.transport import Receipt
 
 __all__ = [
+    "MAX_FRAME",
+    "PAGE_BYTES",
+    "TAIL_BYTES",
     "Ask",
     "Channel",
     "Failed",
@@ -38,6 +42,11 @@ __all__ = [
 
 _HEADER = struct.Struct("<I")
 MAX_FRAME = 64 << 20
+PAGE_BYTES = 8 << 20
+"""Of events in a publish or an answer, one more at the most: the rest is asked for, or sent, when
+the other side has that."""
+TAIL_BYTES = 1 << 20
+"""Of events that a tail says at once, one more at the most."""
 
 
 class Publish(msgspec.Struct, array_like=True, tag=0, gc=False):
@@ -187,10 +196,22 @@ class Channel(asyncio.Protocol):
         self._out.append(message)
 
     def _flush(self) -> None:
-        if self._out and self.transport is not None and not self.closed:
-            body = self._encode(self._out)
+        out, self._out = self._out, []
+        if out and self.transport is not None and not self.closed:
+            self._send(out)
+
+    def _send(self, messages: list[Any]) -> None:
+        """In as few frames as they fit in."""
+        assert self.transport is not None
+        body = self._encode(messages)
+        if len(body) <= MAX_FRAME:
             self.transport.writelines((_HEADER.pack(len(body)), body))
-        self._out = []
+        elif len(messages) > 1:
+            middle = len(messages) // 2
+            self._send(messages[:middle])
+            self._send(messages[middle:])
+        else:
+            raise ValueError(f"{type(messages[0]).__name__} of {len(body)} bytes: not in pages")
 
     async def drained(self) -> None:
         """Wait until the other side has taken most of what was sent."""

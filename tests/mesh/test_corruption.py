@@ -15,8 +15,10 @@ import pytest
 
 import mesh
 from mesh import Event
+from mesh.client import FileClient
 from mesh.errors import MeshBusy, MeshCorrupt, MeshError
 from mesh.repair import check, repair
+from mesh.store import Store
 from mesh.transport import Dead, Delivery, Output, Retry, Settled, Settlement, Subscription
 from tests.serving import Serving
 
@@ -242,6 +244,7 @@ def test_every_damaged_page_is_found_and_its_neighbours_are_saved(path: Path) ->
 HOST = """
 import asyncio, sys, mesh
 from mesh import Event
+from mesh.client import FileClient
 async def main():
     t = await mesh.connect(sys.argv[1], host=True)
     for n in range(40):
@@ -355,3 +358,24 @@ def test_a_host_ends_with_the_error_and_doctor_repairs(tmp_path: Path) -> None:
     assert report["saved"]["log"] == 10
     again = host.run("doctor", "--repair")
     assert "move it away first" in again.stderr
+
+
+def test_what_a_client_writes_while_a_host_looks_at_the_file_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mesh.db"
+    asyncio.run(made(path))
+    read = Store.topics
+    wrote: list[Any] = []
+
+    def topics(store: Store) -> Any:
+        """The counters, and then a client's events, before anybody looks at the log."""
+        found = read(store)
+        if not wrote:
+            wrote.append(FileClient(str(path), "default", (60.0, 100)))
+            wrote[0].publish("in", [event(99)], 0, 1.0)
+        return found
+
+    monkeypatch.setattr(Store, "topics", topics)
+    assert "99" in asyncio.run(pulled(path))
+    wrote[0].close()
