@@ -74,6 +74,9 @@ class _Front:
             if known is None:
                 _LOG.exception("%s %r failed", scope["method"], scope["path"])
                 known = HttpProblem(500, "internal", "the gateway failed; its log says how")
+            # The frames below hold the request's body, and this one what was raised there: a
+            # cycle, which would stay until the collector comes, for many megabytes too late.
+            error.__traceback__ = known.__context__ = None
             await refuse(scope, receive, send, known, self.config)
 
     async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,11 +1,13 @@
 """Publishing to a topic and reading it back, over HTTP."""
 
 import asyncio
+import gc
 import json
 
 import httpx
 import pytest
 
+from funcrt.gateway.problem import HttpProblem
 from mesh.errors import MeshClosed, MeshFull, QueueFull
 from mesh.event import Event
 from mesh.transport import Receipt
@@ -55,6 +57,29 @@ def test_the_three_modes_are_stored_and_read_back():
             assert (await client.get("/topics")).json() == {"topics": {"orders": 4}}
 
     run(test())
+
+
+@pytest.mark.parametrize(("size", "status"), [(3 << 20, 413), (100_000, 400)])
+def test_what_was_refused_is_not_kept_until_the_collector_comes(size, status):
+    async def test():
+        async with gateway() as (_, client):
+            headers = {"content-type": "application/cloudevents+json"}
+
+            async def body():
+                for _ in range(size // 10_000):
+                    yield b"x" * 10_000
+
+            gc.collect()
+            answer = await client.post("/topics/t/events", content=body(), headers=headers)
+            assert answer.status_code == status
+            await asyncio.sleep(0.05)
+            assert [each for each in gc.get_objects() if isinstance(each, HttpProblem)] == []
+
+    gc.disable()
+    try:
+        run(test())
+    finally:
+        gc.enable()
 
 
 def test_empty_batch_is_accepted():
