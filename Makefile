@@ -32,7 +32,7 @@ planted-bugs: setup
 	$(BIN)/python -m tests.planted
 
 soak: setup
-	$(BIN)/python -m tests.sim.world --seeds 20000
+	$(BIN)/python -m tests.sim --seeds 20000
 
 peers:
 	$(PYTHON) -m venv .peers

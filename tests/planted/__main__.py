@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 SUITES: dict[str, tuple[str, ...]] = {
     "conformance": (*PYTEST, "tests/mesh/test_conformance.py"),
-    "simulation": ("-m", "tests.sim.world", "--seeds", "100"),
+    "simulation": ("-m", "tests.sim", "--seeds", "100"),
     "unit": (
         *PYTEST,
         "tests/mesh/test_embedded.py",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from tests.sim.sandbox import Manner
 
-__all__ = ["Fault", "Plan", "plan_of"]
+__all__ = ["KINDS", "Fault", "Plan", "plan_of"]
 
 KINDS = ("kill", "power", "cut", "full", "freeze", "jump", "instance", "stop", "deploy")
 

@@ -1,24 +1,16 @@
 """A whole host in simulation: the host's own code over a simulated disk, instances and publishers,
 in virtual time, under faults that a seed decides. One seed is one history.
-
-`python -m tests.sim.world SEED [SEED...]` runs seeds and prints what happened; `--seeds N` the
-first N; `--shrink` looks for the fewest faults that still show a violation.
 """
 
-import argparse
 import asyncio
 import hashlib
 import logging
-import multiprocessing
-import os
 import random
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +33,11 @@ from mesh.embedded import Embedded, open_transport
 from mesh.errors import MeshError
 from tests.sim.disk import Disk, PowerCut
 from tests.sim.loop import VirtualClock, run
-from tests.sim.plan import Fault, Plan, plan_of
+from tests.sim.plan import Fault, Plan
 from tests.sim.sandbox import Manner, SimSandbox, SimZygote
 from tests.sim.verdict import History, judge
 
-__all__ = ["World", "simulate", "survey"]
+__all__ = ["World", "simulate"]
 
 LONG_S = 100_000.0
 """Virtual seconds, frozen ones included, in which all must be published."""
@@ -347,47 +339,3 @@ def simulate(plan: Plan) -> History:
         judge(world.history, FUNCTIONS)
         world.history.ended_at = world.clock.now
         return world.history
-
-
-def survey(seed: int, *, shrinking: bool = False) -> str:
-    """What a seed broke, with all that is needed to see it again; empty where nothing."""
-    from tests.sim.shrink import shrink
-
-    plan = plan_of(seed)
-    history = simulate(plan)
-    if not history.violations:
-        return ""
-    if shrinking:
-        plan, history = shrink(plan)
-    told = "\n  ".join([*map(str, plan.faults), *history.violations[:10]])
-    return f"seed {seed} at commit {commit()}: python -m tests.sim.world {seed}\n  {told}"
-
-
-def commit() -> str:
-    """The commit that is checked out."""
-    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
-def main() -> None:
-    """Run seeds, print, exit 1 where a promise was broken."""
-    parser = argparse.ArgumentParser(prog="python -m tests.sim.world", description=__doc__)
-    parser.add_argument("seed", type=int, nargs="*")
-    parser.add_argument("--seeds", type=int, default=0, help="the first so many")
-    parser.add_argument("--shrink", action="store_true")
-    asked = parser.parse_args()
-    for seed in asked.seed:
-        history = simulate(plan_of(seed))
-        print(f"seed {seed}: {len(history.stored)} events, {len(history.calls)} calls,"
-              f" {len(history.falls)} falls, {history.torn} writes lost or torn,"
-              f" {history.ended_at:.0f} s, {history.digest()}")  # fmt: skip
-    look = partial(survey, shrinking=asked.shrink)
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        told = [line for line in pool.imap(look, asked.seed or range(asked.seeds)) if line]
-    print(*told, f"{len(told)} of {len(asked.seed) or asked.seeds} broken", sep="\n")
-    sys.exit(1 if told else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,72 @@
+"""Many seeds at once: what they went through, and what broke."""
+
+import multiprocessing
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from tests.sim.plan import plan_of
+from tests.sim.shrink import shrink
+from tests.sim.world import simulate
+
+__all__ = ["Seen", "survey", "table"]
+
+PROCESSES = min(os.cpu_count() or 1, 4)
+Seen = tuple[str, Counter[str]]
+"""What a seed broke, empty where nothing; and what it went through."""
+
+
+def survey(
+    seeds: Iterable[int], *, shrinking: bool = False, after: Callable[[Seen], None] = lambda _: None
+) -> Seen:
+    """Run seeds on all cores; what they broke, and their sums. `after` sees each as it ends."""
+    told: list[str] = []
+    sums: Counter[str] = Counter()
+    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+        for seen in pool.imap_unordered(partial(look, shrinking=shrinking), seeds):
+            after(seen)
+            sums += seen[1]
+            if seen[0]:
+                told.append(seen[0])
+    return "\n".join(told), sums
+
+
+def look(seed: int, *, shrinking: bool = False) -> Seen:
+    """One seed. What broke is told with all that is needed to see it again."""
+    plan = plan_of(seed)
+    history = simulate(plan)
+    seen = Counter(
+        {
+            "seeds": 1,
+            "events stored": len(history.stored),
+            "calls": sum(starts for _, _, _, starts, _ in history.calls),
+            "times the host fell": len(history.falls),
+            "writes lost or torn": history.torn,
+            "violations": len(history.violations),
+            "virtual seconds": round(history.ended_at),
+        }
+    )
+    for fault in history.faults:
+        seen[f"faults: {fault.kind}"] += 1
+    if not history.violations:
+        return "", seen
+    if shrinking:
+        plan, history = shrink(plan)
+    faults = "\n  ".join([*map(str, plan.faults), *history.violations[:10]])
+    return f"seed {seed} at commit {commit()}: python -m tests.sim {seed}\n  {faults}", seen
+
+
+def commit() -> str:
+    """The commit that is checked out."""
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def table(sums: Counter[str]) -> str:
+    """The sums, one a line."""
+    shown = {"violations": 0, **sums}
+    return "\n".join(f"{name:24}{count:>14,}" for name, count in sorted(shown.items()))
