@@ -535,12 +535,19 @@ class Store:
     # Everything else
 
     def next_epoch(self) -> int:
-        """A number that no earlier opening of this file got."""
-        (epoch,) = self.db.execute(
-            "INSERT INTO meta (key, value) VALUES ('epoch', '1')"
-            " ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1 RETURNING value"
-        ).fetchone()
-        return int(epoch)
+        """A number that no earlier opening of this file got, durable when this returns."""
+        run = self.db.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            found = run("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+            epoch = int(found[0]) + 1 if found else 1
+            run("INSERT OR REPLACE INTO meta (key, value) VALUES ('epoch', ?)", (str(epoch),))
+            run("COMMIT")
+        except BaseException:
+            if self.db.in_transaction:
+                run("ROLLBACK")
+            raise
+        return epoch
 
     def one(self, query: str, *arguments: object) -> tuple[object, ...] | None:
         """The first row of a rare query. Raises MeshCorrupt."""

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -17,6 +18,18 @@ __all__ = ["Seen", "survey", "table"]
 PROCESSES = min(os.cpu_count() or 1, 4)
 Seen = tuple[str, Counter[str]]
 """What a seed broke, empty where nothing; and what it went through."""
+
+
+STUCK_S = 300
+"""A seed takes a fraction of a second; one that takes this long would hold up all that follow."""
+
+
+class Stuck(BaseException):
+    """It would be taken for a failure of the host, were it an Exception."""
+
+
+def _stuck(number: int, frame: object) -> None:
+    raise Stuck
 
 
 def survey(
@@ -37,7 +50,15 @@ def survey(
 def look(seed: int, *, shrinking: bool = False) -> Seen:
     """One seed. What broke is told with all that is needed to see it again."""
     plan = plan_of(seed)
-    history = simulate(plan)
+    signal.signal(signal.SIGALRM, _stuck)
+    signal.alarm(STUCK_S)
+    try:
+        history = simulate(plan)
+    except Stuck:
+        told = f"seed {seed} at commit {commit()} does not end"
+        return told, Counter({"seeds": 1, "violations": 1})
+    finally:
+        signal.alarm(0)
     seen = Counter(
         {
             "seeds": 1,

@@ -30,8 +30,8 @@ from funcrt.sandbox import Code
 from funcrt.sandbox.protocol import Call
 from mesh import Event
 from mesh.embedded import Embedded, open_transport
-from mesh.errors import MeshError
-from tests.sim.disk import Disk, PowerCut
+from mesh.errors import MeshCorrupt, MeshError
+from tests.sim.disk import Disk
 from tests.sim.loop import VirtualClock, run
 from tests.sim.plan import Fault, Plan
 from tests.sim.sandbox import Manner, SimSandbox, SimZygote
@@ -89,17 +89,29 @@ class World:
         self.version = 0
         self.own: set[asyncio.Task[Any]] = set()
         self.up = asyncio.Event()
+        self.ruined = asyncio.Event()
+        """No host can be started on what the disk holds."""
 
     # The host's life
 
     async def boot(self) -> None:
-        """Start a host on what the disk holds; again after a power cut on the way."""
+        """Start a host on what the disk holds; again after a power cut on the way. Raises
+        MeshCorrupt, which no fault here may lead to."""
         while True:
-            try:
-                await self._boot()
-                return
-            except PowerCut:
+            booting = asyncio.ensure_future(self._boot())
+            while not booting.done() and not self.disk.off:
+                await asyncio.wait([booting], timeout=0.01)
+            if self.disk.off:  # what it waited for may never come
+                booting.cancel()
+                await asyncio.wait([booting])
                 self._fell(power=True)
+                continue
+            try:
+                return booting.result()
+            except MeshCorrupt as error:
+                self.history.failed(error)
+                self.ruined.set()
+                raise
             except (sqlite3.Error, MeshError):  # a full disk: the host says so and ends
                 self._fell(power=False)
                 await asyncio.sleep(0.5)
@@ -269,11 +281,15 @@ class World:
             for n in range(self.plan.publishers)
         ]
         striking = self._mine(asyncio.ensure_future(self.faults()))
-        try:
-            async with asyncio.timeout(LONG_S):
-                await asyncio.gather(striking, *publishing)
-        except TimeoutError:
+        work = asyncio.gather(striking, *publishing)
+        ruined = self._mine(asyncio.ensure_future(self.ruined.wait()))
+        await asyncio.wait([work, ruined], timeout=LONG_S, return_when="FIRST_COMPLETED")
+        if self.ruined.is_set():
+            return
+        if not work.done():
             self.history.violations.append("publishers never got through")
+            return
+        work.result()
         await self._rest()
         watching.cancel()
         await asyncio.wait([watching])
