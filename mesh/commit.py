@@ -5,6 +5,8 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
+from mesh.failpoint import point
+
 __all__ = ["Committer"]
 
 QUICK_S = 0.001
@@ -28,16 +30,18 @@ class Committer:
 
     async def commit(self) -> None:
         """Return once what the connection's transaction wrote is on the disk."""
+        point("commit.before")
         started = perf_counter()
         if self._thread is None or self.took_s < QUICK_S or self._in_thread >= PROBE:
             self._in_thread = 0
             self.db.execute("COMMIT")
             took = min(perf_counter() - started, 2 * QUICK_S)
             self.took_s += 0.1 * (took - self.took_s)
-            return
-        run = asyncio.get_running_loop().run_in_executor
-        await run(self._thread, self.db.execute, "COMMIT")
-        self._in_thread += perf_counter() - started < SLOW_S
+        else:
+            run = asyncio.get_running_loop().run_in_executor
+            await run(self._thread, self.db.execute, "COMMIT")
+            self._in_thread += perf_counter() - started < SLOW_S
+        point("commit.after")
 
     def close(self) -> None:
         """Let the thread end."""

@@ -102,9 +102,7 @@ class Engine:
         self.memory = self.store.memory
         self.reader = self.store if self.memory else Store(path)
         self.inline = options.inline or self.memory
-        point("epoch.before")
         self.fences = Fences(self.store.next_epoch())
-        point("epoch.after")
         self.router: Router | None = None
         self.check: Check | None = None
         self.topics: dict[str, Topic] = {}
@@ -277,9 +275,7 @@ class Engine:
             point("transaction.worked")
             self._retention.sweep(batch)
             batch.write()
-            point("commit.before")
             await self.committer.commit()
-            point("commit.after")
         except BaseException:
             batch.undone()
             if store.db.in_transaction:

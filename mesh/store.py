@@ -18,6 +18,7 @@ import msgspec
 
 from mesh import integrity
 from mesh.errors import MeshCorrupt
+from mesh.failpoint import point
 from mesh.records import Chunk, Record, encode_records
 from mesh.schema import FORMAT, migrate
 
@@ -537,6 +538,7 @@ class Store:
     def next_epoch(self) -> int:
         """A number that no earlier opening of this file got, durable when this returns."""
         run = self.db.execute
+        point("epoch.before")
         run("BEGIN IMMEDIATE")
         try:
             found = run("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
@@ -547,6 +549,7 @@ class Store:
             if self.db.in_transaction:
                 run("ROLLBACK")
             raise
+        point("epoch.after")
         return epoch
 
     def one(self, query: str, *arguments: object) -> tuple[object, ...] | None:
