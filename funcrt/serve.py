@@ -153,7 +153,8 @@ async def _listen(
         http = await stack.enter_async_context(serve_http(apps[0], gateway))
         admin = bind_unix(config.admin_socket)
         stack.callback(unlink_unix, config.admin_socket)
-        await stack.enter_async_context(serve_http(apps[1], gateway, admin))
+        few = msgspec.structs.replace(gateway, connections=max(16, gateway.connections // 8))
+        await stack.enter_async_context(serve_http(apps[1], few, admin))
         await _deploy(config, host)
         host.state = "ready"
         # What start-up made stays; collecting it again and again would only delay calls. Young

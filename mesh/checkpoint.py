@@ -123,7 +123,7 @@ class Checkpoints:
             point("checkpoint.after")
 
     def _failed(self, error: sqlite3.Error) -> None:
-        """The log keeps what could not be copied, so a full disk only delays it; what a failed
-        sync leaves is unknown."""
-        if getattr(error, "sqlite_errorname", "") not in (*FULL, "SQLITE_BUSY"):
+        """The log keeps what could not be copied, so a full disk only delays it, and so does a
+        process that has too many files open; what a failed sync leaves is unknown."""
+        if getattr(error, "sqlite_errorname", "") not in (*FULL, "SQLITE_BUSY", "SQLITE_CANTOPEN"):
             self.stop(error)

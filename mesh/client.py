@@ -11,7 +11,7 @@ import msgspec
 import mesh.errors
 from mesh.batch import Topic
 from mesh.codec import validate
-from mesh.errors import EventError, MeshClosed, MeshError
+from mesh.errors import EventError, MeshClosed, MeshError, MeshFull
 from mesh.event import Event
 from mesh.failpoint import point
 from mesh.ids import WINDOWS, IdWindow, digest
@@ -37,6 +37,10 @@ __all__ = ["FileClient", "SocketClient", "logged"]
 AMBIGUOUS = Receipt("ambiguous", reason="the host went away before it answered")
 
 
+CONNECT_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""Pauses between attempts to connect."""
+
+
 def logged(topic: str, chunk: Chunk, start: int) -> list[Logged]:
     """The events of a chunk from offset `start` on."""
     records = decode_records(chunk.body)
@@ -50,7 +54,9 @@ def logged(topic: str, chunk: Chunk, start: int) -> list[Logged]:
 class SocketClient:
     """A connection to the host of a mesh file."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = "") -> None:
+        self.path = path
+        self._gone: MeshError = MeshClosed("the mesh's host went away")
         self.channel = Channel(FromHost, self._received, self._lost)
         self._ids = itertools.count(1)
         self._publishes: dict[int, tuple[asyncio.Future[list[Receipt]], int]] = {}
@@ -59,15 +65,21 @@ class SocketClient:
 
     @classmethod
     async def connect(cls, path: str) -> "SocketClient | None":
-        """Connect to the host that serves the socket at `path`; None where there is none."""
+        """Connect to the host that serves the socket at `path`; None where there is none. Raises
+        MeshFull where it takes no more."""
         loop = asyncio.get_running_loop()
-        client = cls()
-        try:
-            with short_path(path) as short:
-                await loop.create_unix_connection(lambda: client.channel, short)
-        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
-            return None
-        return client
+        client = cls(path)
+        for pause_s in CONNECT_S:
+            try:
+                with short_path(path) as short:
+                    await loop.create_unix_connection(lambda: client.channel, short)
+            except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
+                return None
+            except BlockingIOError:  # more connect at once than the host's socket has room for
+                await asyncio.sleep(pause_s)
+            else:
+                return client
+        raise MeshFull(path, "its host does not answer")
 
     @property
     def alive(self) -> bool:
@@ -86,6 +98,8 @@ class SocketClient:
                 self._answered(message)
 
     def _answered(self, message: Any) -> None:
+        if message.id == 0:  # of no question of ours: we are one too many
+            self._gone = MeshFull(self.path, message.message)
         future = self._asks.pop(message.id, None)
         if future is None or future.done():
             return
@@ -100,7 +114,7 @@ class SocketClient:
                 future.set_result([AMBIGUOUS] * count)
         for asked in self._asks.values():
             if not asked.done():
-                asked.set_exception(MeshClosed("the mesh's host went away"))
+                asked.set_exception(self._gone)
         for tail in self._tails.values():
             tail.put_nowait(None)
         self._publishes.clear()
@@ -139,7 +153,7 @@ class SocketClient:
     async def ask(self, what: str, *arguments: Any) -> Any:
         """A rare question; msgpack in, msgpack out. Raises what the host raised."""
         if self.channel.closed:
-            raise MeshClosed("the mesh's host went away")
+            raise self._gone
         key = next(self._ids)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asks[key] = future

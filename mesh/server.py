@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,11 @@ __all__ = [
 
 OUTSTANDING = 4096
 """Publishes of one client that may wait; its socket is not read beyond that."""
+CLIENTS = 1024
+"""Processes that may be connected at once: one of them costs the host an open file. Fewer where the
+host may open few files, which functions and the mesh's file need too."""
+CLIENTS_OF_FILES = 8
+"""They take no more than one in so many of them."""
 TOPICS = 10_000
 """In one answer: names of at most 200 characters, and numbers."""
 
@@ -165,6 +171,25 @@ def _said(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
         yield some
 
 
+class _Refused(Channel):
+    """A client too many: told so, and closed."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(FromClient, lambda messages: None, lambda: None)
+        self._why = f"{most} processes use this mesh already, the most that its host takes"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.send(Failed(0, "MeshFull", self._why))
+        self.close()
+
+
+def clients_allowed() -> int:
+    """How many processes may be connected, by this process's limit of open files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CLIENTS if soft == resource.RLIM_INFINITY else min(CLIENTS, soft // CLIENTS_OF_FILES)
+
+
 class Server:
     """Listens beside the mesh file, for its owner alone (mode 0600)."""
 
@@ -175,6 +200,9 @@ class Server:
         self._server: asyncio.AbstractServer | None = None
 
     def _connected(self) -> Channel:
+        most = clients_allowed()
+        if len(self.clients) >= most:
+            return _Refused(most)
         client = _Client(self)
         self.clients.add(client)
         return client.channel
@@ -187,7 +215,7 @@ class Server:
         mask = os.umask(0o177)
         try:
             with short_path(self.path) as path:
-                self._server = await loop.create_unix_server(self._connected, path)
+                self._server = await loop.create_unix_server(self._connected, path, backlog=CLIENTS)
         finally:
             os.umask(mask)
 

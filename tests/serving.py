@@ -21,6 +21,7 @@ class Serving:
         options: Sequence[str] = (),
         *,
         env: Mapping[str, str] | None = None,
+        files: int | None = None,
         **functions: str,
     ) -> None:
         self.env = {**os.environ, "FUNCRT_DATA": str(data), **(env or {})}
@@ -31,9 +32,10 @@ class Serving:
             (root / name).mkdir(exist_ok=True)
             (root / name / "main.py").write_text(code)
             (root / name / "funcrt.toml").write_text(manifest)
+        limited = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"] if files else []
         with (data.parent / "serve.err").open("a") as log:
             self.process = subprocess.Popen(
-                [*FUNCRT, "serve", str(root), "--port", "0", "--json", *options],
+                [*limited, *FUNCRT, "serve", str(root), "--port", "0", "--json", *options],
                 env=self.env,
                 stdout=subprocess.PIPE,
                 stderr=log,
