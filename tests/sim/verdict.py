@@ -3,12 +3,16 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from funcrt.manifest import Manifest, MeshTrigger
 from mesh import Event
+from mesh.engine import Options
 
 __all__ = ["History", "judge"]
+
+WINDOW_S = Options().dedupe_s
 
 
 class History:
@@ -64,8 +68,7 @@ class History:
 
 def judge(history: History, functions: Sequence[Manifest]) -> None:
     """Add what was not as promised to the history's violations."""
-    inside = [item.event for item in history.topics.get("in", ())]
-    _log(history, inside)
+    _log(history, history.topics.get("in", ()))
     for spec in functions:
         (trigger,) = spec.triggers
         assert isinstance(trigger, MeshTrigger)
@@ -77,21 +80,26 @@ def judge(history: History, functions: Sequence[Manifest]) -> None:
     _attempts(history, functions)
 
 
-def _log(history: History, inside: Sequence[Event]) -> None:
-    """What was confirmed is in the log, once; what is there was published."""
-    counts = Counter(event.id for event in inside)
+def _log(history: History, inside: Sequence[Any]) -> None:
+    """What was confirmed is in the log, once within the deduplication window; what is there was
+    published."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for item in inside:
+        times[item.event.id].append(item.published_at)
     for key in history.stored:
-        if counts[key] == 0:
+        if key not in times:
             history.violations.append(f"G1: {key} was confirmed and is not in the log")
-    for key, count in counts.items():
-        if count > 1:
-            history.violations.append(f"I3: {key} is in the log {count} times")
+    for key, stored in times.items():
+        if any(later - at <= WINDOW_S for at, later in pairwise(stored)):
+            history.violations.append(f"I3: {key} is in the log {len(stored)} times")
         if key not in history.stored and key not in history.unknown:
             history.violations.append(f"I2: {key} is in the log and was never published")
 
 
 def _ends(history: History, spec: Manifest, wanted: Sequence[Event]) -> None:
-    """Each event has one end: an output or a dead letter."""
+    """Each event has one end, an output or a dead letter. One that is in the log again, after the
+    window, may have another."""
+    times = Counter(event.id for event in wanted)
     done = Counter(
         str(item.event.extensions["causationid"])
         for item in history.topics.get(str(spec.output.topic), ())
@@ -101,7 +109,7 @@ def _ends(history: History, spec: Manifest, wanted: Sequence[Event]) -> None:
     )
     for event in wanted:
         ends = done[event.id] + dead[event.id]
-        if ends != 1:
+        if not 1 <= ends <= times[event.id]:
             what = f"{done[event.id]} outputs and {dead[event.id]} dead letters"
             history.violations.append(f"I1: {spec.name} {event.id} has {what}")
     extra = (set(done) | set(dead)) - {event.id for event in wanted}
