@@ -109,3 +109,16 @@ async def under(work: Awaitable[None], fault: Callable[[], Awaitable[bool]], tim
     while count < times or not working.done():
         count += await fault()
     await working
+
+
+def instances(host: int) -> list[int]:
+    """The processes three below a host: runtime zygote, function zygote, instance."""
+    level = [host]
+    for _ in range(3):
+        below: list[int] = []
+        for pid in level:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+                below += [int(child) for child in text.split()]
+        level = below
+    return level

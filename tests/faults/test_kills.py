@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesh.ledger.expectations import Expectations, Expected
-from tests.faults.run import under, watched
+from tests.faults.run import instances, under, watched
 from tests.serving import Serving
 
 FUNCTION = """
@@ -194,16 +194,3 @@ def test_kills_of_hosts_and_instances_keep_the_order_of_each_key(tmp_path: Path)
         asyncio.run(main())
     finally:
         assert [host.stop(signal.SIGTERM) for host in hosts[-1:]] == [0]
-
-
-def instances(host: int) -> list[int]:
-    """The processes three below a host: runtime zygote, function zygote, instance."""
-    level = [host]
-    for _ in range(3):
-        below: list[int] = []
-        for pid in level:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-                below += [int(child) for child in text.split()]
-        level = below
-    return level
