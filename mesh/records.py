@@ -47,15 +47,22 @@ decode_record = msgspec.msgpack.Decoder(Record).decode
 
 def event_bytes(event: Event) -> int:
     """About how many bytes an event takes in memory: of its strings the characters."""
+    # Several times an event: a line for each attribute takes half the time of a loop over them.
     try:
         size = 300 + len(event.id) + len(event.source) + len(event.type)
-        for value in (
-            event.data, event.subject, event.time, event.datacontenttype, event.dataschema,
-        ):  # fmt: skip
-            if value is not None:
-                size += len(value)
-        for name, more in event.extensions.items():
-            size += len(name) + (len(more) if isinstance(more, str) else 8)
+        if (data := event.data) is not None:
+            size += len(data)
+        if (kind := event.datacontenttype) is not None:
+            size += len(kind)
+        if (subject := event.subject) is not None:
+            size += len(subject)
+        if (time := event.time) is not None:
+            size += len(time)
+        if (schema := event.dataschema) is not None:
+            size += len(schema)
+        if extensions := event.extensions:
+            for name, more in extensions.items():
+                size += len(name) + (len(more) if more.__class__ is str else 8)
     except TypeError:
         return 300  # of untyped code; it is refused when it is looked at
     return size
