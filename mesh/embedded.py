@@ -490,6 +490,11 @@ class Embedded(Admin):
                 (receipt,) = await stored
                 if receipt.status != "stored":
                     raise MeshError(f"the request was not stored: {receipt.reason}")
+                if receipt.duplicate:
+                    raise MeshError(
+                        f"topic {topic!r} has event {event.id!r} of {event.source!r} already, and"
+                        " its reply is another's: ask with a new id"
+                    )
                 events = await answer
         finally:
             del engine.replies[address]

@@ -391,7 +391,8 @@ class Transport(Protocol):
         """Forget dead letters; how many."""
 
     async def request(self, topic: str, event: Event, timeout_s: float) -> list[Event]:
-        """Publish, and wait for what the call returns. TimeoutError after `timeout_s`."""
+        """Publish, and wait for what the call returns. TimeoutError after `timeout_s`; MeshError
+        for an event that the topic has already: its reply is another's."""
 
     async def state(self, scope: str, key: str) -> tuple[bytes, str] | None:
         """A value and its etag."""

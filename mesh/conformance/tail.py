@@ -131,7 +131,8 @@ async def a_request_gets_what_the_call_returned(s: Stage) -> None:
 @check("request")
 async def a_request_that_nobody_answers_ends(s: Stage) -> None:
     """Request: TimeoutError after its time, and the event still has its end; one that died for good
-    is refused; a reply to an address that is gone is no harm."""
+    is refused, and one that is there already, at once; a reply to an address that is gone is no
+    harm."""
     t = await s.open()
     feed = await t.subscribe(sub())
     await refused("nobody answers", t.request("in", event(1), 0.05), TimeoutError)
@@ -142,4 +143,5 @@ async def a_request_that_nobody_answers_ends(s: Stage) -> None:
     (d,) = await s.take(feed, 1)
     await s.settled(t, settle(d, Dead("bad", Output("dlq", event("letter")))))
     await refused("it died", asked)
+    await refused("it is there already", t.request("in", event(2), 10))
     await s.nothing(feed, "both have their end")

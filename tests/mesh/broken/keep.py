@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from mesh import Event
+from mesh.errors import MeshError
 from mesh.transport import (
     Gone,
     Receipt,
@@ -94,6 +95,17 @@ class AnswersWithTheQuestion(Broken):
     async def request(self, topic: str, event: Event, timeout_s: float) -> list[Event]:
         await self.inner.publish(topic, [event])
         return [event]
+
+
+@breaks("a_request_that_nobody_answers_ends")
+class WaitsForAnothersReply(Broken):
+    async def request(self, topic: str, event: Event, timeout_s: float) -> Any:
+        try:
+            return await self.inner.request(topic, event, timeout_s)
+        except MeshError as error:
+            if "already" in str(error):
+                raise TimeoutError from None  # after its time
+            raise
 
 
 @breaks("namespaces_do_not_cross")
