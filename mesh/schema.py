@@ -5,7 +5,7 @@ import sqlite3
 from mesh.errors import MeshCorrupt
 from mesh.failpoint import point
 
-__all__ = ["FORMAT", "GUARDED", "migrate"]
+__all__ = ["FORMAT", "GUARDED", "STEPS", "migrate", "statements"]
 
 GUARDED = ("log", "ids", "backlog", "parked", "dead", "blob")
 """Tables whose rows carry a checksum (`integrity.py`); NULL where an older version wrote them."""
@@ -55,8 +55,13 @@ CREATE TABLE replayed (sub INTEGER NOT NULL, replay TEXT NOT NULL, first INTEGER
 CREATE INDEX replayed_at ON replayed (at);
 """
 _CHECKSUMS = ";\n".join(f"ALTER TABLE {table} ADD COLUMN crc INTEGER" for table in GUARDED)
-_STEPS = (_SCHEMA, _REPLAYED, _CHECKSUMS)
+STEPS = (_SCHEMA, _REPLAYED, _CHECKSUMS)
 """What makes a file of each format from the one before."""
+
+
+def statements(step: str) -> list[str]:
+    """The SQL statements of one of STEPS."""
+    return [statement for statement in step.split(";\n") if statement.strip()]
 
 
 def migrate(db: sqlite3.Connection, path: str) -> None:
@@ -67,11 +72,10 @@ def migrate(db: sqlite3.Connection, path: str) -> None:
     if version > FORMAT:
         db.execute("ROLLBACK")
         raise MeshCorrupt(path, f"written by a newer funcrt (format {version})")
-    for step in _STEPS[version:]:
-        for statement in step.split(";\n"):
-            if statement.strip():
-                db.execute(statement)
-                point("migrate.statement")
+    for step in STEPS[version:]:
+        for statement in statements(step):
+            db.execute(statement)
+            point("migrate.statement")
     if version < FORMAT:
         db.execute(f"PRAGMA user_version={FORMAT}")
     point("migrate.before")

@@ -29,6 +29,12 @@ class Run:
         self.reporter = reporter
         self.publisher = Publisher(client, reporter)
 
+    @staticmethod
+    def event(n: int, key: str) -> mesh.Event:
+        """What `publish` publishes as number `n`."""
+        data = b'{"n": %d}' % n
+        return mesh.Event(f"e{n}", "/ledger", "t", extensions={"partitionkey": key}, data=data)
+
     async def publish(self, total: int, every_s: float) -> None:
         """Events `e0` to `total`, each again with the same id until it is known to be stored; 16
         at a time, each with a key of its own, slowed so that they flow while the faults last."""
@@ -36,9 +42,7 @@ class Run:
         async def some(first: int) -> None:
             key = f"k{first}"
             for n in range(first, total, 16):
-                event = mesh.Event(
-                    f"e{n}", "/ledger", "t", extensions={"partitionkey": key}, data=b'{"n": %d}' % n
-                )
+                event = self.event(n, key)
                 while (await self.publisher.publish("in", [event], key=key))[0].status != "stored":
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(every_s)
