@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import triggers
 from funcrt.api import FunctionStatus, Reply, TriggerStatus
 from funcrt.calls import TRIGGER
+from funcrt.cron import Cron
 from funcrt.errors import Overloaded
-from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger
+from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger
 from funcrt.outcome import Origin, origin_of, settle, shape
 from funcrt.pool import Pending, Pool
 from funcrt.sandbox import Code, HandlerInfo
 from funcrt.sandbox.protocol import Call, Failure, Item, Out, Result
+from funcrt.schedule import Schedule
 from funcrt.tasks import Tasks
 from mesh.errors import EventError, MeshClosed, MeshCorrupt, MeshError
 from mesh.event import Event
@@ -109,6 +111,11 @@ class Function:
         """Begin to pull. `feeds` as `mesh_triggers`."""
         for served, feed in zip(self.mesh_triggers, feeds, strict=True):
             self.serve(served, feed)
+        host = self.host
+        for trigger in self.manifest.triggers:
+            if isinstance(trigger, CronTrigger):
+                cron = Cron(host.mesh, host.clock, host.namespace, self.name, trigger)
+                self._tasks.start(cron.run(), f"cron {self.name}/{trigger.name}")
         for _ in range(self.manifest.scale.min):
             self.pool.rescale()
 
@@ -360,12 +367,13 @@ class Function:
         for served in self.mesh_triggers:
             found = await self.host.mesh.depth(served.name)
             depth += found.ready + found.leased + found.delayed
+            kind, target, which = self._shown(served.spec)
             rows.append(
                 TriggerStatus(
                     name=served.spec.name,
-                    kind="call" if served.spec.name == TRIGGER else "mesh",
-                    target=served.spec.topic,
-                    filter=shown(served.spec),
+                    kind=kind,
+                    target=target,
+                    filter=which,
                     ready=found.ready,
                     leased=found.leased,
                     delayed=found.delayed,
@@ -394,6 +402,15 @@ class Function:
         )
 
     # The end
+
+    def _shown(self, spec: MeshTrigger) -> tuple[str, str, str]:
+        """A queued trigger's kind, where its events come from, and which of them."""
+        for trigger in self.manifest.triggers:
+            if isinstance(trigger, CronTrigger) and trigger.name == spec.name:
+                schedule = Schedule(trigger.schedule, trigger.timezone)
+                coming = schedule.shown(schedule.after(self.host.clock.time()))
+                return "cron", f"{trigger.schedule} {trigger.timezone}", f"next {coming}"
+        return "call" if spec.name == TRIGGER else "mesh", spec.topic, shown(spec)
 
     async def stop_pulling(self) -> None:
         """Take no more from the mesh."""

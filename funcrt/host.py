@@ -13,9 +13,10 @@ import msgspec
 from funcrt import bundle, registry
 from funcrt.api import FunctionStatus, HostState, Reply, Route
 from funcrt.calls import TRIGGER, call_topic, call_trigger
+from funcrt.cron import cron_trigger
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
-from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, load_manifest
+from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger, Trigger, load_manifest
 from funcrt.sandbox import Code, HandlerInfo, Sandbox
 from funcrt.settler import Settler
 from funcrt.tasks import OnFailure, Tasks
@@ -65,6 +66,16 @@ def key_of(trigger: MeshTrigger) -> KeyOf | None:
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+def _queued(function: str, trigger: Trigger) -> MeshTrigger | None:
+    """The mesh trigger that stands for a trigger of any kind; None for an HTTP route."""
+    match trigger:
+        case MeshTrigger():
+            return trigger
+        case CronTrigger():
+            return cron_trigger(function, trigger)
+    return None
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -157,8 +168,8 @@ class Host:
         await registry.deploy(self.mesh, manifest, made.packed, self.clock.time())
         served = [
             self._served(manifest, trigger)
-            for trigger in manifest.triggers
-            if isinstance(trigger, MeshTrigger)
+            for trigger in (_queued(manifest.name, trigger) for trigger in manifest.triggers)
+            if trigger is not None
         ]
         function = Function(self, manifest, made.code, made.info, served)
         async with self._changing:

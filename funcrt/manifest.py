@@ -40,8 +40,11 @@ from funcrt.manifest_kinds import (
     env_value,
     http_path,
     nearest,
+    schedule,
     start,
+    timezone,
 )
+from funcrt.schedule import Missed
 from mesh.errors import NameInvalid
 from mesh.transport import check_name
 from triggers import FilterError, parse
@@ -58,6 +61,7 @@ __all__ = [
     "OutputSpec",
     "RetrySpec",
     "ScaleSpec",
+    "Trigger",
     "check_loops",
     "load_manifest",
 ]
@@ -98,10 +102,15 @@ class HttpTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="http", tag_fie
 
 
 class CronTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="cron", tag_field="kind"):
-    """A schedule. Reserved: refused with a message until cron triggers are built."""
+    """A schedule (`funcrt.schedule`), each of whose ticks is an event."""
 
     name: str
     schedule: str
+    timezone: str = "UTC"
+    missed: Missed = "latest"
+
+
+Trigger = MeshTrigger | HttpTrigger | CronTrigger
 
 
 class OutputSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,7 +163,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     handler: str = ""
     concurrency: int | None = None
     timeout_s: float = 30.0
-    triggers: list[MeshTrigger | HttpTrigger | CronTrigger] = []
+    triggers: list[Trigger] = []
     output: OutputSpec = OutputSpec()
     retry: RetrySpec = RetrySpec()
     dlq: DlqSpec | None = None
@@ -197,6 +206,13 @@ HTTP: Section = {
     "path": Key(http_path),
     "methods": Key(ListOf(Choice(("GET", "POST", "PUT", "PATCH", "DELETE")), 5, least=1)),
     "strict": Key(Flag()),
+}
+CRON: Section = {
+    "kind": Key(Text()),
+    "name": Key(Name("trigger")),
+    "schedule": Key(schedule),
+    "timezone": Key(timezone),
+    "missed": Key(Choice(("latest", "all", "skip"))),
 }
 OUTPUT: Section = {
     "topic": Key(TOPIC),
@@ -246,7 +262,8 @@ TOP: Section = {
 }
 PLACES: Mapping[str, Section] = {
     "before the first table": TOP, "in [[trigger]] of kind mesh": MESH,
-    "in [[trigger]] of kind http": HTTP, "in batch of a [[trigger]]": BATCH,
+    "in [[trigger]] of kind http": HTTP, "in [[trigger]] of kind cron": CRON,
+    "in batch of a [[trigger]]": BATCH,
     "in [output]": OUTPUT, "in [retry]": RETRY, "in [scale]": SCALE, "in [limits]": LIMITS,
 }  # fmt: skip
 ELSEWHERE = {key: place for place, section in reversed(list(PLACES.items())) for key in section}
@@ -322,7 +339,7 @@ def _dlq(name: str, given: bool | dict[str, str]) -> DlqSpec | None:
     return DlqSpec(topic=topic or f"{name}.dlq")
 
 
-def _trigger(doc: Document, index: int, raw: dict[str, Any]) -> MeshTrigger | HttpTrigger | None:
+def _trigger(doc: Document, index: int, raw: dict[str, Any]) -> Trigger | None:
     path: KeyPath = ("trigger", index)
     match raw.get("kind", "mesh"):
         case "mesh":
@@ -333,14 +350,13 @@ def _trigger(doc: Document, index: int, raw: dict[str, Any]) -> MeshTrigger | Ht
         case "http":
             trigger = read_value(doc, path, Table(HTTP, _http_trigger, ("path",)), raw)
         case "cron":
-            doc.report((*path, "kind"), "cron triggers are not built yet; remove this one for now")
-            return None
+            trigger = read_value(doc, path, Table(CRON, _cron_trigger, ("schedule",)), raw)
         case other:
-            kinds = 'expected "mesh" or "http"'
-            mend = nearest(other, ("mesh", "http"))
+            kinds = 'expected "mesh", "http" or "cron"'
+            mend = nearest(other, ("mesh", "http", "cron"))
             doc.report((*path, "kind"), f"{kinds}, found {describe(other)}{mend}")
             return None
-    return trigger if isinstance(trigger, MeshTrigger | HttpTrigger) else None
+    return trigger if isinstance(trigger, Trigger) else None
 
 
 def _mesh_trigger(kind: str = "mesh", **values: Any) -> MeshTrigger:
@@ -350,6 +366,10 @@ def _mesh_trigger(kind: str = "mesh", **values: Any) -> MeshTrigger:
 def _http_trigger(kind: str = "http", **values: Any) -> HttpTrigger:
     name = re.sub(r"[^A-Za-z0-9]+", "-", values["path"]).strip("-")[:200] or "http"
     return HttpTrigger(**{"name": name, **values})
+
+
+def _cron_trigger(kind: str = "cron", **values: Any) -> CronTrigger:
+    return CronTrigger(**{"name": "cron", **values})
 
 
 def _check_filters(doc: Document, path: KeyPath, raw: dict[str, Any]) -> None:
@@ -374,7 +394,7 @@ def _check_bounds(doc: Document, values: dict[str, Any]) -> None:
         doc.report(("scale", "min"), f"{scale.min} is above scale.max, {scale.max}")
 
 
-def _check_triggers(doc: Document, triggers: dict[int, MeshTrigger | HttpTrigger]) -> None:
+def _check_triggers(doc: Document, triggers: dict[int, Trigger]) -> None:
     """No two of one name, nor on one HTTP path."""
     names: dict[str, int] = {}
     paths: dict[str, int] = {}

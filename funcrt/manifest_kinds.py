@@ -8,10 +8,12 @@ import difflib
 import json
 import math
 import re
+import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from funcrt.schedule import NICKNAMES, Schedule, ScheduleInvalid
 from mesh.errors import NameInvalid
 from mesh.transport import check_name
 
@@ -31,13 +33,16 @@ __all__ = [
     "env_value",
     "http_path",
     "nearest",
+    "schedule",
     "start",
+    "timezone",
     "wrong",
 ]
 
 RESERVED = ("admin", "functions", "healthz", "readyz", "topics", "ui")
 """First parts of paths that are the gateway's own; a test holds them to its list."""
 
+CRON = 'a cron expression such as "*/5 * * * *"'
 OWN_NAMES = "funcrt."
 """Topics, functions and triggers whose names begin so are the host's own."""
 
@@ -277,6 +282,30 @@ def start(value: object) -> str:
             pass
     expected = '"new", "earliest", a time with its offset such as "2026-01-31T12:00:00Z"'
     raise wrong(f'{expected}, or "@" and a position', value)
+
+
+def schedule(value: object) -> str:
+    """A cron expression, or a nickname such as `@daily`."""
+    text = Text(f"{CRON}, or one of {', '.join(NICKNAMES)}")(value)
+    if text.startswith("@") and text not in NICKNAMES:
+        near = nearest(text, list(NICKNAMES))
+        raise Wrong(f"expected one of {', '.join(NICKNAMES)}, found {describe(text)}{near}")
+    try:
+        Schedule(text)
+    except ScheduleInvalid as error:
+        raise Wrong(f"expected {CRON}, found {describe(text)}: {error}") from None
+    return text
+
+
+def timezone(value: object) -> str:
+    """The name of a time zone that this machine knows."""
+    expected = 'a time zone such as "Europe/Berlin"'
+    text = Text(expected)(value)
+    known = zoneinfo.available_timezones()
+    if text not in known:
+        near = nearest(text, sorted(known)) or "; is the system's tzdata installed?" * (not known)
+        raise Wrong(f"expected {expected}, found {describe(text)}{near}")
+    return text
 
 
 def env_value(value: object) -> str:

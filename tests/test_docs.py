@@ -34,6 +34,7 @@ from funcrt.gateway.guard import HEALTH, needed_scope
 from funcrt.gateway.problem import HttpProblem
 from funcrt.manifest import (
     BATCH,
+    CRON,
     HTTP,
     LIMITS,
     MESH,
@@ -189,6 +190,7 @@ SECTIONS: dict[str, tuple[Section, str]] = {
     "`[[trigger]]` of kind `mesh`": (MESH, '[[trigger]]\ntopic = "a"\n'),
     "`batch`": (BATCH, '[[trigger]]\ntopic = "a"\n[trigger.batch]\nsize = 3\n'),
     "`[[trigger]]` of kind `http`": (HTTP, '[[trigger]]\nkind = "http"\npath = "/a"\n'),
+    "`[[trigger]]` of kind `cron`": (CRON, '[[trigger]]\nkind = "cron"\nschedule = "@daily"\n'),
     "`[output]`": (OUTPUT, "[output]\n"),
     "`[retry]`": (RETRY, "[retry]\n"),
     "`[scale]`": (SCALE, "[scale]\n"),

@@ -360,7 +360,7 @@ MEND = "set output.allow_loop = true if that is meant"
         (f"{HTTP}methods = []", "4: trigger[0].methods: expected an array of 1 to 5, found "
          "an empty array"),
         ("[[trigger]]\nkind = 'kafka'",
-         '2: trigger[0].kind: expected "mesh" or "http", found "kafka"'),
+         '2: trigger[0].kind: expected "mesh", "http" or "cron", found "kafka"'),
         (f"{MESH}start = 'now'", f'3: trigger[0].start: {START}, found "now"'),
         (f"{MESH}start = '2026-01-31'", f'3: trigger[0].start: {START}, found "2026-01-31"'),
         (f"{MESH}start = 2026-01-31T12:00:00",
@@ -414,8 +414,23 @@ MEND = "set output.allow_loop = true if that is meant"
         ("[profile.prod.scale]\nmax = 3", f"1: profile: profiles are {LATER}"),
         ("[limits]\ncpu = 1.0", f"2: limits.cpu: CPU limits are {LATER}"),
         ("[output]\nstream = true", f"2: output.stream: streamed outputs are {LATER}"),
-        ("[[trigger]]\nkind = 'cron'\nschedule = '* * * * *'",
-         "2: trigger[0].kind: cron triggers are not built yet; remove this one for now"),
+        # Schedules
+        ("[[trigger]]\nkind = 'cron'",
+         "1: trigger[0].schedule: missing; add schedule = ..."),
+        ("[[trigger]]\nkind = 'cron'\nschedule = '* * * *'",
+         '3: trigger[0].schedule: expected a cron expression such as "*/5 * * * *", found'
+         ' "* * * *": 4 fields, expected five: minute hour day month weekday'),
+        ("[[trigger]]\nkind = 'cron'\nschedule = '0 0 30 2 *'",
+         '3: trigger[0].schedule: expected a cron expression such as "*/5 * * * *", found'
+         ' "0 0 30 2 *": bad day-of-month'),
+        ("[[trigger]]\nkind = 'cron'\nschedule = '@dayly'",
+         "3: trigger[0].schedule: expected one of @hourly, @daily, @midnight, @weekly, @monthly,"
+         ' @yearly, @annually, found "@dayly", did you mean "@daily"?'),
+        ("[[trigger]]\nkind = 'cron'\nschedule = '@daily'\ntimezone = 'Europe/Berln'",
+         '4: trigger[0].timezone: expected a time zone such as "Europe/Berlin", found'
+         ' "Europe/Berln", did you mean "Europe/Berlin"?'),
+        ("[[trigger]]\nkind = 'cron'\nschedule = '@daily'\nmissed = 'none'",
+         '4: trigger[0].missed: expected "latest", "all" or "skip", found "none"'),
         # Loops
         (f"output.topic = 'images'\n{MESH}", "1: output.topic: an output of type "
          f'"funcrt.resize.result" would call the function again by trigger[0]; {MEND}'),
