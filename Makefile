@@ -23,6 +23,7 @@ lint: setup
 
 docs: setup
 	$(BIN)/python docs/make_cli.py > docs/cli.md
+	$(BIN)/python docs/make_schema.py > funcrt/funcrt.schema.json
 	DEMO_SVG=docs/demo.svg $(BIN)/python demo/run.py | cat
 
 test: lint

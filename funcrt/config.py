@@ -85,6 +85,8 @@ class ServeConfig:
     """Names besides the loopback's that a Host header may carry."""
     allowed_origins: tuple[str, ...] = ()
     """Origins, e.g. `https://ops.example`, whose pages may call the gateway."""
+    profile: str = ""
+    """What `[profile.NAME]` of the manifests changes; empty for nothing."""
     drain_s: float = 30.0
     """How long calls in flight may take to finish once the host was told to stop."""
     json: bool = False

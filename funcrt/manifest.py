@@ -171,6 +171,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     scale: ScaleSpec = ScaleSpec()
     limits: Limits = Limits()
     env: dict[str, str] = {}
+    profiles: list[str] = []
+    """Names of those that the file has."""
 
 
 FILE = "funcrt.toml"
@@ -239,7 +241,7 @@ LIMITS: Section = {
     "payload": Key(Size(1 << 10, 8 << 20), "payload_bytes"),
     "cpu": Later("CPU limits are"),
 }
-TOP: Section = {
+_ALWAYS: Section = {
     "name": Key(Name("function")),
     "handler": Key(
         Text('"module:function" in plain letters', r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -258,8 +260,18 @@ TOP: Section = {
     "sandbox": Later("levels of isolation are"),
     "secrets": Later("secrets are"),
     "idempotency": Later("idempotency keys are"),
-    "profile": Later("profiles are"),
 }
+PROFILE: Section = {
+    key: _ALWAYS[key]
+    for key in (
+        *("concurrency", "timeout", "output", "retry", "dlq", "scale", "limits", "env"),
+        *("sandbox", "secrets", "idempotency"),
+    )
+}
+"""What a profile may change: no name, no code and no trigger, whose queues would be others."""
+PROFILES = MapOf(Table(PROFILE, dict), "[A-Za-z0-9_-]{1,100}", "a profile's name: a-z A-Z 0-9 _ -")
+TOP: Section = {**_ALWAYS, "profile": Key(PROFILES, "profiles")}
+TOOL = ("tool", "funcrt")
 PLACES: Mapping[str, Section] = {
     "before the first table": TOP, "in [[trigger]] of kind mesh": MESH,
     "in [[trigger]] of kind http": HTTP, "in [[trigger]] of kind cron": CRON,
@@ -269,41 +281,92 @@ PLACES: Mapping[str, Section] = {
 ELSEWHERE = {key: place for place, section in reversed(list(PLACES.items())) for key in section}
 
 
-def load_manifest(directory: Path) -> Manifest:
-    """The manifest of a function's directory, from its `funcrt.toml` or from defaults alone.
+def load_manifest(directory: Path, profile: str = "") -> Manifest:
+    """The manifest of a function's directory: from its `funcrt.toml`, from `[tool.funcrt]` of its
+    `pyproject.toml`, or from defaults alone; with what `[profile.NAME]` changes of it, if it has
+    that profile.
 
-    Raises ManifestError with every mistake in the order of the file; paths in it begin with
-    `directory` as given.
+    Raises ManifestError with every mistake in the order of the file, those of all profiles too;
+    paths in it begin with `directory` as given.
     """
     directory = Path(directory)
-    file = directory / FILE
     if not directory.is_dir():
         raise ManifestError([Problem(file=str(directory), message="no such directory")])
-    raw, lines = read_toml(file)
-    doc = Document(str(file), lines, elsewhere=ELSEWHERE)
+    doc, raw = _document(directory)
+    profiles = raw.pop("profile", {})
     manifest = _manifest(doc, raw, _name(directory))
-    problems = [*doc.in_order(), *_pyproject(directory)]
-    if problems:
-        raise ManifestError(problems)
+    for name, over in _profiles(doc, profiles):
+        changed = _changed(doc, raw, name, over, _name(directory))
+        if name == profile:
+            manifest = changed
+    if doc.problems:
+        raise ManifestError(doc.in_order())
+    return msgspec.structs.replace(manifest, profiles=list(profiles))
+
+
+def _document(directory: Path) -> tuple[Document, dict[str, Any]]:
+    """The one file that holds the manifest, and its keys."""
+    file, project = directory / FILE, directory / "pyproject.toml"
+    raw, lines = read_toml(file)
+    there = file.exists()
+    try:
+        outer, outer_lines = read_toml(project)
+    except ManifestError:
+        if not there:
+            raise
+        outer, outer_lines = {}, {}  # broken: that is for whoever installs from it to say
+    tool = outer.get("tool")
+    if not isinstance(tool, dict) or "funcrt" not in tool:
+        return Document(str(file), lines, elsewhere=ELSEWHERE), raw
+    inner = {path[2:]: line for path, line in outer_lines.items() if path[:2] == TOOL}
+    doc = Document(str(project), inner, elsewhere=ELSEWHERE)
+    raw = tool["funcrt"] if isinstance(tool["funcrt"], dict) else {}
+    if there:
+        doc.report((), f"[tool.funcrt] and {file} are both there; keep one of them")
+    elif not isinstance(tool["funcrt"], dict):
+        doc.report((), f"tool.funcrt: expected a table, found {describe(tool['funcrt'])}")
+    return doc, dict(raw)
+
+
+def _profiles(doc: Document, profiles: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The profiles, where they are right by themselves; else what is wrong is reported."""
+    before = len(doc.problems)
+    read_value(doc, ("profile",), PROFILES, profiles)
+    if len(doc.problems) == before:
+        yield from profiles.items()
+
+
+def _changed(
+    doc: Document, raw: dict[str, Any], profile: str, over: dict[str, Any], folder: str
+) -> Manifest:
+    """The manifest with a profile; reports what is wrong only where the two are together. Each key
+    has the line of whichever of them counts."""
+    at = ("profile", profile)
+    inside = {path[2:]: line for path, line in doc.lines.items() if path[:2] == at}
+    both = Document(doc.file, {**doc.lines, **inside}, elsewhere=ELSEWHERE)
+    manifest = _manifest(both, _merged(raw, over), folder)
+    told = {(problem.path, problem.message) for problem in doc.problems}
+    doc.problems += [
+        msgspec.structs.replace(problem, path=f"{show(at)}.{problem.path}")
+        for problem in both.problems
+        if (problem.path, problem.message) not in told
+    ]
     return manifest
+
+
+def _merged(raw: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A profile's keys over the others, table by table."""
+    merged = dict(raw)
+    for key, value in over.items():
+        before = merged.get(key)
+        both = isinstance(value, dict) and isinstance(before, dict)
+        merged[key] = _merged(before, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def _name(directory: Path) -> str:
     """The folder's name as the author sees it: a link's own, and `.` has one too."""
     return Path(os.path.abspath(directory)).name  # noqa: PTH100 - resolve() follows links
-
-
-def _pyproject(directory: Path) -> Iterator[Problem]:
-    """`[tool.funcrt]` is a later issue's; ignoring it in silence would be worse than refusing."""
-    file = directory / "pyproject.toml"
-    try:
-        raw, lines = read_toml(file)
-    except ManifestError:
-        return  # broken: that is for whoever installs from it to say
-    tool = raw.get("tool")
-    if isinstance(tool, dict) and "funcrt" in tool:
-        line, message = lines.get(("tool", "funcrt")), f"not read yet; write these keys in {FILE}"
-        yield Problem(file=str(file), line=line, path="tool.funcrt", message=message)
 
 
 def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest:

@@ -49,7 +49,7 @@ class ListOf:
 class MapOf:
     """A table with keys of the author's choice that match `pattern`."""
 
-    item: Callable[[object], Any]
+    item: "Callable[[Any], Any] | Table"
     pattern: str
     expected: str
 

@@ -12,6 +12,7 @@ from funcrt.errors import DeployError, FuncrtError, FunctionsRefused, LoadError
 from funcrt.function import Function
 from funcrt.host import Host
 from funcrt.manifest import FILE, HttpTrigger, Manifest, load_manifest
+from funcrt.manifest_kinds import nearest
 
 __all__ = ["find_functions", "roll_out"]
 
@@ -42,8 +43,9 @@ def _is_function(directory: Path) -> bool:
     return any(os.path.lexists(directory / mark) for mark in MARKS)
 
 
-async def roll_out(host: Host, directories: Sequence[Path]) -> list[Function]:
-    """Put these directories into service. Raises FunctionsRefused; then none was.
+async def roll_out(host: Host, directories: Sequence[Path], profile: str = "") -> list[Function]:
+    """Put these directories into service, those that have it with a profile. Raises
+    FunctionsRefused; then none was.
 
     Every manifest is read and all code imported before the first changes what is in service.
     """
@@ -51,10 +53,14 @@ async def roll_out(host: Host, directories: Sequence[Path]) -> list[Function]:
     manifests: dict[Path, Manifest] = {}
     for directory in directories:
         try:
-            manifests[directory] = load_manifest(directory)
+            manifests[directory] = load_manifest(directory, profile)
         except FuncrtError as error:
             errors.append(error)
     errors += _clashes(manifests)
+    known = sorted({name for manifest in manifests.values() for name in manifest.profiles})
+    if profile and manifests and profile not in known:
+        near = nearest(profile, known) or f"; there are: {', '.join(known) or 'none'}"
+        errors.append(DeployError(f"no function has the profile {profile!r}{near}"))
     prepared = []
     for directory, manifest in manifests.items():
         try:

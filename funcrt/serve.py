@@ -121,7 +121,7 @@ async def _deploy(config: ServeConfig, host: Host) -> None:
     if not directories:
         where = ", ".join(map(str, config.functions))
         _warn(config, f"no function in {where}; expected {config.functions[0]}/NAME/main.py")
-    functions = await roll_out(host, directories)
+    functions = await roll_out(host, directories, config.profile)
     width = max((len(function.name) for function in functions), default=0)
     for function in functions:
         info, status = function.pool.info, await function.status()

@@ -40,6 +40,10 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="An origin whose pages may call; repeatable.")
     ] = None,
+    profile: Annotated[
+        str,
+        typer.Option(help="What [profile.NAME] of the manifests changes.", metavar="NAME"),
+    ] = "",
     drain: Annotated[
         float, typer.Option(help="Seconds for calls in flight to finish at the end.", min=0)
     ] = 30.0,
@@ -70,6 +74,7 @@ def serve(
         admin_socket=where.admin_socket,
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),
+        profile=profile,
         drain_s=drain,
         json=json,
         quiet=quiet,

@@ -280,7 +280,7 @@ MEND = "set output.allow_loop = true if that is meant"
         # Unknown keys
         ('nam = "x"', '1: nam: unknown key, did you mean "name"?'),
         ("zzz = 1", "1: zzz: unknown key; known here: concurrency, dlq, env, handler, limits, "
-         "name, output, retry, scale, timeout, trigger"),
+         "name, output, profile, retry, scale, timeout, trigger"),
         ("attempts = 3", "1: attempts: unknown key here; it belongs in [retry]"),
         ("[scale]\nmx = 1", '2: scale.mx: unknown key, did you mean "max"?'),
         (f"{MESH}path = '/a'", "3: trigger[0].path: unknown key here; it belongs in "
@@ -411,7 +411,6 @@ MEND = "set output.allow_loop = true if that is meant"
         ("[sandbox]\nnetwork = 'none'", f"1: sandbox: levels of isolation are {LATER}"),
         ("[secrets]\nA = 'x'", f"1: secrets: secrets are {LATER}"),
         ("[idempotency]\nkey = 'id'", f"1: idempotency: idempotency keys are {LATER}"),
-        ("[profile.prod.scale]\nmax = 3", f"1: profile: profiles are {LATER}"),
         ("[limits]\ncpu = 1.0", f"2: limits.cpu: CPU limits are {LATER}"),
         ("[output]\nstream = true", f"2: output.stream: streamed outputs are {LATER}"),
         # Schedules
@@ -467,16 +466,101 @@ def test_a_file_that_is_a_directory(folder: Path) -> None:
     assert str(caught.value) == "resize/funcrt.toml: cannot be read: Is a directory"
 
 
-def test_pyproject_is_not_read_in_silence(folder: Path) -> None:
+def test_pyproject_may_hold_the_manifest(folder: Path) -> None:
     project = folder / "pyproject.toml"
-    project.write_text("[project]\n\n[tool.funcrt]\nname = 'x'\n")
-    said = "resize/pyproject.toml:3: tool.funcrt: not read yet; write these keys in funcrt.toml"
-    with pytest.raises(ManifestError) as caught:
-        load_manifest(folder)
-    assert str(caught.value) == said
-    for text in ("[tool.ruff]\n", "broken [", "tool = 1"):
+    project.write_text("[project]\nname = 'other'\n\n[tool.funcrt]\ntimeout = '5s'\n")
+    found = load_manifest(folder)
+    assert (found.name, found.timeout_s) == ("resize", 5.0)
+    project.write_text("[tool.funcrt]\n\n[tool.funcrt.scale]\nmaxx = 3\n")
+    assert (
+        refused(folder) == 'resize/pyproject.toml:4: scale.maxx: unknown key, did you mean "max"?'
+    )
+    project.write_text("tool.funcrt = 3\n")
+    said = "resize/pyproject.toml:1: tool.funcrt: expected a table, found 3"
+    assert refused(folder) == said
+    for text in ("[tool.ruff]\n", "tool = 1"):
         project.write_text(text)
         assert load_manifest(folder).name == "resize"
+
+
+def test_two_manifests_are_one_too_many(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("[tool.funcrt]\n")
+    (folder / "funcrt.toml").write_text("")
+    said = "[tool.funcrt] and resize/funcrt.toml are both there; keep one of them"
+    assert refused(folder) == f"resize/pyproject.toml:1: {said}"
+
+
+def test_a_broken_pyproject_is_its_installer_s_where_funcrt_toml_is_there(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("broken [")
+    assert refused(folder).startswith("resize/pyproject.toml:1: ")
+    (folder / "funcrt.toml").write_text("")
+    assert load_manifest(folder).name == "resize"
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(folder)
+    return str(caught.value)
+
+
+# Profiles
+
+PROFILES = f"""
+timeout = "30s"
+{MESH}
+[scale]
+min = 1
+max = 8
+[env]
+LEVEL = "info"
+COLOR = "no"
+[profile.prod]
+timeout = "5s"
+[profile.prod.scale]
+max = 32
+[profile.prod.env]
+LEVEL = "warning"
+[profile.quiet]
+dlq = false
+"""
+
+
+def test_a_profile_changes_what_it_says_table_by_table(folder: Path) -> None:
+    plain = load(folder, PROFILES)
+    assert plain.profiles == ["prod", "quiet"]
+    assert (plain.timeout_s, plain.scale.max, plain.env["LEVEL"]) == (30.0, 8, "info")
+    prod = load_manifest(folder, "prod")
+    assert (prod.timeout_s, prod.scale, prod.dlq) == (5.0, ScaleSpec(min=1, max=32), plain.dlq)
+    assert prod.env == {"LEVEL": "warning", "COLOR": "no"}
+    assert prod.triggers == plain.triggers
+    assert load_manifest(folder, "quiet").dlq is None
+    assert load_manifest(folder, "unknown") == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[profile.prod.scale]\nmaxx = 3",
+         ['2: profile.prod.scale.maxx: unknown key, did you mean "max"?']),
+        ("[profile.prod]\nname = 'x'",
+         ["2: profile.prod.name: unknown key here; it belongs before the first table"]),
+        ("profile = 3", ["1: profile: expected a table, found 3"]),
+        ("[profile]\nprod = 3", ["2: profile.prod: expected a table, found 3"]),
+        ("[profile.'a b']", ["1: profile.'a b': expected a profile's name: a-z A-Z 0-9 _ -"]),
+        ("[scale]\nmax = 4\n[profile.prod.scale]\nmin = 5",
+         ["4: profile.prod.scale.min: 5 is above scale.max, 4"]),
+        ("[scale]\nmin = 5\nmax = 4\n[profile.a.env]\nX = 'y'\n[profile.b]\nretries = 3",
+         ["2: scale.min: 5 is above scale.max, 4",
+          "7: profile.b.retries: unknown key, did you mean \"retry\"?"]),
+        (f"{MESH}[profile.prod.output]\ntopic = 'images'",
+         ["4: profile.prod.output.topic: an output of type \"funcrt.resize.result\" would call the"
+          f" function again by trigger[0]; {MEND}"]),
+    ],
+)  # fmt: skip
+def test_each_mistake_of_a_profile_whichever_is_chosen(
+    folder: Path, text: str, said: list[str]
+) -> None:
+    assert problems(folder, text) == said
 
 
 # Loops

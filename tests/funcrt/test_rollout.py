@@ -1,11 +1,13 @@
 """What `funcrt serve` says of functions with mistakes: all at once, in the author's terms."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 import mesh
@@ -15,6 +17,7 @@ from funcrt.registry import load
 from funcrt.rollout import find_functions, roll_out
 from funcrt.sandbox.process import ProcessSandbox
 from mesh.clock import SystemClock
+from tests.serving import Serving
 
 GOOD = "def handler(event):\n    return 1\n"
 HTTP = '[[trigger]]\nkind = "http"\npath = "/same"\n'
@@ -24,13 +27,13 @@ BROKEN: list[tuple[str | bytes, str | bytes | None, str]] = [
     # manifest, main.py, what is said behind `functions/NAME/`
     (MESH + "fliters = []", GOOD, 'funcrt.toml:3: trigger[0].fliters: unknown key, did you mean "'),
     ("bad = 1", GOOD, "funcrt.toml:1: bad: unknown key; known here: concurrency, dlq, env, handler"
-     ", limits, name, output, retry, scale, timeout, trigger"),
+     ", limits, name, output, profile, retry, scale, timeout, trigger"),
     ("attempts = 3", GOOD, "funcrt.toml:1: attempts: unknown key here; it belongs in [retry]"),
     ("[[trigger]]", GOOD, "funcrt.toml:1: trigger[0].topic: missing; add topic = ..."),
     ("[trigger]\n", GOOD, "funcrt.toml:1: trigger: expected an array of at most 100, found a table;"
      " write [[trigger]], with two brackets"),
-    (MESH + 'kind = "msh"', GOOD, 'funcrt.toml:3: trigger[0].kind: expected "mesh" or "http", found'
-     ' "msh", did you mean "mesh"?'),
+    (MESH + 'kind = "msh"', GOOD, 'funcrt.toml:3: trigger[0].kind: expected "mesh", "http" or'
+     ' "cron", found "msh", did you mean "mesh"?'),
     (HTTP + 'methods = ["get"]', GOOD, 'found "get", write "GET"'),
     ('timeout = "1d"', GOOD, 'expected a duration such as "30s" (ms, s, m, h), found "1d"'),
     ('[limits]\nmemory = "1PiB"', GOOD, 'size such as "256MiB" (KiB, MiB, GiB), found "1PiB"'),
@@ -215,3 +218,32 @@ def run(folder: Path, body):  # type: ignore[no-untyped-def]
             await transport.close()
 
     return asyncio.run(main())
+
+
+def test_a_profile_that_no_function_has_is_none_that_was_meant(folder: Path) -> None:
+    write(folder, "a", GOOD, "[profile.prod.scale]\nmax = 3\n")
+    write(folder, "b")
+    for asked, said in (("prdo", ', did you mean "prod"?'), ("x", "; there are: prod")):
+        refused = serve("functions", "--profile", asked)
+        assert refused.returncode == 2
+        assert f"no function has the profile {asked!r}{said}" in refused.stderr
+
+
+ECHO = """
+import os
+def handler(event): return os.environ["WHO"]
+---
+[env]
+WHO = "nobody"
+[profile.prod.env]
+WHO = "prod"
+"""
+
+
+def test_serve_takes_a_profile(tmp_path: Path) -> None:
+    serving = Serving(tmp_path / "data", ["--profile", "prod"], echo=ECHO, plain=GOOD)
+    try:
+        assert httpx.post(f"{serving.url}/functions/echo").text == "prod"
+        assert httpx.post(f"{serving.url}/functions/plain").text == "1"
+    finally:
+        serving.stop(signal.SIGKILL)
