@@ -58,7 +58,12 @@ class Serving:
         return self.ended()
 
     def ended(self) -> int:
-        code = self.process.wait(30)
+        try:
+            code = self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # nothing is left behind by a test that failed
+            self.process.wait()
+            raise
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
