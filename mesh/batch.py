@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mesh.failpoint import point
-from mesh.ids import IdWindow, digest
+from mesh.ids import digest
 from mesh.queue import Entry, Part, Queue
 from mesh.records import (
     CHUNK_BYTES,
@@ -17,35 +17,14 @@ from mesh.records import (
     encode_records,
     event_bytes,
 )
-from mesh.store import Store, TopicRow
+from mesh.store import TopicRow
+from mesh.topics import Topic
 from mesh.transport import Output
 
 if TYPE_CHECKING:
     from mesh.engine import Engine
 
-__all__ = ["Batch", "Topic"]
-
-
-class Topic:
-    """A topic as the engine holds it: counters, and the ids it has seen lately."""
-
-    __slots__ = ("name", "queues", "recent_from", "row", "seen", "window")
-
-    def __init__(self, row: TopicRow, name: str, window: IdWindow) -> None:
-        self.row = row
-        self.name = name
-        self.window = window
-        self.seen = 0
-        """The window holds the ids of all offsets below this."""
-        self.queues: list[Queue] = []
-        self.recent_from = 0
-        """What the engine has at hand of earlier offsets is not all that there was."""
-
-    def learn(self, store: Store, since: float) -> None:
-        """Read the ids that the file holds and the window does not."""
-        rows = store.ids_since(self.row.id, self.seen, since)
-        self.window.add_stored(rows, self.row.next - self.seen)
-        self.seen = self.row.next
+__all__ = ["Batch"]
 
 
 class _New:
@@ -300,6 +279,7 @@ class Batch:
         row = topic.row
         row.next = row.routed = topic.seen = new.next
         row.count += len(new.keys)
+        topic.due = 0.0
         topic.window.add(new.keys, self.now)
         for chunk, records, masks in new.written:
             row.bytes += len(chunk.body)

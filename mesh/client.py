@@ -3,20 +3,21 @@ else in the file itself."""
 
 import asyncio
 import itertools
+import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 
 import mesh.errors
-from mesh.batch import Topic
 from mesh.codec import validate
-from mesh.errors import EventError, MeshClosed, MeshError, MeshFull
+from mesh.errors import EventError, MeshClosed, MeshError, MeshFull, TopicsFull
 from mesh.event import Event
 from mesh.failpoint import point
 from mesh.ids import WINDOWS, IdWindow, digest
 from mesh.records import Chunk, Record, decode_records, encode_records, event_bytes, parts
 from mesh.store import Store
+from mesh.topics import Topic
 from mesh.transport import Logged, Receipt
 from mesh.wire import (
     PAGE_BYTES,
@@ -225,10 +226,13 @@ def _error(failed: Failed) -> Exception:
 class FileClient:
     """The file itself, while no host serves it. What it publishes the host routes when it comes."""
 
-    def __init__(self, path: str, namespace: str, dedupe: tuple[float, int]) -> None:
+    def __init__(
+        self, path: str, namespace: str, dedupe: tuple[float, int], most: int = sys.maxsize
+    ) -> None:
         self.store = Store(path)
         self.prefix = f"{namespace}/"
         self.dedupe = dedupe
+        self.most = most
         self.topics: dict[str, Topic] = {}
 
     def publish(self, name: str, events: Sequence[Event], hops: int, now: float) -> list[Receipt]:
@@ -265,8 +269,11 @@ class FileClient:
         return receipts
 
     def _topic(self, name: str) -> Topic:
-        rows = {row.name: row for row in self.store.topics()}
-        row = rows.get(self.prefix + name) or self.store.add_topic(self.prefix + name)
+        row = self.store.topic(self.prefix + name)
+        if row is None:
+            if self.store.count_topics(self.prefix) >= self.most:
+                raise TopicsFull(self.store.path, self.most)
+            row = self.store.add_topic(self.prefix + name)
         topic = self.topics.get(name)
         if topic is None:
             topic = self.topics[name] = Topic(row, name, IdWindow(*self.dedupe))

@@ -31,6 +31,7 @@ from mesh.errors import (
     MeshClosed,
     MeshCorrupt,
     MeshError,
+    TopicsFull,
     UrlInvalid,
 )
 from mesh.event import Event
@@ -252,7 +253,7 @@ class Embedded(Admin):
     def _open_file(self) -> FileClient:
         if self._file is None:
             dedupe = (self.options.dedupe_s, self.options.dedupe_ids)
-            self._file = FileClient(self.path, self.namespace, dedupe)
+            self._file = FileClient(self.path, self.namespace, dedupe, self.options.topics)
         return self._file
 
     def _let_go_of_file(self) -> None:
@@ -271,6 +272,8 @@ class Embedded(Admin):
         try:
             # One connection, one transaction at a time; shielded, for a thread cannot be stopped.
             receipts = await asyncio.shield(self._write_file(topic, events, hops, now))
+        except TopicsFull as error:
+            return [Receipt("refused", reason=str(error), error="full")] * len(events)
         except sqlite3.Error as error:
             if isinstance(told := integrity.told(self.path, error), MeshCorrupt):
                 raise told from None
@@ -356,7 +359,7 @@ class Embedded(Admin):
         if self.engine is not None:
             return self.engine.read(topic, offset, limit)
         file = self._open_file()
-        row = {row.name: row for row in file.store.topics()}.get(file.prefix + topic)
+        row = file.store.topic(file.prefix + topic)
         if row is None or offset >= row.next:
             return []
         return file.store.chunks(row.id, offset, limit)
@@ -400,7 +403,7 @@ class Embedded(Admin):
             row, store = (held.row if held else None), self.engine.reader
         else:
             file = self._open_file()
-            row = {row.name: row for row in file.store.topics()}.get(file.prefix + topic)
+            row = file.store.topic(file.prefix + topic)
             store = file.store
         if row is None:
             return 0

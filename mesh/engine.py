@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mesh import integrity
-from mesh.batch import Batch, Topic
+from mesh.batch import Batch
 from mesh.checkpoint import FULL, Checkpoints
 from mesh.clock import SteadyClock
 from mesh.codec import validate
@@ -29,6 +29,7 @@ from mesh.errors import (
     MeshFull,
     QueueFull,
     SubscriptionUnknown,
+    TopicsFull,
 )
 from mesh.event import Event
 from mesh.failpoint import point
@@ -37,7 +38,8 @@ from mesh.queue import Entry, Fences, Queue
 from mesh.records import Chunk, Record, decode_records, event_bytes
 from mesh.retention import Retention
 from mesh.settle import Settler
-from mesh.store import Store, SubRow
+from mesh.store import Store, SubRow, TopicRow
+from mesh.topics import Topic, load
 from mesh.transport import Check, Clock, Delivery, Gone, Receipt, Router, Settlement, Subscription
 
 __all__ = ["Engine", "Options"]
@@ -54,6 +56,7 @@ BUSY = 4
 """Publishes in a commit that make the next one wait for more, at most `TURNS` turns of the loop."""
 TURNS = 16
 RECENT_BYTES = 8 << 20
+RECENT_COST = 1000  # of a chunk, perhaps the only one of its topic, beside its body
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +68,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """A topic keeps at most about this much, and more while any is unsettled."""
     dedupe_s: float = 3600.0
     dedupe_ids: int = 1_000_000
+    topics: int = 100_000
+    """The most topics that publishing makes; of functions' outputs, dead letters and subscriptions
+    more are made."""
     synchronous: str = "FULL"
     inline: bool = False
     """Commit on the event loop: for `:memory:` and for simulation."""
@@ -124,6 +130,9 @@ class Engine:
         self._writer: asyncio.Task[None] | None = None
         self.committer = Committer(self.store.db, inline=self.inline)
         self._version = self.store.version()
+        self._last_topic = 0
+        self._made: list[str] = []  # topics, by the transaction under way
+        self._looked_at: set[Queue] = set()  # for one that is stuck
         self.closing = False
         self._retention = Retention(self)
         self._checkpoints = Checkpoints(
@@ -131,23 +140,21 @@ class Engine:
         )
         try:
             integrity.check_ends(self.store)
-            self._load()
+            load(self)
+            self._load_queues()
         except (sqlite3.Error, MeshCorrupt) as error:
             self.reader.close()
             self.store.close()
             raise integrity.told(path, error) from None
 
-    def _load(self) -> None:
-        since = self.clock.time() - WINDOWS * self.options.dedupe_s
-        for row in self.store.topics():
-            topic = self._hold(row)
-            if topic is not None:
-                topic.learn(self.store, since)
+    def _load_queues(self) -> None:
         for sub in self.store.subs():
             if sub.name.startswith(self.prefix):
                 self._hold_queue(sub)
 
-    def _hold(self, row: Any) -> Topic | None:
+    def hold(self, row: TopicRow) -> Topic | None:
+        """Hold a topic of the file, if it is of this namespace."""
+        self._last_topic = max(self._last_topic, row.id)
         if not row.name.startswith(self.prefix):
             return None
         name = row.name[len(self.prefix) :]
@@ -280,10 +287,14 @@ class Engine:
             batch.undone()
             if store.db.in_transaction:
                 store.db.execute("ROLLBACK")
-            self._forget_new_topics()
+            for name in self._made:
+                self.topics.pop(name, None)
+            self._made.clear()
             self._version = -1  # what others wrote is not routed yet: look again
             raise
+        self._made.clear()
         batch.applied()
+        self._looked_at.update(batch.counts)
         point("transaction.applied")
         for publish, given in zip(publishes, receipts, strict=True):
             self._told(publish, given)
@@ -307,7 +318,11 @@ class Engine:
             return None, error
 
     def _publish(self, batch: Batch, publish: _Publish) -> list[Receipt]:
-        topic = self.topic(publish.topic)
+        try:
+            topic = self.topic(publish.topic, self.options.topics)
+        except TopicsFull as error:
+            refused = Receipt("refused", reason=str(error), error="full")
+            return [refused] * len(publish.events)
         receipts = []
         for event in publish.events:
             try:
@@ -365,20 +380,18 @@ class Engine:
         if self.on_fatal:
             self.on_fatal(error)
 
-    def _forget_new_topics(self) -> None:
-        known = {row.name for row in self.store.topics()}
-        for name, topic in list(self.topics.items()):
-            if topic.row.name not in known:
-                del self.topics[name]
-
     # Names and routes
 
-    def topic(self, name: str) -> Topic:
-        """The topic of that name; made where it is new, inside a transaction."""
+    def topic(self, name: str, most: int | None = None) -> Topic:
+        """The topic of that name; made where it is new, inside a transaction. Raises TopicsFull
+        where there are `most`."""
         topic = self.topics.get(name)
         if topic is None:
-            topic = self._hold(self.store.add_topic(self.prefix + name))
+            if most is not None and len(self.topics) >= most:
+                raise TopicsFull(self.path, most)
+            topic = self.hold(self.store.add_topic(self.prefix + name))
             assert topic is not None
+            self._made.append(name)
         return topic
 
     def queue(self, name: str) -> Queue:
@@ -408,16 +421,16 @@ class Engine:
     def refresh(self, batch: Batch) -> None:
         """Another process wrote the file: learn its topics and ids, route its events."""
         since = self.clock.time() - WINDOWS * self.options.dedupe_s
-        for row in self.store.topics():
-            if not row.name.startswith(self.prefix):
-                continue
-            topic = self.topics.get(row.name[len(self.prefix) :])
-            if topic is None:
-                topic = self._hold(row)
-                assert topic is not None
+        for row in self.store.fresh_topics(self._last_topic):
+            topic = self.topics.get(row.name.removeprefix(self.prefix))
+            if topic is None or topic.row.id != row.id:
+                topic = self.hold(row)
+                if topic is None:
+                    continue
             elif topic.row.next != row.next:
                 topic.row = row
             topic.learn(self.store, since)
+            topic.due = 0.0
             if row.routed < row.next:
                 topic.recent_from = row.next
                 self._route_unrouted(batch, topic)
@@ -472,10 +485,10 @@ class Engine:
             recent = self.recent[name] = deque()
         recent.append(chunk)
         self._recent_order.append(name)
-        self._recent_bytes += len(chunk.body)
+        self._recent_bytes += len(chunk.body) + RECENT_COST
         while self._recent_bytes > RECENT_BYTES:
             oldest = self._recent_order.popleft()
-            self._recent_bytes -= len(self.recent[oldest].popleft().body)
+            self._recent_bytes -= len(self.recent[oldest].popleft().body) + RECENT_COST
             if not self.recent[oldest]:
                 del self.recent[oldest]
         self._wake_tails(name)
@@ -510,6 +523,10 @@ class Engine:
             if future in waiting:
                 waiting.remove(future)
 
+    def tailed(self, name: str) -> bool:
+        """Whether somebody waits for a topic's next chunk."""
+        return name in self._tails
+
     def _wake_tails(self, name: str) -> None:
         for future in self._tails.pop(name, ()):
             if not future.done():
@@ -533,14 +550,16 @@ class Engine:
     # Housekeeping
 
     def _housekeeping(self) -> None:
-        for queue in self.queues.values():
-            if queue.keys and (entries := queue.overflow()):
+        looked_at, self._looked_at = self._looked_at, set()
+        for queue in looked_at:
+            if queue.keys and not queue.gone and (entries := queue.overflow()):
                 self._soon(partial(Batch.overflow, queue=queue, entries=entries))
         if not self.memory:
             self._checkpoints.committed()
 
-    def nudge(self) -> None:
+    def nudge(self, queue: Queue) -> None:
         """Look at once whether a queue is stuck."""
+        self._looked_at.add(queue)
         self._soon(lambda batch: None)
         self._wake.set()
 

@@ -15,6 +15,7 @@ __all__ = [
     "QueueFull",
     "SubscriptionBacklog",
     "SubscriptionUnknown",
+    "TopicsFull",
     "UnsupportedFeature",
     "UrlInvalid",
 ]
@@ -85,6 +86,17 @@ class QueueFull(MeshFull):
         self.subscription = subscription
         self.cap = cap
         super().__init__(subscription, f"its queue is at its cap of {cap} events")
+
+
+class TopicsFull(MeshFull):
+    """The mesh has as many topics as it may, and was asked for another."""
+
+    def __init__(self, where: str, most: int) -> None:
+        super().__init__(
+            where,
+            f"there are {most} topics, the most it may have; publish to those, wait until retention"
+            f" has emptied some that nobody uses, or open it with more (embedded://...?topics=N)",
+        )
 
 
 class MeshCorrupt(MeshError):

@@ -33,7 +33,7 @@ class QueueFeed:
             taken = queue.take(max_n, max_bytes, self.id, self.engine.fences)
             left = until - loop.time()
             if not taken and queue.stuck():
-                self.engine.nudge()
+                self.engine.nudge(queue)
             if taken or left <= 0:
                 return taken
             waiter: asyncio.Future[None] = loop.create_future()

@@ -76,12 +76,18 @@ class _Tables(dict[int, _Table]):
 class _Generation:
     """Ids seen since a moment, spread over tables so that growing one never takes long."""
 
-    __slots__ = ("count", "since", "tables")
+    __slots__ = ("count", "latest", "since", "tables")
 
-    def __init__(self, since: float, expected: int = 0) -> None:
+    def __init__(self, since: float, tables: _Tables) -> None:
         self.since = since
+        self.latest = since
         self.count = 0
-        self.tables = _Tables(expected)
+        self.tables = tables
+
+
+_EMPTY = _Tables(0)
+"""Of a generation without ids, which most topics have two of; nothing is added to it."""
+_NOTHING = _Generation(0.0, _EMPTY)
 
 
 def _halves(key: bytes) -> tuple[int, int]:
@@ -100,8 +106,7 @@ class IdWindow:
     def __init__(self, seconds: float, most: int) -> None:
         self.seconds = seconds
         self.most = most
-        self._new = _Generation(0.0)
-        self._old = _Generation(0.0)
+        self._new = self._old = _NOTHING
 
     def __contains__(self, key: bytes) -> bool:
         low, high = _halves(key)
@@ -129,7 +134,8 @@ class IdWindow:
         if not new.count or new.count >= self.most or now - new.since > self.seconds:
             if new.count:
                 self._old = new
-            new = self._new = _Generation(now, min(expected, self.most))
+            new = self._new = _Generation(now, _Tables(min(expected, self.most)))
+        new.latest = now
         tables = new.tables
         for low, high in pairs:
             # In line, without a call an id: this is done for every event and output.
@@ -147,6 +153,16 @@ class IdWindow:
                 if table.count * 2 > mask:
                     table.grow()
             new.count += 1
+
+    def expire(self, now: float) -> None:
+        """Forget all, where nothing was added for as long as a clock may be wrong about `seconds`:
+        a topic that nobody writes to any more costs nothing."""
+        if now >= self.expires():
+            self._old, self._new = _NOTHING, _Generation(now, _EMPTY)
+
+    def expires(self) -> float:
+        """Wall-clock time at which all is forgotten, if nothing is added."""
+        return self._new.latest + WINDOWS * self.seconds if self._new.count else float("inf")
 
     def forgotten_before(self) -> float:
         """Wall-clock time before which nothing is remembered."""

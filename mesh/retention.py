@@ -3,8 +3,9 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mesh.batch import Batch, Topic
+from mesh.batch import Batch
 from mesh.ids import WINDOWS
+from mesh.topics import Topic
 
 if TYPE_CHECKING:
     from mesh.engine import Engine
@@ -17,6 +18,10 @@ BYTES = 2 << 20
 """What one commit drops of a topic at the most, so that none is long; a sweep goes on with the
 next, for as many small chunks may come between two sweeps as there are commits."""
 TOPICS = 64
+LOOKED_AT = 4096
+"""Topics that one commit sweeps, and those of which memory tells that there is nothing to do."""
+PINNED_S = 60.0
+"""What a queue still needs is looked at again after this."""
 
 
 class Retention:
@@ -38,11 +43,20 @@ class Retention:
             self._swept = now
             self._left = list(engine.topics)
             engine.store.forget_replays(batch.now - WINDOWS * engine.options.dedupe_s)
-        for _ in range(min(len(self._left), TOPICS)):
+        left = TOPICS
+        for _ in range(min(len(self._left), LOOKED_AT)):
             topic = engine.topics.get(self._left[-1])
-            if topic is not None and self._sweep(batch, topic):
-                break  # there is more of it
+            if topic is not None and not self._idle(topic, batch.now):
+                left -= 1
+                if self._sweep(batch, topic):
+                    break  # there is more of it
             self._left.pop()
+            if not left:
+                break
+
+    def _idle(self, topic: Topic, now: float) -> bool:
+        """Whether there can be nothing to drop of it, by what is in memory."""
+        return now < topic.due and topic.row.bytes <= self.engine.options.retention_bytes
 
     def _sweep(self, batch: Batch, topic: Topic) -> bool:
         store, row, options = batch.store, topic.row, self.engine.options
@@ -60,11 +74,35 @@ class Retention:
                 "UPDATE topic SET count = count - ?, bytes = bytes - ? WHERE id = ?",
                 events, size, row.id,
             )  # fmt: skip
+        topic.window.expire(batch.now)
         forgotten = store.forget_ids(row.id, topic.window.forgotten_before(), ROWS)
-        return more or forgotten == ROWS
+        more = more or forgotten == ROWS
+        if not more:
+            self._rest(batch, topic, floor is not None, dropped=bool(events))
+        return more
+
+    def _rest(self, batch: Batch, topic: Topic, pinned: bool, *, dropped: bool) -> None:
+        """When to look at a topic again; one that holds nothing, and that nothing needs, goes."""
+        engine, row = self.engine, topic.row
+        oldest = batch.store.oldest_chunk(row.id)
+        expires = topic.window.expires()
+        if oldest is not None:
+            expires = min(expires, oldest + engine.options.retention_s)
+        topic.due = min(expires, batch.now + PINNED_S) if pinned else expires
+        if dropped or topic in batch.new:
+            topic.due = 0.0
+        elif expires == float("inf") and not topic.queues and not engine.tailed(topic.name):
+            if batch.store.remove_topic(row):
+                batch.after.append(partial(_removed, engine, topic))
+            else:
+                topic.due = batch.now + PINNED_S
 
 
 def _trimmed(topic: Topic, events: int, size: int, last: int) -> None:
     topic.row.count -= events
     topic.row.bytes -= size
     topic.recent_from = max(topic.recent_from, last + 1)
+
+
+def _removed(engine: "Engine", topic: Topic) -> None:
+    del engine.topics[topic.name]

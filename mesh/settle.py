@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mesh.batch import Batch, Topic
+from mesh.batch import Batch
 from mesh.errors import QueueFull
 from mesh.event import Event
 from mesh.failpoint import point
@@ -12,6 +12,7 @@ from mesh.ids import digest
 from mesh.letters import dead_letter
 from mesh.queue import Entry, Queue
 from mesh.records import Record, encode_records
+from mesh.topics import Topic
 from mesh.transport import (
     Dead,
     Done,

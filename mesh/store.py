@@ -5,7 +5,6 @@ topic's new events as one row (a *chunk*), and what each subscription has not se
 as one row with a bit an event, so that the cost of an event is a fraction of a statement. What
 has a history (a retry, a replay, an event parked behind its key) has a row of its own.
 
-A row's key is `owner << 40 | offset`: 2^23 topics or subscriptions, 2^40 events each.
 """
 
 import os
@@ -17,6 +16,7 @@ from typing import Any
 import msgspec
 
 from mesh import integrity
+from mesh.catalogue import SHIFT, Catalogue, TopicRow
 from mesh.errors import MeshCorrupt
 from mesh.failpoint import point
 from mesh.records import Chunk, Record, encode_records
@@ -30,19 +30,6 @@ __all__ = [
     "bits",
     "checkpoint",
 ]
-
-SHIFT = 40
-
-
-class TopicRow(msgspec.Struct, gc=False):
-    """A topic's counters. `next`: the next offset; `routed`: all below it are in their queues."""
-
-    id: int
-    name: str
-    next: int
-    routed: int
-    count: int
-    bytes: int
 
 
 class SubRow(msgspec.Struct, gc=False):
@@ -89,7 +76,7 @@ def checkpoint(path: str) -> None:
         db.close()
 
 
-class Store:
+class Store(Catalogue):
     """One connection to the file.
 
     `synchronous=FULL`: a commit returns when the write-ahead log is synced. Checkpoints are the
@@ -149,15 +136,31 @@ class Store:
 
     # Topics and their logs
 
-    def topics(self) -> list[TopicRow]:
-        """All topics of every namespace."""
-        rows = self.db.execute("SELECT id, name, next, routed, count, bytes FROM topic")
-        return [TopicRow(*row) for row in rows]
-
     def add_topic(self, name: str) -> TopicRow:
-        """Make a topic."""
-        cursor = self.db.execute("INSERT INTO topic (name) VALUES (?)", (name,))
-        return TopicRow(cursor.lastrowid or 0, name, 0, 0, 0, 0)
+        """Make a topic. Its offsets begin beyond those of all that were removed, of which one may
+        have had its name: a position never stands for two events."""
+        rows = self.db.execute("SELECT value FROM meta WHERE key = 'topics/next'").fetchall()
+        first = int(rows[0][0]) if rows else 0
+        cursor = self.db.execute(
+            "INSERT INTO topic (name, next, routed) VALUES (?, ?, ?)", (name, first, first)
+        )
+        return TopicRow(cursor.lastrowid or 0, name, first, first, 0, 0)
+
+    def remove_topic(self, topic: TopicRow) -> bool:
+        """Remove a topic that holds nothing, unless it is the one made last: ids of topics are
+        never used again. Whether it is gone."""
+        rows = self.db.execute("SELECT max(id) FROM topic").fetchall()
+        if rows[0][0] == topic.id:
+            return False
+        run = self.db.execute
+        run("DELETE FROM topic WHERE id = ?", (topic.id,))
+        run("DELETE FROM meta WHERE key = ?", (f"ends/{topic.id}",))
+        run(
+            "INSERT INTO meta (key, value) VALUES ('topics/next', ?) ON CONFLICT (key)"
+            " DO UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
+            (str(topic.next),),
+        )
+        return True
 
     def save_topic(self, topic: TopicRow) -> None:
         """Write a topic's counters."""
@@ -189,6 +192,15 @@ class Store:
             self._verify("ids", key, crc, integrity.row_crc(digests, key, stored))
             yield stored, digests
 
+    def all_ids_since(self, at: float) -> Iterator[tuple[int, float, bytes]]:
+        """The same of all topics, from a time on: (key, time, digests), topic by topic."""
+        rows = self.db.execute(
+            "SELECT key, at, digests, crc FROM ids WHERE at >= ? ORDER BY key", (at,)
+        )
+        for key, stored, digests, crc in rows:
+            self._verify("ids", key, crc, integrity.row_crc(digests, key, stored))
+            yield key, stored, digests
+
     def chunks(self, topic: int, offset: int, limit: int) -> list[Chunk]:
         """Up to `limit` chunks from the one that holds `offset` on."""
         base = topic << SHIFT
@@ -215,21 +227,6 @@ class Store:
         count, at, body, crc = row
         self._verify("log", key, crc, integrity.row_crc(body, key, at, count), body)
         return Chunk(first, count, at, body)
-
-    def latest(self) -> float:
-        """The latest wall-clock time that the file is known to hold; 0 where there is none."""
-        noted = self.db.execute("SELECT value FROM meta WHERE key = 'latest'").fetchall()
-        topics = self.db.execute("SELECT id FROM topic").fetchall()
-        times = [float(value) for (value,) in noted] + [self.newest(topic) for (topic,) in topics]
-        return max(times, default=0.0)
-
-    def newest(self, topic: int) -> float:
-        """The wall-clock time of a topic's newest chunk; 0 where there is none."""
-        row = self.db.execute(
-            "SELECT at FROM log WHERE key >= ? AND key < ? ORDER BY key DESC LIMIT 1",
-            (topic << SHIFT, (topic + 1) << SHIFT),
-        ).fetchone()
-        return row[0] if row else 0.0
 
     def offset_at(self, topic: int, at: float) -> int | None:
         """The first offset stored at or after a wall-clock time; None where there is none yet."""

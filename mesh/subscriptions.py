@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mesh.batch import Batch, Topic
+from mesh.batch import Batch
 from mesh.errors import MeshError, SubscriptionBacklog
 from mesh.queue import Queue
+from mesh.topics import Topic
 from mesh.transport import KeyOf, Subscription, check_name
 
 if TYPE_CHECKING:
