@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 MAX_MESSAGE = 64 << 10
+ASYNC_CALLS = 32
+"""At once in one instance of an async handler, where the manifest does not say."""
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -175,7 +177,7 @@ def _load(spec: Spec, control: socket.socket) -> Bound | None:
         told = {"problem": msgspec.to_builtins(error.problem), "traceback": error.traceback[:30000]}
         control.send(msgspec.msgpack.encode({"error": told}))
         return None
-    default = 32 if bound.kind.startswith("async") else 1
+    default = ASYNC_CALLS if bound.kind.startswith("async") else 1
     info = {
         "handler": bound.name,
         "kind": bound.kind,
@@ -231,7 +233,7 @@ def _instance(spec: Spec, bound: Bound | None, channel_fd: int, out: int, err: i
         signal.signal(number, signal.SIG_DFL)
     random.seed()
     bound = bound or import_handler(Path(spec.path), spec.handler)
-    default = 32 if bound.kind.startswith("async") else 1
+    default = ASYNC_CALLS if bound.kind.startswith("async") else 1
     channel = socket.socket(fileno=channel_fd)
     concurrency = spec.concurrency or default
     Worker(channel, bound, Path(spec.path), concurrency, spec.max_output_bytes).run()

@@ -1,0 +1,134 @@
+"""docs/limits.md says the limits that the code has."""
+
+import re
+from pathlib import Path
+
+import mesh.codec
+import mesh.event
+import mesh.queue
+import mesh.server
+import mesh.transport
+import mesh.validation
+import mesh.wire
+from funcrt import (
+    bundle,
+    function,
+    locate,
+    manifest,
+    outcome,
+    pool,
+    serve,
+    zygotes,
+)
+from funcrt.cli import reading
+from funcrt.gateway import admin, guard, publish, server
+from funcrt.sandbox import handler, process, protocol, zygote
+from mesh import catalogue, engine
+from triggers import dialects, pattern
+
+PAGE = (Path(__file__).parent.parent / "docs" / "limits.md").read_text(encoding="utf-8")
+OPTIONS = engine.Options()
+MANIFEST = manifest.Manifest(name="f")
+
+
+def most(section: manifest.Section, key: str) -> int | float:
+    """The greatest value that a key of the manifest takes."""
+    return section[key].kind.most  # type: ignore[union-attr]
+
+
+VALUES: dict[str, float | None] = {
+    "data of an event": mesh.validation.MAX_EVENT_BYTES,
+    "characters of all attributes": mesh.validation.MAX_ATTRIBUTES,
+    "extensions of an event": mesh.validation.MAX_EXTENSIONS,
+    "name of an attribute": mesh.validation.MAX_NAME,
+    "nesting of a structured event": mesh.codec.MAX_DEPTH,
+    "nesting of JSON that `event.json()` reads": mesh.event.MAX_JSON_DEPTH,
+    "a structured event": mesh.codec.MAX_STRUCTURED_BYTES,
+    "a batch": mesh.codec.MAX_BATCH_BYTES,
+    "hops from function to function": outcome.MAX_HOPS,
+    "a line that `funcrt publish` reads": reading.LINE_MAX,
+    "one JSON document that `funcrt publish` reads": reading.DOCUMENT_MAX,
+    "name of a topic, trigger or namespace": int(
+        re.findall(r"0,(\d+)", mesh.transport._NAME.pattern)[0]
+    )
+    + 1,
+    "name of a function": manifest.MAX_NAME,
+    "topics that publishing makes": OPTIONS.topics,
+    "topics or subscriptions that a file can number": 1 << (63 - catalogue.SHIFT),
+    "age of a topic's events": OPTIONS.retention_s,
+    "bytes of a topic": OPTIONS.retention_bytes,
+    "ids remembered of a topic": OPTIONS.dedupe_ids,
+    "time that ids are remembered": OPTIONS.dedupe_s,
+    "events of a queue": mesh.transport.Subscription(function="f", trigger="t", topic="a").cap,
+    "events that wait to be stored": engine.PENDING_EVENTS,
+    "bytes that wait to be stored": engine.PENDING_BYTES,
+    "lease of a delivery": function.LEASE_S,
+    "ready events of a queue in memory": mesh.queue.WINDOW,
+    "their bytes": mesh.queue.WINDOW_BYTES,
+    "processes that use a mesh beside its host": mesh.server.CLIENTS,
+    "a frame": mesh.wire.MAX_FRAME,
+    "events of one part": mesh.wire.PAGE_BYTES,
+    "fields of a query": guard.QUERY_FIELDS,
+    "events of a page": publish.READ_MAX,
+    "data of a page of events": publish.READ_BYTES,
+    "dead letters replayed by their ids": admin._IDS_MAX,
+    "body of an admin's request": admin._BODY,
+    "connections that wait to be accepted": server.BACKLOG,
+    "open files of a host": serve.MOST_FILES,
+    "of these kept for functions and the mesh": serve.OWN_FILES,
+    "a function's directory": bundle.CAPS.bytes,
+    "files and directories in it": bundle.CAPS.entries,
+    "`funcrt.toml`": locate.MAX_BYTES,
+    "triggers of a function": most(manifest.TOP, "trigger"),
+    "filters of a trigger": most(manifest.MESH, "filters"),
+    "instances": MANIFEST.scale.max,
+    "calls at once in one instance of an async handler": zygote.ASYNC_CALLS,
+    "events of a batch": most(manifest.BATCH, "size"),
+    "attempts": MANIFEST.retry.attempts,
+    "time of a call": MANIFEST.timeout_s,
+    "calls of a function over HTTP that wait": function.MOST_WAITING_CALLS,
+    "outputs of one call": outcome.MAX_OUTPUTS,
+    "data of all outputs of one call": MANIFEST.limits.payload_bytes,
+    "a frame from an instance": protocol.MAX_FRAME,
+    "events that an instance holds ahead": pool.MOST_AHEAD,
+    "data that a function's instances hold": pool.MOST_BYTES,
+    "log of an instance a second": process.LOG_BYTES_A_SECOND,
+    "a line of its log": process.LINE,
+    "import of its code": process.LOAD_TIMEOUT_S,
+    "message of an exception": len(handler._text(ValueError("x" * 9999))),
+    "zygotes without instances": zygotes.MOST_IDLE,
+    "nesting of a dialect's filters": dialects.MAX_DEPTH,
+    "nesting of a pattern": pattern.MAX_DEPTH,
+    "values of a pattern's field": pattern.MAX_VALUES,
+    "alternatives of a pattern with `$or`": pattern.MAX_ALTERNATIVES,
+    "data that a pattern looks into": pattern.MAX_DATA_BYTES,
+}
+UNITS = {"": 1, " s": 1, " KiB": 1 << 10, " MiB": 1 << 20, " GiB": 1 << 30}
+UP_TO = {
+    "`scale.max`": most(manifest.SCALE, "max"),
+    "`concurrency`": most(manifest.TOP, "concurrency"),
+    "`retry.attempts`": most(manifest.RETRY, "attempts"),
+    "`limits.payload`": most(manifest.LIMITS, "payload"),
+}
+
+
+def number(text: str) -> float | None:
+    found = re.fullmatch(r"([\d,]+)( s| KiB| MiB| GiB|)", text)
+    assert found or text == "none", text
+    return int(found[1].replace(",", "")) * UNITS[found[2]] if found else None
+
+
+def test_every_limit_is_said_as_it_is() -> None:
+    rows = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")]
+    said = {row[0]: number(row[1]) for row in rows if row[0] not in ("limit", "topics")}
+    assert said == VALUES
+    for row in rows:
+        if ", up to " in (how := row[2] if len(row) > 2 else "") and not how.endswith("that"):
+            key, bound = how.split(", up to ")
+            if key != "`timeout`":
+                assert number(bound.split(";")[0]) == UP_TO[key], row
+
+
+def test_every_option_of_the_mesh_that_bounds_something_is_there() -> None:
+    options = set(engine.Options.__struct_fields__) - {"synchronous", "inline"}
+    assert options <= set(re.findall(r"\| `(\w+)` \|", PAGE))
