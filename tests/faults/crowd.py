@@ -152,6 +152,8 @@ def main() -> None:
         try:
             for unix in ("", f"{directory}/data/mesh.db.sock"):
                 seen = asyncio.run(crowd(host, given.connections, unix=unix))
+                assert seen.failed == 0, seen
+                assert seen.crowded_ms[1] < 1000, seen
                 print("mesh socket" if unix else "gateway", msgspec.json.encode(seen).decode())
         finally:
             assert host.stop(15) == 0

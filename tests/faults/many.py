@@ -105,6 +105,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         cost = asyncio.run(measure(Path(root), given.topics, given.subscriptions))
     print(msgspec.json.format(msgspec.json.encode(cost)).decode())
+    assert cost.publish_ms[1] < 500
+    assert cost.start_s < 300
+    assert cost.bytes_a_topic < 4000
 
 
 if __name__ == "__main__":

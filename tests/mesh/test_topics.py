@@ -113,6 +113,41 @@ def test_a_topic_that_holds_nothing_and_is_needed_by_nobody_goes(
     assert (report.lost, report.structure) == ([], [])
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_the_edges_of_the_deduplication_window(tmp_path: Path, restart: bool) -> None:
+    """The last `dedupe_ids` are known, twice as many at most; so is the time of `dedupe_s`."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        url = f"embedded://{tmp_path}/mesh.db?dedupe_ids=4&dedupe_s=60"
+        t: Any = await mesh.connect(url, clock=clock, host=True)
+
+        async def known(topic: str, n: object) -> bool:
+            nonlocal t
+            if restart:
+                await t.close()
+                t = await mesh.connect(url, clock=clock, host=True)
+            return bool((await put(t, topic, n)).duplicate)
+
+        many = 16 if restart else 100
+        for n in range(many):
+            assert not (await put(t, "count", n)).duplicate
+            assert await known("count", max(0, n - 3)), "among the last four"
+        for n in range(many - 8):
+            assert not (await put(t, "count", n)).duplicate, "not among the last eight"
+        for moment in (0, 59, 60):
+            await put(t, "time", moment)
+            assert await known("time", 0), "not older than a minute"
+            clock.advance(59 if moment == 0 else 1)
+        for moment in range(4):
+            clock.advance(61)
+            assert not (await put(t, "time", f"later-{moment}")).duplicate
+        assert not (await put(t, "time", 0)).duplicate
+        await t.close()
+
+    asyncio.run(work())
+
+
 def test_a_commit_that_fails_removes_no_topic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
