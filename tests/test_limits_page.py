@@ -119,8 +119,9 @@ def number(text: str) -> float | None:
 
 
 def test_every_limit_is_said_as_it_is() -> None:
-    rows = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")]
-    said = {row[0]: number(row[1]) for row in rows if row[0] not in ("limit", "topics")}
+    lines = [line for line in PAGE.splitlines() if line.startswith("| ")]
+    rows = [row for row in (line.strip("| ").split(" | ") for line in lines) if len(row) < 5]
+    said = {row[0]: number(row[1]) for row in rows if row[0] != "limit"}
     assert said == VALUES
     for row in rows:
         if ", up to " in (how := row[2] if len(row) > 2 else "") and not how.endswith("that"):
