@@ -75,20 +75,26 @@ class Context:
     """One call. `id` is its number in the host."""
 
     __slots__ = (
-        "_call", "_deadline", "_emitted", "attempt", "env", "id", "log", "max_attempts", "trigger",
+        "_call", "_deadline", "_emitted", "_now", "attempt", "env", "id", "log", "max_attempts",
+        "trigger",
     )  # fmt: skip
 
     def __init__(
-        self, call: Call, env: Mapping[str, str], write: Callable[[int, str, str], None]
+        self,
+        call: Call,
+        env: Mapping[str, str],
+        write: Callable[[int, str, str], None],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._call = call
+        self._now = now
         self.id = call.id
         self.trigger = call.trigger
         self.attempt = call.attempt
         self.max_attempts = call.max_attempts
         self.env = env
         self.log = FunctionLog(call.id, write)
-        self._deadline = time.monotonic() + call.timeout_s if call.timeout_s else None
+        self._deadline = now() + call.timeout_s if call.timeout_s else None
         self._emitted: list[tuple[Event, str]] = []
 
     @property
@@ -108,7 +114,7 @@ class Context:
 
     def remaining(self) -> float | None:
         """Seconds until the call's time is over; None where it has no timeout."""
-        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+        return None if self._deadline is None else max(self._deadline - self._now(), 0.0)
 
     def emit(self, event: Event, *, topic: str = "") -> None:
         """Publish one more event when the call succeeds: to the manifest's output topic, or to

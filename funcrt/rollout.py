@@ -14,8 +14,10 @@ from funcrt.host import Host
 from funcrt.manifest import FILE, HttpTrigger, Manifest, load_manifest
 from funcrt.manifest_kinds import nearest
 
-__all__ = ["find_functions", "roll_out"]
+__all__ = ["clashes", "find_functions", "placed", "roll_out"]
 
+TESTS = "tests"
+"""A directory beside functions that holds tests of them together, and is passed over in silence."""
 MARKS = ("main.py", FILE)
 """What makes a directory a function's, whatever these are: a broken link is told, not skipped."""
 
@@ -34,6 +36,8 @@ def find_functions(directories: Sequence[Path]) -> tuple[list[Path], list[Path]]
                 continue
             if _is_function(below):
                 found.append(below)
+            elif below.name == TESTS:
+                continue
             elif any(below.glob("*.py")) or any(below.glob("*/main.py")):
                 passed.append(below)
     return found, passed
@@ -56,7 +60,7 @@ async def roll_out(host: Host, directories: Sequence[Path], profile: str = "") -
             manifests[directory] = load_manifest(directory, profile)
         except FuncrtError as error:
             errors.append(error)
-    errors += _clashes(manifests)
+    errors += clashes(manifests)
     known = sorted({name for manifest in manifests.values() for name in manifest.profiles})
     if profile and manifests and profile not in known:
         near = nearest(profile, known) or f"; there are: {', '.join(known) or 'none'}"
@@ -66,7 +70,7 @@ async def roll_out(host: Host, directories: Sequence[Path], profile: str = "") -
         try:
             prepared.append(await host.prepare(manifest, directory))
         except LoadError as error:
-            errors.append(_placed(error, directory))
+            errors.append(placed(error, directory))
         except FuncrtError as error:
             errors.append(error)
     if errors:
@@ -74,7 +78,7 @@ async def roll_out(host: Host, directories: Sequence[Path], profile: str = "") -
     return [await host.replace(one) for one in prepared]
 
 
-def _clashes(manifests: dict[Path, Manifest]) -> Iterator[DeployError]:
+def clashes(manifests: dict[Path, Manifest]) -> Iterator[DeployError]:
     """Two functions of one name, or with one HTTP path."""
     names: dict[str, Path] = {}
     paths: dict[str, Path] = {}
@@ -91,7 +95,7 @@ def _clashes(manifests: dict[Path, Manifest]) -> Iterator[DeployError]:
                     yield DeployError(f"{directory}: {first} has the path {trigger.path} too")
 
 
-def _placed(error: LoadError, directory: Path) -> LoadError:
+def placed(error: LoadError, directory: Path) -> LoadError:
     """With paths as the author knows them; the sandbox's begin in the function's directory."""
     file = str(directory / error.problem.file)
     frames = re.sub(

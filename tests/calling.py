@@ -12,7 +12,11 @@ from mesh import Event
 
 
 async def call(
-    directory: Path, *calls: Sequence[Event], trigger: str = "t", manifest: Manifest | None = None
+    directory: Path,
+    *calls: Sequence[Event],
+    trigger: str = "t",
+    manifest: Manifest | None = None,
+    scope: str = "scope",
 ) -> list[Result]:
     """What the function answers to each call of one or, for a batch, several events."""
     manifest = manifest or load_manifest(directory)
@@ -38,7 +42,8 @@ async def call(
         instance = await zygote.spawn(said, lambda _, ended: None)
         found = []
         for events in calls:
-            instance.send([Call(1, trigger, list(events), 1, 1, 10.0, "scope")])
+            limit = min(10.0, manifest.timeout_s)
+            instance.send([Call(1, trigger, list(events), 1, 1, limit, scope)])
             async with asyncio.timeout(10):
                 found.append(await answers.get())
         return found

@@ -8,6 +8,7 @@ import os
 import pkgutil
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from starlette.routing import Route
 import funcrt
 import mesh
 import triggers
+from funcrt import testing
 from funcrt.api import HostApi
 from funcrt.cli import COMMANDS
 from funcrt.context import Context, FunctionLog
@@ -46,6 +48,7 @@ from funcrt.manifest import (
     load_manifest,
 )
 from funcrt.manifest_check import Key, Later, Section
+from funcrt.testing.samples import read_samples
 from mesh.embedded import FEATURES
 from mesh.errors import MeshError
 from tests.calling import call
@@ -181,6 +184,39 @@ def test_everything_a_function_imports_or_is_handed_is_documented() -> None:
         assert name.startswith("_") or f"`{name}`" in text, name
     for name in re.findall(r"`ctx\.(\w+)", text):
         assert name in members
+
+
+# docs/testing.md
+
+
+def test_the_tests_in_the_page_pass(tmp_path: Path) -> None:
+    text = page("docs/testing.md")
+    one, together = blocks(text, "python")
+    shutil.copytree(ROOT / "functions", tmp_path / "functions")
+    for code, where in ((one, "label/tests/test_main.py"), (together, "tests/test_chain.py")):
+        file = tmp_path / "functions" / where
+        file.parent.mkdir()
+        file.write_text(code)
+    (sample,) = blocks(text, "json")
+    (tmp_path / "functions/label/events/large.expected.json").write_text(sample)
+    for each in read_samples(tmp_path / "functions/label/events/large.json"):
+        each.check(testing.load(tmp_path / "functions/label"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "4 passed" in done.stdout, done.stdout
+
+
+def test_what_a_test_uses_is_documented() -> None:
+    text = page("docs/testing.md")
+    for name in testing.__all__:
+        assert name == "DeadEvent" or re.search(rf"\b{name}\b", text, re.I), name
+    for cls, word in ((testing.Outcome, "outcome"), (testing.App, "app")):
+        names = [n for n in dir(cls) if not n.startswith("_")]
+        names += ["functions", "logs", "clock"] if cls is testing.App else []
+        for name in names:
+            assert name == "close" or f"{word}.{name}" in text, name
 
 
 # docs/manifest.md

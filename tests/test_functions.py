@@ -1,84 +1,57 @@
-"""Every sample function does with its sample events what the files beside them expect.
-
-`events/NAME.json` is an event, or an array for one batch; `events/NAME.expected.json` says
-`outputs` (type, where the function sets one, and data), `failure`, or `filtered`: its triggers let
-the event pass by.
-"""
+"""Every sample function does with its sample events what the files beside them expect, in a real
+instance; `funcrt test` looks at the same in memory (tests/funcrt/test_cli_test.py)."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from funcrt.manifest import HttpTrigger, MeshTrigger, load_manifest
-from funcrt.sandbox.protocol import Result
-from mesh import Event
+from funcrt.outcome import origin_of, settle
+from funcrt.testing import load
+from funcrt.testing.outcome import outcome_of
+from funcrt.testing.samples import Sample, found, like, read_samples, sample_files
+from mesh.transport import Delivery
 from tests.calling import call
-from triggers import parse
 
 ROOT = Path(__file__).parent.parent / "functions"
 FUNCTIONS = sorted(path.name for path in ROOT.iterdir() if path.is_dir())
 
 
-def samples(directory: Path) -> list[tuple[str, list[Event], dict[str, Any]]]:
-    found = []
-    for path in sorted((directory / "events").glob("*.json")):
-        if not path.name.endswith(".expected.json"):
-            given = json.loads(path.read_text("utf-8"))
-            events = given if isinstance(given, list) else [given]
-            expected = json.loads(path.with_suffix(".expected.json").read_text("utf-8"))
-            found.append(
-                (path.stem, [Event.from_json(json.dumps(e).encode()) for e in events], expected)
-            )
-    return found
+def samples(directory: Path) -> list[Sample]:
+    return [sample for file in sample_files(directory) for sample in read_samples(file)]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_sample_does_what_it_says(name: str) -> None:
     directory = ROOT / name
-    manifest = load_manifest(directory)
-    said = {}
+    function = load(directory)
+    origin = origin_of(function.manifest, "test", "t")
+    said: dict[str, Any] = {}
     matched = []
-    for sample, events, _ in samples(directory):
-        if all(passes(trigger, event) for event in events for trigger in manifest.triggers):
-            matched.append((sample, events))
+    for sample in samples(directory):
+        assert sample.expected is not None
+        sample.check(function)
+        if all(function.matches(event) for event in sample.events):
+            matched.append(sample)
         else:
-            said[sample] = {"filtered": True}
-    results = asyncio.run(call(directory, *(events for _, events in matched)))
-    for (sample, _), result in zip(matched, results, strict=True):
-        said[sample] = shown(result)
-    assert said == {sample: expected for sample, _, expected in samples(directory)}
-
-
-def passes(trigger: Any, event: Event) -> bool:
-    if isinstance(trigger, HttpTrigger):
-        return event.extensions["httpmethod"] in trigger.methods
-    assert isinstance(trigger, MeshTrigger)
-    pattern = {"pattern": trigger.pattern} if trigger.pattern else {}
-    return parse({"filters": trigger.filters, **pattern}).matches(event)
-
-
-def shown(result: Result) -> dict[str, Any]:
-    if result.failure is not None:
-        return {"failure": f"{result.failure.error}: {result.failure.message}"}
-    return {
-        "outputs": [
-            {
-                "type": out.event.type,
-                "data": out.event.json()
-                if out.event.datacontenttype == "application/json"
-                else (out.event.data or b"").decode(),
-            }
-            for out in result.outputs
+            said[sample.name] = {"filtered": True}
+    results = asyncio.run(call(directory, *(sample.events for sample in matched)))
+    for sample, result in zip(matched, results, strict=True):
+        deliveries = [
+            Delivery(event, f"{name}/t", "", "", 0.0, 1, at, reply_to="caller")
+            for at, event in enumerate(sample.events)
         ]
-    }
+        settlement = settle(function.manifest, origin, deliveries, result, now=0.0, jitter=0.0)
+        assert sample.expected is not None
+        said[sample.name] = like(sample.expected, found(outcome_of(result, settlement, [])))
+    assert said == {sample.name: sample.expected for sample in samples(directory)}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_sample_has_what_a_newcomer_needs(name: str) -> None:
-    expected = [what for _, _, what in samples(ROOT / name)]
+    expected = [sample.expected or {} for sample in samples(ROOT / name)]
     assert any("outputs" in what for what in expected)
     assert len(expected) >= 2
     assert (ROOT / name / "funcrt.toml").is_file()

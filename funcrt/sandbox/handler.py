@@ -26,6 +26,7 @@ from mesh.event import Event
 __all__ = [
     "Bound",
     "NotAnEvent",
+    "bind_handler",
     "failed",
     "failure",
     "import_handler",
@@ -61,9 +62,14 @@ class Bound(msgspec.Struct, frozen=True):
 def import_handler(path: Path, spec: str) -> Bound:
     """Import the code under `path` and bind its handler: `spec` is `module:attribute`, or empty
     for `handler`, `handle` or `main` of `main.py`. Raises LoadError."""
-    module_name, _, attribute = spec.partition(":")
-    module = _import(path, module_name or "main")
-    file = f"{(module_name or 'main').replace('.', '/')}.py"
+    name, _, attribute = spec.partition(":")
+    name = name or "main"
+    return bind_handler(_import(path, name), f"{name.replace('.', '/')}.py", attribute)
+
+
+def bind_handler(module: ModuleType, file: str, attribute: str = "") -> Bound:
+    """Bind the handler of a module that is imported; `file` is its name in messages. Raises
+    LoadError."""
     if attribute:
         found = getattr(module, attribute, None)
         if found is None:

@@ -10,7 +10,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Worker:
         self.concurrency = concurrency
         self.most = min(most, MAX_FRAME // 2)
         self.env: Mapping[str, str] = dict(os.environ)
+        self.now: Callable[[], float] = time.monotonic
         self.out: list[Result | Log] = []
         self.lock = threading.Lock()
         self.decode = msgspec.msgpack.Decoder(list[Call | Cancel]).decode
@@ -194,7 +195,7 @@ class Worker:
         """Run a synchronous handler; never raises."""
         started = time.perf_counter()
         try:
-            context = Context(call, self.env, self._log)
+            context = Context(call, self.env, self._log, self.now)
             returned = self.bound.call(*self.bound.arguments(call.events, context))
             if self.bound.kind == "generator":
                 returned = [output(item) for item in returned]
@@ -209,7 +210,7 @@ class Worker:
         limit = call.timeout_s or None
         try:
             async with asyncio.timeout(limit) as scope:
-                context = Context(call, self.env, self._log)
+                context = Context(call, self.env, self._log, self.now)
                 made = self.bound.call(*self.bound.arguments(call.events, context))
                 if self.bound.kind == "async generator":
                     returned: Any = [output(item) async for item in made]
