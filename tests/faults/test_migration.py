@@ -47,6 +47,7 @@ min = 0
 max = 1
 """
 NAMES = ["quick/in", "late/in", "idle/in"]
+LETTERS = ["dlq", "ls", "quick", "--json", "--limit"]
 OLDER = range(1, schema.FORMAT)
 OPEN = "import sys; from mesh.store import Store; Store(sys.argv[1]).close()"
 
@@ -157,8 +158,8 @@ class Old:
             assert self.host is not None
             await self.all_again(run)
             await run.drained(self.host.process.pid, *NAMES, within_s=60 + self.total / 100)
-            letters = await asyncio.to_thread(self.host.run, "dlq", "ls", "quick", "--json")
-            assert len(rows(letters)) == min(self.total // 8, 100)
+            letters = await asyncio.to_thread(self.host.run, *LETTERS, str(self.total))
+            assert len(rows(letters)) == self.total // 8
             seen = await run.judge(self.expected(), ["quick.dlq", "late.dlq", "idle.dlq"])
         assert seen["output"] + seen["dead"] == 3 * self.total
         return times
