@@ -34,6 +34,8 @@ planted-bugs: setup
 
 soak: setup
 	$(BIN)/python -m tests.sim --seeds 20000
+	$(BIN)/python -m tests.faults.crowd
+	$(BIN)/python -m tests.faults.many
 
 peers:
 	$(PYTHON) -m venv .peers
