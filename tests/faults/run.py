@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from mesh.ledger.publisher import AsyncReporter, Publisher
 from mesh.ledger.readback import record_back
 from mesh.ledger.recorder import recording
 from mesh.ledger.report import record
+from mesh.ledger.violation import Violation
 from mesh.transport import Transport
 
 
@@ -51,6 +53,28 @@ class Run:
             for first in range(16):
                 group.create_task(some(first))
 
+    async def publish_paced(
+        self, next_of: Callable[[int], Awaitable[range]], key: str, chance: random.Random
+    ) -> None:
+        """As `publish`, one publisher of several: the numbers that `next_of` gives, one to twenty
+        events in a publish, until it gives none."""
+        while numbers := await next_of(chance.choice((1, 1, 5, 20))):
+            events = [
+                mesh.Event(
+                    f"e{n}", "/ledger", "t", extensions={"partitionkey": key}, data=b'{"n": %d}' % n
+                )
+                for n in numbers
+            ]
+            while events:
+                receipts = await self.publisher.publish("in", events, key=key)
+                events = [
+                    event
+                    for event, receipt in zip(events, receipts, strict=True)
+                    if receipt.status != "stored"
+                ]
+                if events:
+                    await asyncio.sleep(0.01)
+
     async def fault(self, kind: FaultKind, subject: str = "") -> None:
         """Say that this is about to be broken."""
         await self.reporter.report(record("fault", kind=kind, subject=subject))
@@ -75,12 +99,19 @@ class Run:
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.5)
 
-    async def judge(self, expected: Expectations, letters: list[str]) -> Counter[Any]:
-        """Read the mesh back and fail on any violation. What was seen, by kind of entry."""
+    async def verdict(
+        self, expected: Expectations, letters: list[str]
+    ) -> tuple[list[Violation], Counter[Any]]:
+        """Read the mesh back and judge. What was broken, and what was seen, by kind of entry."""
         await record_back(self.client, expected, self.reporter, letters)
         found = await asyncio.to_thread(lambda: judge(file.entries(self.path), expected))
+        return found, Counter(kind(each) for each in file.records(self.path))
+
+    async def judge(self, expected: Expectations, letters: list[str]) -> Counter[Any]:
+        """Read the mesh back and fail on any violation. What was seen, by kind of entry."""
+        found, seen = await self.verdict(expected, letters)
         assert not found, "\n".join(map(str, found[:20]))
-        return Counter(kind(each) for each in file.records(self.path))
+        return seen
 
 
 def kind(entry: Record) -> Any:

@@ -10,110 +10,22 @@ from pathlib import Path
 import pytest
 
 from mesh.ledger.expectations import Expectations, Expected
+from tests.faults.kills import Kind, Round, run_round
 from tests.faults.run import instances, under, watched
 from tests.serving import Serving
 
-FUNCTION = """
-from mesh.ledger.report import Reporter, record
-
-ledger = Reporter("{address}")
-
-def handler(event, ctx):
-    call = {{"source": event.source, "id": event.id, "attempt": ctx.attempt}}
-    ledger.report(record("called", subscription="add/in", **call))
-    return {{**event.json(), "added": True}}
----
-[[trigger]]
-topic = "in"
-[output]
-topic = "out"
-[retry]
-attempts = 5
-base = "10ms"
-max = "50ms"
-[scale]
-min = 2
-max = 2
-"""
 TOTAL = 20_000
-EXPECTED = Expectations(
-    subscriptions=(
-        Expected(subscription="add/in", topic="in", outputs={"out": 1}, max_attempts=5),
-    ),
-    max_rss=300 << 20,
-    max_fds=200,
-    drain_s=10.0,
-)
-
-
-def serve(directory: Path) -> Serving:
-    return Serving(directory / "data", add=FUNCTION.format(address=directory / "ledger.sock"))
 
 
 @pytest.mark.timeout(300)
-def test_fifty_kills_of_the_host_lose_and_double_nothing(tmp_path: Path) -> None:
-    chance = random.Random(7)
-    hosts: list[Serving] = []
-
-    async def main() -> None:
-        async with watched(tmp_path) as run:
-            hosts.append(await asyncio.to_thread(serve, tmp_path))
-
-            async def kill() -> bool:
-                await asyncio.sleep(chance.uniform(0.02, 0.4))
-                await run.sample(hosts[-1].process.pid)
-                await run.fault("host-kill")
-                hosts[-1].stop(signal.SIGKILL)
-                hosts.append(await asyncio.to_thread(serve, tmp_path))
-                return True
-
-            await under(run.publish(TOTAL, 0.02), kill, 50)
-            await run.drained(hosts[-1].process.pid, "add/in", within_s=60)
-            seen = await run.judge(EXPECTED, ["add.dlq"])
-        assert seen["published", "ok"] == TOTAL
-        assert seen["output"] + seen["dead"] == TOTAL
-        assert seen["called"] >= TOTAL
-        assert seen["fault", "host-kill"] >= 50
-
-    try:
-        asyncio.run(main())
-    finally:
-        assert [host.stop(signal.SIGTERM) for host in hosts[-1:]] == [0]
-
-
-@pytest.mark.timeout(300)
-def test_five_hundred_kills_of_instances_lose_and_double_nothing(tmp_path: Path) -> None:
-    chance = random.Random(7)
-    hosts: list[Serving] = []
-
-    async def main() -> None:
-        async with watched(tmp_path) as run:
-            hosts.append(await asyncio.to_thread(serve, tmp_path))
-            host = hosts[0].process.pid
-
-            async def kill() -> bool:
-                await asyncio.sleep(chance.uniform(0.005, 0.04))
-                running = instances(host)
-                with contextlib.suppress(ProcessLookupError):
-                    if running:
-                        chosen = chance.choice(running)
-                        await run.fault("instance-kill", str(chosen))
-                        os.kill(chosen, signal.SIGKILL)
-                        return True
-                return False
-
-            await under(run.publish(TOTAL, 0.012), kill, 500)
-            await run.drained(host, "add/in", within_s=60)
-            seen = await run.judge(EXPECTED, ["add.dlq"])
-        assert seen["published", "ok"] == TOTAL
-        assert seen["output"] + seen["dead"] == TOTAL
-        assert seen["called"] >= TOTAL
-        assert seen["fault", "instance-kill"] >= 500
-
-    try:
-        asyncio.run(main())
-    finally:
-        assert [host.stop(signal.SIGTERM) for host in hosts] == [0]
+@pytest.mark.parametrize(("kind", "kills"), [("host-kill", 50), ("instance-kill", 500)])
+def test_kills_lose_and_double_nothing(kind: Kind, kills: int, tmp_path: Path) -> None:
+    found, seen = asyncio.run(run_round(Round(kind, kills, TOTAL, seed=7), tmp_path))
+    assert not found, "\n".join(map(str, found[:20]))
+    assert seen["published", "ok"] == TOTAL
+    assert seen["output"] + seen["dead"] == TOTAL
+    assert seen["called"] >= TOTAL
+    assert seen["fault", kind] >= kills
 
 
 ORDERED = """
