@@ -33,9 +33,7 @@ planted-bugs: setup
 	$(BIN)/python -m tests.planted
 
 soak: setup
-	$(BIN)/python -m tests.sim --seeds 20000
-	$(BIN)/python -m tests.faults.crowd
-	$(BIN)/python -m tests.faults.many
+	$(BIN)/python -m tests.soak
 
 peers:
 	$(PYTHON) -m venv .peers

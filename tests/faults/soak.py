@@ -56,7 +56,7 @@ def attempt(asked: Round) -> Told:
         sums["violations"] = len(found)
         stored, calls = seen["published", "ok"], seen["called"]
         sums[f"{asked.kind}s"] = seen["fault", asked.kind]
-        sums["events"] = asked.events
+        sums[f"events, {asked.kind}"] = asked.events
         sums["receipts"] = stored
         sums["calls"] = calls
         sums["outputs"] = seen["output"]

@@ -10,8 +10,9 @@ import time
 from collections import Counter
 
 from tests.sim.plan import plan_of
-from tests.sim.survey import Seen, look, survey, table
+from tests.sim.survey import Seen, look, survey
 from tests.sim.world import simulate
+from tests.soak.summary import summary
 
 EVERY = 500
 
@@ -25,9 +26,11 @@ def main() -> None:
     asked = parser.parse_args()
     broken = "\n".join(each(seed, shrinking=asked.shrink) for seed in asked.seed).strip()
     if asked.seeds:
+        began = time.monotonic()
         more, sums = many(asked.seeds, shrinking=asked.shrink)
         broken += more
-        print(table(sums))
+        shown = Counter({"violations": 0, **dict(sorted(sums.items()))})
+        print(summary(shown, began, f"0 to {asked.seeds - 1}"))
     sys.exit(1 if broken else 0)
 
 

@@ -3,17 +3,16 @@
 import multiprocessing
 import os
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 
 from tests.sim.plan import plan_of
 from tests.sim.shrink import shrink
 from tests.sim.world import simulate
+from tests.soak.summary import commit
 
-__all__ = ["Seen", "survey", "table"]
+__all__ = ["Seen", "survey"]
 
 PROCESSES = min(os.cpu_count() or 1, 4)
 Seen = tuple[str, Counter[str]]
@@ -78,16 +77,3 @@ def look(seed: int, *, shrinking: bool = False) -> Seen:
         plan, history = shrink(plan)
     faults = "\n  ".join([*map(str, plan.faults), *history.violations[:10]])
     return f"seed {seed} at commit {commit()}: python -m tests.sim {seed}\n  {faults}", seen
-
-
-def commit() -> str:
-    """The commit that is checked out."""
-    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
-def table(sums: Counter[str]) -> str:
-    """The sums, one a line."""
-    shown = {"violations": 0, **sums}
-    return "\n".join(f"{name:24}{count:>14,}" for name, count in sorted(shown.items()))

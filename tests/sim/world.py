@@ -9,7 +9,7 @@ import random
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -345,12 +345,12 @@ def simulated_disk() -> Iterator[Disk]:
         disk.close()
 
 
-def simulate(plan: Plan) -> History:
+def simulate(plan: Plan, world_of: Callable[[Plan, Path, Disk], World] = World) -> History:
     """Run a plan; its history, judged."""
     logging.getLogger("funcrt").setLevel(logging.CRITICAL + 1)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     with tempfile.TemporaryDirectory(prefix="funcrt-sim-") as directory, simulated_disk() as disk:
-        world = World(plan, Path(directory), disk)
+        world = world_of(plan, Path(directory), disk)
         run(world.clock, world.live())
         judge(world.history, FUNCTIONS)
         world.history.ended_at = world.clock.now

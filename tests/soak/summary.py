@@ -1,5 +1,6 @@
 """What a long run ends with: its sums, one a line, and what it was made of."""
 
+import os
 import platform
 import subprocess
 import time
@@ -20,8 +21,6 @@ def commit() -> str:
 
 def machine() -> str:
     """What it ran on: cores, memory, system."""
-    import os
-
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
 
