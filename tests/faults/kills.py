@@ -22,6 +22,8 @@ __all__ = ["Kind", "Round", "run_round"]
 Kind = Literal["host-kill", "instance-kill"]
 
 FUNCTION = """
+import time
+
 from mesh.ledger.report import Reporter, record
 
 ledger = Reporter("{address}")
@@ -29,6 +31,8 @@ ledger = Reporter("{address}")
 def handler(event, ctx):
     call = {{"source": event.source, "id": event.id, "attempt": ctx.attempt}}
     ledger.report(record("called", subscription="add/in", **call))
+    if {slow}:
+        time.sleep(event.json()["n"] % 5 / 1000)
     return {{**event.json(), "added": True}}
 ---
 [[trigger]]
@@ -52,6 +56,9 @@ EXPECTED = Expectations(
     drain_s=10.0,
 )
 PUBLISHERS = 16
+PAUSE_S = {"host-kill": 0.4, "instance-kill": 0.0}
+"""At most, of a publisher between two publishes: while hosts are killed events have to flow all
+the time, and calls to last a little, or a kill finds a host that has done all it had."""
 AHEAD = 2
 """Events may be published for so many kills that are still to come."""
 BACKLOG = 4000
@@ -121,7 +128,9 @@ class _Killing:
         """A host, in service."""
         address = self.directory / "ledger.sock"
         self.host = await asyncio.to_thread(
-            Serving, self.directory / "data", add=FUNCTION.format(address=address)
+            Serving,
+            self.directory / "data",
+            add=FUNCTION.format(address=address, slow=self.asked.kind == "host-kill"),
         )
 
     @property
@@ -177,7 +186,9 @@ class _Killing:
             group.create_task(self.kill())
             for key in range(PUBLISHERS):
                 group.create_task(
-                    self.run.publish_paced(self.pace.may_send, f"k{key}", self.chance)
+                    self.run.publish_paced(
+                        self.pace.may_send, f"k{key}", self.chance, PAUSE_S[self.asked.kind]
+                    )
                 )
         if looking is not None:
             looking.cancel()

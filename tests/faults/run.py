@@ -54,10 +54,14 @@ class Run:
                 group.create_task(some(first))
 
     async def publish_paced(
-        self, next_of: Callable[[int], Awaitable[range]], key: str, chance: random.Random
+        self,
+        next_of: Callable[[int], Awaitable[range]],
+        key: str,
+        chance: random.Random,
+        pause_s: float,
     ) -> None:
         """As `publish`, one publisher of several: the numbers that `next_of` gives, one to twenty
-        events in a publish, until it gives none."""
+        events in a publish, until it gives none. Up to `pause_s` between two."""
         while numbers := await next_of(chance.choice((1, 1, 5, 20))):
             events = [
                 mesh.Event(
@@ -74,6 +78,8 @@ class Run:
                 ]
                 if events:
                     await asyncio.sleep(0.01)
+            if pause_s:
+                await asyncio.sleep(chance.uniform(0.0, pause_s))
 
     async def fault(self, kind: FaultKind, subject: str = "") -> None:
         """Say that this is about to be broken."""

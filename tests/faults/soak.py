@@ -58,10 +58,12 @@ def attempt(asked: Round) -> Told:
         sums[f"{asked.kind}s"] = seen["fault", asked.kind]
         sums[f"events, {asked.kind}"] = asked.events
         sums["receipts"] = stored
+        sums["published again"] = seen["published", "sent"] - stored
         sums["calls"] = calls
+        sums[f"called again, {asked.kind}"] = calls - asked.events
         sums["outputs"] = seen["output"]
         sums["dead letters"] = seen["dead"]
-        if seen["output"] + seen["dead"] != asked.events or calls < asked.events:
+        if seen["output"] + seen["dead"] != asked.events or calls <= asked.events:
             broken.append(f"of {asked.events} events: {dict(sums)}")
     except Exception:
         broken = [traceback.format_exc()]
