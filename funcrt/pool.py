@@ -56,6 +56,8 @@ class Member:
     instance: Instance
     calls: dict[int, Pending] = field(default_factory=dict)
     events: int = 0
+    answered: int = 0
+    """Calls that it has answered."""
     idle_since: float = 0.0
     retiring: bool = False
 
@@ -190,6 +192,7 @@ class Pool:
                 instance.kill("answered a call that it does not have")
                 return
             member.events -= pending.size
+            member.answered += 1
             self.bytes -= pending.bytes
             took += message.took_us
             count += pending.size
@@ -209,17 +212,22 @@ class Pool:
         self.room.set()
 
     def _exited(self, instance: Instance, ended: Exit) -> None:
-        """The oldest `concurrency` calls had started and are charged; the rest go back free."""
+        """The calls that may have run are charged: the last `concurrency` of those begun. Those
+        begun before them had ended, their results held back and lost, and go back free, as do those
+        that had not begun. One is charged in any case: an instance that dies before it has begun
+        anything would do so for ever."""
         member = self.members.pop(instance, None)
         if member is None:
             return
         calls = list(member.calls.values())
         if calls:
             self.log.warning("an instance %s with %d calls", ended.reason, len(calls))
+        begun = self.concurrency if ended.begun is None else ended.begun - member.answered
+        last = min(max(begun, 1), len(calls))
         timed_out = any(pending.timed_out for pending in calls)
         for index, pending in enumerate(calls):
             self.bytes -= pending.bytes
-            charged = pending.timed_out if timed_out else index < self.concurrency
+            charged = pending.timed_out if timed_out else last - self.concurrency <= index < last
             if not charged:
                 pending.released(pending)
                 continue

@@ -60,6 +60,8 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     signal: int | None
     reason: str
     """For people: `exited 3`, `segmentation fault`, `killed: over its timeout`, ..."""
+    begun: int | None = None
+    """Calls that it had begun in all, in the order sent; None where nobody knows."""
 
 
 OnMessages = Callable[["Instance", Sequence[Result | Log]], None]

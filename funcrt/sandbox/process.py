@@ -231,24 +231,26 @@ class ProcessZygote:
             raise SandboxError(f"{self.code.name}: its zygote is gone")
         ours, theirs = _socketpair(socket.SOCK_STREAM)
         logs = [os.pipe(), os.pipe()]
+        begun = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         number = next(self._numbers)
         future: asyncio.Future[int] = self._loop.create_future()
         self._spawning[number] = future
         try:
             body = msgspec.msgpack.encode({"spawn": number})
-            descriptors = [theirs.fileno(), *(write for _, write in logs)]
+            descriptors = [theirs.fileno(), *(write for _, write in logs), begun]
             socket.send_fds(self._control, [body], descriptors)
         except OSError as error:
             self._spawning.pop(number, None)
             ours.close()
-            for read, _ in logs:
-                os.close(read)
+            for descriptor in (begun, *(read for read, _ in logs)):
+                os.close(descriptor)
             raise SandboxError(f"{self.code.name}: cannot fork ({error})") from None
         finally:
             theirs.close()
             for _, write in logs:
                 os.close(write)
-        instance = ProcessInstance(self, ours, [read for read, _ in logs], on_messages, on_exit)
+        reads = [*(read for read, _ in logs), begun]
+        instance = ProcessInstance(self, ours, reads, on_messages, on_exit)
         # Registered as soon as the pid is known, in the same turn, so that no exit is missed.
         future.add_done_callback(lambda done: self._register(done, instance))
         try:
@@ -285,13 +287,14 @@ class ProcessInstance(asyncio.Protocol):
         self,
         zygote: ProcessZygote,
         sock: socket.socket,
-        logs: list[int],
+        reads: list[int],
         on_messages: OnMessages,
         on_exit: OnExit,
     ) -> None:
         self.pid = 0
         self._zygote = zygote
         self._sock = sock
+        *logs, self._begun = reads
         self._on_messages = on_messages
         self._on_exit = on_exit
         self._loop = zygote._loop
@@ -401,19 +404,30 @@ class ProcessInstance(asyncio.Protocol):
         for reader in self._logs:
             reader.drain()
         self._over = True
+        begun = self._calls_begun()
         self.close()
         code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
         if code >= 0:
             self._reason = self._reason or f"exited {code}"
-            self._on_exit(self, Exit(code=code, signal=None, reason=self._reason))
+            self._on_exit(self, Exit(code=code, signal=None, reason=self._reason, begun=begun))
         else:
             name = signal.strsignal(-code) or f"signal {-code}"
             told = f"ended by {signal.Signals(-code).name} ({name.lower()})"
             self._reason = self._reason or told
-            self._on_exit(self, Exit(code=None, signal=-code, reason=self._reason))
+            how = Exit(code=None, signal=-code, reason=self._reason, begun=begun)
+            self._on_exit(self, how)
+
+    def _calls_begun(self) -> int:
+        try:
+            return os.eventfd_read(self._begun)
+        except OSError:  # none
+            return 0
 
     def close(self) -> None:
         """Let go of the descriptors."""
+        if self._begun >= 0:
+            os.close(self._begun)
+            self._begun = -1
         for reader in self._logs:
             reader.close()
         if self._transport is not None:

@@ -204,7 +204,7 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
                 os.close(ready)
                 control.send(msgspec.msgpack.encode({"exit": [pid, status]}))
                 continue
-            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 3)
+            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 4)
             if not body:
                 return
             number = msgspec.msgpack.decode(body)["spawn"]
@@ -212,7 +212,7 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
             if pid == 0:
                 for watch in children:
                     os.close(watch)
-                _child(own, partial(_instance, spec, bound, *descriptors), descriptors)
+                _child(own, partial(_instance, spec, bound, descriptors), descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
             watch = os.pidfd_open(pid)
@@ -224,7 +224,8 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
 # I: an instance
 
 
-def _instance(spec: Spec, bound: Bound | None, channel_fd: int, out: int, err: int) -> None:
+def _instance(spec: Spec, bound: Bound | None, descriptors: list[int]) -> None:
+    channel_fd, out, err, begun = descriptors
     os.setsid()
     _standard(out, err)
     sys.stdout = open(1, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
@@ -236,4 +237,5 @@ def _instance(spec: Spec, bound: Bound | None, channel_fd: int, out: int, err: i
     default = ASYNC_CALLS if bound.kind.startswith("async") else 1
     channel = socket.socket(fileno=channel_fd)
     concurrency = spec.concurrency or default
-    Worker(channel, bound, Path(spec.path), concurrency, spec.max_output_bytes).run()
+    most = spec.max_output_bytes
+    Worker(channel, bound, Path(spec.path), concurrency, most, begun=begun).run()

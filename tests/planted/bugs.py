@@ -105,7 +105,7 @@ BUGS = (
     Bug(
         "every outstanding call charged when an instance dies",
         "funcrt/pool.py",
-        "charged = pending.timed_out if timed_out else index < self.concurrency",
+        "charged = pending.timed_out if timed_out else last - self.concurrency <= index < last",
         "charged = True",
     ),
     Bug(
