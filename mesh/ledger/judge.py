@@ -187,7 +187,7 @@ class _Ends:
                 done if shown else max(most - others, done),
             )
         if least <= ends <= most and most and not wrong and not self.expected.dies:
-            self._attempts(row, most)
+            self._attempts(row, most, done)
             return
         seen = self._seen(row, outputs, dead, dropped)
         if most == 0:
@@ -203,7 +203,7 @@ class _Ends:
             )
         else:
             self._poison(row, done)
-        self._attempts(row, most)
+        self._attempts(row, most, done)
 
     def _vanished(self, row: int, ends: int) -> int:
         """Where dropping is allowed: used up its attempts, and left nothing."""
@@ -240,7 +240,7 @@ class _Ends:
                 f"one after {group.dead_least[row]}",
             )  # fmt: skip
 
-    def _attempts(self, row: int, most: int) -> None:
+    def _attempts(self, row: int, most: int, done: int) -> None:
         group, limit = self.group, self.expected.max_attempts
         if limit == 0:
             return
@@ -252,9 +252,12 @@ class _Ends:
         if calls <= limit:
             return
         kills = self._within(self.kills, row)
-        allowed = limit * max(most, 1) + kills
-        if calls > allowed:
-            promised = f"at most {limit} attempts and {kills} kills of the host"
+        # A call that returned and yet was no end: its result went down with the instance.
+        lost = max(group.returned[row] - done, 0)
+        if calls > limit * max(most, 1) + kills + lost:
+            promised = (
+                f"at most {limit} attempts, {kills} kills of the host and {lost} lost results"
+            )
             self._add("I6", row, promised, f"{calls} calls")
 
     def _seen(self, row: int, outputs: str, dead: int, dropped: int) -> str:

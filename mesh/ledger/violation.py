@@ -12,7 +12,7 @@ TITLES = {
     "I3": "each input has exactly its outputs",
     "I4": "a state counter equals the inputs that were settled",
     "I5": "events of one key are called one at a time and end in the order published",
-    "I6": "no event is tried more often than its attempts, and once more for each kill of the host",
+    "I6": "no event is tried more often than its attempts, but for kills and results lost by them",
     "I7": "the host's memory and open files are bounded",
     "I8": "once the faults stop, the backlog drains",
     "I9": "of a flow's steps, all stand, or all are compensated in reverse",

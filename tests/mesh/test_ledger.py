@@ -182,6 +182,12 @@ FAULTS = {
     "an instance's death excuses nothing": (
         "I6", plus(called(3, 23.4, attempt=3), Fault("instance-kill", 23.15)), {},
     ),
+    "one result lost, and two calls too many": (
+        "I6", plus(returned(3, 23.15), *[called(3, 23.4, attempt=3)] * 2), {},
+    ),
+    "the result that came through excuses nothing": (
+        "I6", plus(*[called(5, 24.0 + n / 10, attempt=3) for n in range(3)]), {},
+    ),
     "an attempt above the maximum": ("I6", plus(called(5, 25.6, attempt=4)), {}),
     "dead after too many": ("I6", both(without(Dead, n=3), plus(dead(3, 4))), {}),
     "poison died early": (
@@ -253,6 +259,9 @@ CLEAN = {
     ),
     "a call more, for a kill of the host": (
         plus(called(3, 23.4, attempt=3), Fault("host-kill", 23.35)), {},
+    ),
+    "a call more, for a result that went down with its instance": (
+        plus(returned(3, 23.15), called(3, 23.4, attempt=3), Fault("instance-kill", 23.17)), {},
     ),
     "a call that a kill left behind overlaps": (
         both(without(Returned, n=5), plus(returned(5, 27.2), Fault("host-kill", 25.1))), {},
