@@ -49,17 +49,19 @@ class Worker:
         concurrency: int,
         most: int,
         *,
-        begun: int,
+        begun: int | None = None,
     ) -> None:
         self.channel = channel
         self.bound = bound
         self.path = path
         self.concurrency = concurrency
         self.most = min(most, MAX_FRAME // 2)
-        self.begun = memoryview(mmap.mmap(begun, 8)).cast("Q")
+        self.begun: memoryview[int] | list[int] = [0]
         """How many calls have begun, in memory that the host reads once this process has ended:
         results are held back a little, so those it has do not tell which call began last."""
-        os.close(begun)
+        if begun is not None:  # None: there is no other process
+            self.begun = memoryview(mmap.mmap(begun, 8)).cast("Q")
+            os.close(begun)
         self.beginning = threading.Lock()
         self.env: Mapping[str, str] = dict(os.environ)
         self.now: Callable[[], float] = time.monotonic
