@@ -27,6 +27,10 @@ def parts(scale: float) -> Iterator[tuple[str, list[str]]]:
     )  # fmt: skip
     yield "power cuts, simulated disk", ["tests.sim.power", "--cuts", of(500)]
     yield "simulated hosts", ["tests.sim", "--seeds", of(20_000)]
+    if scale >= 1:  # these have one size
+        yield "faults on real processes", ["tests.faults.real"]
+        yield "10,000 connections", ["tests.faults.crowd"]
+        yield "a million topics", ["tests.faults.many"]
 
 
 def run(command: list[str]) -> tuple[int, dict[str, int]]:
@@ -55,6 +59,7 @@ def main() -> int:
     for name, command in parts(parser.parse_args().scale):
         print(f"== {name}: python -m {' '.join(command)}", flush=True)
         codes[name], sums = run(command)
+        sums["exit code"] = codes[name]
         for row, (what, count) in enumerate(sums.items()):
             table.add_row("" if row else name, what, f"{count:,}", end_section=row == len(sums) - 1)
     Console().print(table)
