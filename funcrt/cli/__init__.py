@@ -15,6 +15,8 @@ from typing import Any
 __all__ = ["COMMANDS", "EPILOG", "main"]
 
 COMMANDS = {
+    "new": "Make a function from a template.",
+    "test": "Run a function's tests and sample events.",
     "serve": "Run a host: functions, mesh, HTTP gateway.",
     "publish": "Publish events to a topic.",
     "tail": "Show a topic's events as they come.",

@@ -1,0 +1,148 @@
+"""`funcrt test`: a function's tests and sample events."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from funcrt.cli.errors import FAILED, USAGE, CliError
+from funcrt.cli.options import Json
+from funcrt.cli.output import note
+
+__all__ = ["app", "test"]
+
+app = typer.Typer()
+
+OPTIONS = (
+    "--import-mode=importlib", "--no-header", "--tb=short", "-q", "-rN",
+    "--continue-on-collection-errors",
+    # pytest rewrites the asserts of plugins' packages; this one is imported, and has none to show.
+    "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning",
+)  # fmt: skip
+NO_TESTS = 5
+"""pytest's exit code where it found none."""
+
+
+@app.command()
+def test(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH",
+            help="Functions, or directories of them; after -- options of pytest.",
+            show_default="./functions, or the function here",
+        ),
+    ] = None,
+    *,
+    expression: Annotated[
+        str | None, typer.Option("-k", metavar="TEXT", help="Only tests whose names hold it.")
+    ] = None,
+    first: Annotated[bool, typer.Option("-x", help="Stop at the first that fails.")] = False,
+    json: Json = False,
+) -> int:
+    """Run a function's tests and sample events.
+
+    Example: funcrt test functions/label -k large
+
+    Example: funcrt test functions -- --pdb
+
+    Runs pytest over tests/ and over every events/NAME.json that has NAME.expected.json beside it,
+    in memory: no host is needed. With --json what pytest prints goes to standard error.
+    """
+    words = list(paths or ())
+    at = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    given, more = [Path(word) for word in words[:at]], words[at:]
+    if importlib.util.find_spec("pytest") is None:
+        raise CliError(
+            "funcrt test needs pytest, which is not installed beside funcrt",
+            f"{sys.executable} -m pip install 'funcrt[test]'",
+            USAGE,
+        )
+    directories, targets = _targets(given or _default())
+    if expression is not None:
+        more += ["-k", expression]
+    if first:
+        more.append("-x")
+    return _run(directories, [*OPTIONS, *map(str, targets), *more], json)
+
+
+def _default() -> list[Path]:
+    here = Path()
+    alone = any((here / name).is_file() for name in ("main.py", "funcrt.toml"))
+    return [here] if alone or not Path("functions").is_dir() else [Path("functions")]
+
+
+def _targets(given: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The functions, and what pytest is to look at. Raises CliError where there is nothing."""
+    from funcrt.rollout import TESTS, find_functions
+    from funcrt.testing.samples import sample_files
+
+    for path in given:
+        if not path.is_dir():
+            found = "is a file" if path.exists() else "does not exist"
+            raise CliError(
+                f"{path} {found}, expected a function's directory, or one of functions",
+                "funcrt test functions",
+                USAGE,
+            )
+    directories, _ = find_functions(given)
+    if not directories:
+        where = ", ".join(map(str, given))
+        raise CliError(f"no function in {where}; expected {given[0]}/NAME/main.py", code=USAGE)
+    targets: list[Path] = []
+    for directory in directories:
+        tests = [directory / TESTS] if (directory / TESTS).is_dir() else []
+        mine = [*tests, *sample_files(directory)]
+        if not mine:
+            note(f"! {directory} has no tests and no sample events")
+        targets += mine
+    targets += [path / TESTS for path in given if path not in directories and _is_dir(path / TESTS)]
+    if not targets:
+        raise CliError(
+            "there is nothing to test; write tests/test_main.py, or events/NAME.json with"
+            " NAME.expected.json beside it",
+            code=USAGE,
+        )
+    return directories, targets
+
+
+def _is_dir(path: Path) -> bool:
+    return path.is_dir()
+
+
+def _run(directories: Sequence[Path], words: Sequence[str], json: bool) -> int:
+    import msgspec
+    import pytest
+
+    from funcrt.testing.collect import Collector
+
+    told = None
+    out = 1
+    sys.stdout.flush()
+    if json:
+        out = os.dup(1)
+        os.dup2(2, 1)
+
+        def told(row: dict[str, Any]) -> None:
+            os.write(out, msgspec.json.encode(row) + b"\n")
+
+    collector = Collector(directories, told)
+    try:
+        code = int(pytest.main(list(words), plugins=[collector]))
+    finally:
+        if json:
+            sys.stdout.flush()
+            os.dup2(out, 1)
+            os.close(out)
+    if collector.interrupted:
+        return 130
+    if code == NO_TESTS:
+        raise CliError(
+            "no test was found; what -k names, or a sample's expected output, is missing",
+            code=USAGE,
+        )
+    return {0: 0, int(pytest.ExitCode.USAGE_ERROR): USAGE}.get(code, FAILED)
