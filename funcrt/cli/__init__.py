@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "EPILOG", "main"]
 COMMANDS = {
     "new": "Make a function from a template.",
     "test": "Run a function's tests and sample events.",
+    "invoke": "Call a function once.",
     "serve": "Run a host: functions, mesh, HTTP gateway.",
     "publish": "Publish events to a topic.",
     "tail": "Show a topic's events as they come.",

@@ -41,13 +41,34 @@ class AdminClient:
         """Send JSON, return JSON."""
         return self._ask("POST", _path(parts), msgspec.json.encode(body))
 
+    def call(
+        self, function: str, event: bytes, *, later: bool = False
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Call a function with an event as JSON: status, headers and body of the answer. With
+        `later` the call is queued."""
+        headers = {"content-type": "application/cloudevents+json"}
+        if later:
+            headers["prefer"] = "respond-async"
+        return self._exchange("POST", f"/functions/{quote(function, safe='')}", event, headers)
+
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
-        connection = _Connection(self.path)
         headers = {"content-type": "application/json"} if body is not None else {}
+        status, _, content = self._exchange(method, path, body, headers)
+        found = msgspec.json.decode(content)
+        if status >= 400:
+            code = UNREACHABLE if status == 503 else FAILED
+            hint = "funcrt ls" if status == 404 else ""
+            raise CliError(found["detail"], hint, code)
+        return found
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        connection = _Connection(self.path)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            content = answer.read()
+            return answer.status, answer.getheaders(), answer.read()
         except PermissionError:
             raise CliError(
                 f"{self.path} belongs to another user", "the same with sudo", UNREACHABLE
@@ -61,12 +82,6 @@ class AdminClient:
             ) from None
         finally:
             connection.close()
-        found = msgspec.json.decode(content)
-        if answer.status >= 400:
-            code = UNREACHABLE if answer.status == 503 else FAILED
-            hint = "funcrt ls" if answer.status == 404 else ""
-            raise CliError(found["detail"], hint, code)
-        return found
 
 
 def _path(parts: tuple[str, ...]) -> str:

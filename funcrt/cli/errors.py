@@ -94,13 +94,19 @@ def explain(error: BaseException) -> CliError | None:
 def _ours(error: BaseException) -> CliError | None:
     """Errors of `funcrt` itself; imported only now that one is there."""
     from funcrt import auth
-    from funcrt.errors import FuncrtError, FunctionsRefused
+    from funcrt.errors import FuncrtError, FunctionsRefused, LoadError
 
     if isinstance(error, FunctionsRefused):
         return _refused(error.errors)
     if not isinstance(error, FuncrtError):
         return None
+    problems = getattr(error, "problems", None)
+    if problems:
+        first, *more = map(str, problems)
+        return CliError(first, code=USAGE, more=more)
     match error:
+        case LoadError():
+            return CliError(str(error), code=USAGE)
         case auth.UnsafeBind():
             return CliError(
                 str(error),

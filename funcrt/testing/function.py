@@ -13,11 +13,10 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-import triggers
-from funcrt.cron import cron_trigger
 from funcrt.errors import LoadError, Problem
-from funcrt.manifest import FILE, CronTrigger, HttpTrigger, Manifest, MeshTrigger, load_manifest
+from funcrt.manifest import FILE, Manifest, MeshTrigger, load_manifest
 from funcrt.outcome import origin_of, settle
+from funcrt.reach import Reach
 from funcrt.rollout import placed
 from funcrt.sandbox.handler import bind_handler, import_handler
 from funcrt.sandbox.protocol import Call, Failure, Log, Result
@@ -56,19 +55,7 @@ class Function:
         self.bound = bound
         self.module = module
         """The handler's module, e.g. to monkeypatch what it uses."""
-        self._specs: dict[str, MeshTrigger] = {}
-        """The triggers whose events come over the mesh; of cron triggers the ticks do."""
-        for trigger in manifest.triggers:
-            if isinstance(trigger, MeshTrigger):
-                self._specs[trigger.name] = trigger
-            elif isinstance(trigger, CronTrigger):
-                self._specs[trigger.name] = cron_trigger(self.name, trigger)
-        self._filters = {
-            name: triggers.parse(
-                {"filters": spec.filters, "pattern": spec.pattern, "jsonpath": spec.jsonpath}
-            )
-            for name, spec in self._specs.items()
-        }
+        self._reach = Reach(manifest)
         # The worker as an instance has it. Its channel is for calls from a host: there is none.
         most = manifest.limits.payload_bytes
         self._worker = Worker(cast(Any, None), bound, path, 1, most)
@@ -89,24 +76,10 @@ class Function:
         with self._modules.visible(self.env):
             yield
 
-    # Which events reach it
-
     def matches(self, event: Event, topic: str = "") -> list[str]:
         """The names of the triggers that would hand it the event: of any topic, unless one is
         given. An HTTP trigger takes a request of its methods."""
-        found = [
-            name
-            for name, spec in self._specs.items()
-            if topic in ("", spec.topic) and self._filters[name].matches(event)
-        ]
-        method = event.extensions.get("httpmethod")
-        for trigger in self.manifest.triggers:
-            if isinstance(trigger, HttpTrigger) and not topic:
-                # What is no request came over the mesh, where there is a mesh trigger.
-                other = method is None and not self._specs
-                if other or method in trigger.methods:
-                    found.append(trigger.name)
-        return found
+        return self._reach.matches(event, topic)
 
     # Calling it
 

@@ -1,0 +1,58 @@
+"""Which of a function's triggers an event reaches."""
+
+import triggers
+from funcrt.cron import cron_trigger
+from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger
+from mesh.event import Event
+
+__all__ = ["Reach"]
+
+
+class Reach:
+    """A manifest's triggers, with their filters parsed."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.specs: dict[str, MeshTrigger] = {}
+        """The triggers whose events come over the mesh; of cron triggers the ticks do."""
+        for trigger in manifest.triggers:
+            if isinstance(trigger, MeshTrigger):
+                self.specs[trigger.name] = trigger
+            elif isinstance(trigger, CronTrigger):
+                self.specs[trigger.name] = cron_trigger(manifest.name, trigger)
+        self._filters = {
+            name: triggers.parse(
+                {"filters": spec.filters, "pattern": spec.pattern, "jsonpath": spec.jsonpath}
+            )
+            for name, spec in self.specs.items()
+        }
+
+    def matches(self, event: Event, topic: str = "") -> list[str]:
+        """The names of the triggers that would hand on the event: of any topic, unless one is
+        given. An HTTP trigger takes a request of its methods."""
+        found = [
+            name
+            for name, spec in self.specs.items()
+            if topic in ("", spec.topic) and self._filters[name].matches(event)
+        ]
+        method = event.extensions.get("httpmethod")
+        for trigger in self.manifest.triggers:
+            if isinstance(trigger, HttpTrigger) and not topic:
+                # What is no request came over the mesh, where there is a mesh trigger.
+                other = method is None and not self.specs
+                if other or method in trigger.methods:
+                    found.append(trigger.name)
+        return found
+
+    def shown(self, name: str) -> str:
+        """A trigger for people: `mesh orders`, `http /label`, `cron 0 7 * * *`."""
+        for trigger in self.manifest.triggers:
+            if trigger.name == name:
+                match trigger:
+                    case MeshTrigger():
+                        return f"mesh {trigger.topic}"
+                    case HttpTrigger():
+                        return f"http {trigger.path}"
+                    case CronTrigger():
+                        return f"cron {trigger.schedule}"
+        return name

@@ -1,0 +1,120 @@
+"""A function's directory called in the real sandbox, as a host would run it, without a mesh."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from funcrt import bundle
+from funcrt.errors import LoadError
+from funcrt.manifest import Manifest, MeshTrigger, load_manifest
+from funcrt.outcome import origin_of
+from funcrt.rollout import placed
+from funcrt.sandbox import Code, Exit, Instance, Zygote
+from funcrt.sandbox.process import ProcessSandbox
+from funcrt.sandbox.protocol import Call, Failure, Log, Result
+from mesh.event import Event
+
+__all__ = ["Trial", "Tried", "trial"]
+
+GRACE_S = 2.0
+"""What a call may take beyond its timeout before its process is killed, as in a host."""
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """One call: how it ended, and how long that took."""
+
+    result: Result
+    took_s: float
+    fork_s: float | None
+    """Of the instance, where the call needed a new one."""
+
+
+class Trial:
+    """A loaded function. Calls come one at a time; an instance that died is replaced."""
+
+    def __init__(self, manifest: Manifest, zygote: Zygote) -> None:
+        self.manifest = manifest
+        self.zygote = zygote
+        self.logs: list[Log] = []
+        """What the function has written, to `ctx.log` and to its outputs."""
+        self._instance: Instance | None = None
+        self._answer: asyncio.Future[Result] | None = None
+        self._numbers = 0
+
+    async def call(self, trigger: str, events: Sequence[Event]) -> Tried:
+        """Call once: on one event, or on a batch. Raises SandboxError."""
+        loop = asyncio.get_running_loop()
+        forked = None
+        if self._instance is None:
+            started = time.perf_counter()
+            self._instance = await self.zygote.spawn(self._said, self._exited)
+            forked = time.perf_counter() - started
+        instance = self._instance
+        self._numbers += 1
+        manifest = self.manifest
+        limit = manifest.timeout_s
+        self._answer = loop.create_future()
+        scope = origin_of(manifest, "default", trigger).scope
+        started = time.perf_counter()
+        instance.send(
+            [Call(self._numbers, trigger, list(events), 1, manifest.retry.attempts, limit, scope)]
+        )
+        timer = None
+        if limit:
+            late = f"took longer than {limit:g} s"
+            timer = loop.call_later(limit + GRACE_S, instance.kill, late)
+        result = await self._answer
+        if timer is not None:
+            timer.cancel()
+        return Tried(result, time.perf_counter() - started, forked)
+
+    def _said(self, _: Instance, messages: Sequence[Result | Log]) -> None:
+        for message in messages:
+            if isinstance(message, Log):
+                self.logs.append(message)
+            elif self._answer is not None and not self._answer.done():
+                self._answer.set_result(message)
+
+    def _exited(self, _: Instance, ended: Exit) -> None:
+        self._instance = None
+        if self._answer is not None and not self._answer.done():
+            late = ended.reason.startswith("took longer")
+            error, status = ("TimeoutError", "timeout") if late else ("InstanceDied", "crash")
+            why = Failure(error, ended.reason)
+            self._answer.set_result(Result(self._numbers, status, [], why))
+
+
+@asynccontextmanager
+async def trial(directory: Path, profile: str = "") -> AsyncIterator[Trial]:
+    """Pack, unpack and import a function's directory as a deployment does, and end its processes
+    in the end. Raises ManifestError, BundleError, LoadError, SandboxError."""
+    manifest = load_manifest(directory, profile)
+    packed = bundle.pack(directory)
+    sandbox = ProcessSandbox()
+    with tempfile.TemporaryDirectory(prefix="funcrt-") as root:
+        path = bundle.unpack(packed.body, packed.digest, Path(root))
+        await sandbox.start()
+        try:
+            code = Code(
+                name=manifest.name,
+                version=packed.digest[:12],
+                path=path,
+                handler=manifest.handler,
+                concurrency=manifest.concurrency,
+                env=manifest.env,
+                memory_bytes=manifest.limits.memory_bytes,
+                max_output_bytes=manifest.limits.payload_bytes,
+                batch=any(isinstance(t, MeshTrigger) and t.batch for t in manifest.triggers),
+            )
+            try:
+                zygote = await sandbox.load(code)
+            except LoadError as error:
+                raise placed(error, directory) from None
+            yield Trial(manifest, zygote)
+        finally:
+            await sandbox.close()
