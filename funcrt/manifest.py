@@ -51,6 +51,7 @@ from triggers import FilterError, parse
 
 __all__ = [
     "FILE",
+    "MAX_NAME",
     "BatchSpec",
     "CronTrigger",
     "DlqSpec",

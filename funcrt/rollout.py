@@ -14,7 +14,7 @@ from funcrt.host import Host
 from funcrt.manifest import FILE, HttpTrigger, Manifest, load_manifest
 from funcrt.manifest_kinds import nearest
 
-__all__ = ["clashes", "find_functions", "placed", "roll_out"]
+__all__ = ["TESTS", "clashes", "find_functions", "placed", "roll_out"]
 
 TESTS = "tests"
 """A directory beside functions that holds tests of them together, and is passed over in silence."""

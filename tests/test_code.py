@@ -117,8 +117,8 @@ def _is_module(package: str, name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
-OF_PYTEST = ("funcrt/pytest_plugin.py", "funcrt/testing/collect.py")
-"""Parts of pytest, which imports them."""
+OF_PYTEST = ("funcrt/pytest_plugin.py", "funcrt/testing/collect.py", "funcrt/cli/test.py")
+"""What pytest imports, and what runs it."""
 
 
 def test_nothing_that_ships_imports_tests() -> None:
