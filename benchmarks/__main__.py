@@ -17,6 +17,7 @@ from benchmarks.http import http
 from benchmarks.idle import idle
 from benchmarks.job import SYSTEMS, job
 from benchmarks.processes import ROOT, Options
+from benchmarks.reload import reload
 from benchmarks.retention import retention
 from benchmarks.table import COLUMNS, Row, render
 
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Options, Callable[[str], None]], list[Row]]] = {
     "idle": idle,
     "backlog": backlog,
     "retention": retention,
+    "reload": reload,
 }
 PEERS = ROOT / ".peers" / "bin" / "python"
 

@@ -30,17 +30,20 @@ from funcrt.errors import DeployError, Problem
 from funcrt.tree import DIRECTORY, Member, sync, write_tree
 from mesh.failpoint import point
 
-__all__ = ["Bundle", "BundleError", "Caps", "ignored", "pack", "sweep", "unpack"]
+__all__ = ["Bundle", "BundleError", "Caps", "files", "ignored", "pack", "sweep", "unpack"]
 
 MAGIC = b"funcrt bundle 1\n"
 _HEAD = struct.Struct(">cHQ")
 _UNPACKING = ".unpack-"
+VENV = "pyvenv.cfg"
+"""A directory with this file is a virtual environment, whatever its name."""
 _SKIPPED = (
     # Version control, caches, environments, what a host keeps, and secrets for local use only.
     *(".git", ".hg", ".svn", "__pycache__", "*.pyc", ".venv", "venv"),
     *(".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", ".funcrt", ".env"),
     # Editors' and systems' temporary files.
     *("*~", "*.sw[a-p]", ".#*", "#*#", "4913", ".DS_Store", ".idea", ".vscode"),
+    *(".*.sw?", ".*.swpx", "*___jb_???___", ".goutputstream-*", "*.kate-swp", ".tox", ".nox"),
 )
 
 
@@ -70,6 +73,14 @@ class Bundle(msgspec.Struct, frozen=True):
 
 
 CAPS = Caps()
+
+
+def files(packed: Bundle) -> dict[str, str]:
+    """Path -> what differs where the file does, of all files of a bundle made here."""
+    return {
+        member.path: f"{member.executable} {hashlib.sha256(member.content).hexdigest()}"
+        for member in _parse(memoryview(packed.body), CAPS)
+    }
 
 
 def ignored(name: str) -> bool:
@@ -156,7 +167,10 @@ class _Scan:
         self.total = 0
 
     def directory(self, fd: int, prefix: str) -> None:
-        for name in sorted(name for name in os.listdir(fd) if not ignored(name)):
+        names = os.listdir(fd)
+        if prefix and VENV in names:
+            return
+        for name in sorted(name for name in names if not ignored(name)):
             path = prefix + name
             try:
                 self.entry(fd, name, path)
@@ -253,10 +267,13 @@ def _collision(path: str, taken: dict[str, tuple[str, bool]]) -> str:
     return ""
 
 
-def unpack(body: bytes, digest: str, dest_root: Path, caps: Caps = CAPS) -> Path:
+def unpack(
+    body: bytes, digest: str, dest_root: Path, caps: Caps = CAPS, *, durable: bool = True
+) -> Path:
     """The directory `dest_root/<digest>`, made of the bundle unless it is there already.
 
-    It appears whole or not at all. Everyone may read it; no one but the owner may write. Raises
+    It appears whole or not at all, and is `durable` unless its owner makes it anew after a crash of
+    the machine. Everyone may read it; no one but the owner may write. Raises
     BundleError where the bundle is not what the digest says, or breaks a rule: nothing is written
     then.
     """
@@ -271,7 +288,7 @@ def unpack(body: bytes, digest: str, dest_root: Path, caps: Caps = CAPS) -> Path
     temporary = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=dest_root))
     try:
         point("unpack.before")
-        write_tree(temporary, members)
+        write_tree(temporary, members, durable=durable)
         point("unpack.written")
         try:
             temporary.rename(target)
@@ -281,7 +298,8 @@ def unpack(body: bytes, digest: str, dest_root: Path, caps: Caps = CAPS) -> Path
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    sync(dest_root)
+    if durable:
+        sync(dest_root)
     point("unpack.after")
     return target
 

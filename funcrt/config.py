@@ -13,7 +13,7 @@ from urllib.parse import quote
 from funcrt.tree import sync
 from mesh.failpoint import point
 
-__all__ = ["DEFAULT_NAMESPACE", "DataDir", "ServeConfig"]
+__all__ = ["DEFAULT_NAMESPACE", "DataDir", "DevConfig", "ServeConfig"]
 
 DEFAULT_NAMESPACE = "default"
 
@@ -92,3 +92,13 @@ class ServeConfig:
     json: bool = False
     """Say what happens as JSON lines."""
     quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevConfig:
+    """What `funcrt dev` hands to `funcrt.dev.run`."""
+
+    serve: ServeConfig
+    reload: bool = True
+    env_file: Path | None = None
+    """Instead of `.env` in the working directory."""

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 import triggers
 from funcrt.api import FunctionStatus, Reply, TriggerStatus
 from funcrt.calls import TRIGGER
@@ -103,6 +105,8 @@ class Function:
         self.log = logging.getLogger(f"funcrt.function.{self.name}")
         self._numbers = itertools.count(1)
         self._tasks = Tasks(host.failed)
+        self._keeping = Tasks(host.failed)
+        """Of leases: goes on while what runs is drained."""
         self._origins: dict[str, Origin] = {}
 
     # In service
@@ -121,10 +125,14 @@ class Function:
 
     def serve(self, served: Served, feed: Feed) -> None:
         """Begin to pull one of `mesh_triggers`."""
-        if not self._tasks:
-            self._tasks.start(self._keep_leases(), f"leases {self.name}")
+        if not self._keeping:
+            self._keeping.start(self._keep_leases(), f"leases {self.name}")
         served.feed = feed
         self._tasks.start(self._pump(served, feed), f"pump {served.name}")
+
+    def serves(self, manifest: Manifest, code: Code) -> bool:
+        """Whether this is that version of it."""
+        return manifest == self.manifest and code == self.pool.code
 
     @property
     def queues_calls(self) -> bool:
@@ -233,6 +241,8 @@ class Function:
             jitter=self.host.chance.random(),
         )
         self._count(settlement)
+        if self.host.observer is not None:
+            self.host.observer.settled(self, result, settlement)
         self.host.settler.soon(settlement)
 
     def _count(self, settlement: Settlement) -> None:
@@ -243,13 +253,16 @@ class Function:
                 self.done += 1
             elif isinstance(outcome, Retry):
                 self.failed += 1
+                if self.host.observer is not None:
+                    continue
                 attempt, most = settled.delivery.attempt, self.manifest.retry.attempts
                 why = outcome.error
                 self.log.warning("%s failed (attempt %d of %d): %s", event.id, attempt, most, why)
             elif isinstance(outcome, Dead):
                 self.failed += 1
                 self.dead += 1
-                self.log.error("%s failed for good: %s", event.id, outcome.reason)
+                if self.host.observer is None:
+                    self.log.error("%s failed for good: %s", event.id, outcome.reason)
 
     def _released(self, pending: Pending) -> None:
         for delivery in pending.deliveries:
@@ -312,7 +325,8 @@ class Function:
             result = await future
         except TimeoutError:
             self.pool.cancel(pending)
-            return Reply("timeout", (), Failure("TimeoutError", f"took longer than {limit:g} s"))
+            why = Failure("TimeoutError", f"took longer than {limit:g} s")
+            return self._called(event, Reply("timeout", (), why), 0)
         except asyncio.CancelledError:
             self.pool.cancel(pending)
             raise
@@ -320,7 +334,12 @@ class Function:
             self.calling -= 1
             if timer is not None:
                 timer.cancel()
-        return await self._reply(event, trigger, result)
+        return self._called(event, await self._reply(event, trigger, result), result.took_us)
+
+    def _called(self, event: Event, reply: Reply, took_us: int) -> Reply:
+        if self.host.observer is not None:
+            self.host.observer.called(self, event, reply, took_us)
+        return reply
 
     async def _reply(self, event: Event, trigger: str, result: Result) -> Reply:
         outs: list[Out] = list(result.outputs)
@@ -360,26 +379,33 @@ class Function:
 
     # Looking
 
+    def triggers(self) -> list[TriggerStatus]:
+        """As `ls` shows them, without what waits."""
+        rows = []
+        for served in self.mesh_triggers:
+            kind, target, which = self._shown(served.spec)
+            name = served.spec.name
+            rows.append(TriggerStatus(name=name, kind=kind, target=target, filter=which))
+        rows += [TriggerStatus(name=t.name, kind="http", target=t.path) for t in self.http_triggers]
+        return rows
+
+    def _shown(self, spec: MeshTrigger) -> tuple[str, str, str]:
+        """A queued trigger's kind, where its events come from, and which of them."""
+        for trigger in self.manifest.triggers:
+            if isinstance(trigger, CronTrigger) and trigger.name == spec.name:
+                schedule = Schedule(trigger.schedule, trigger.timezone)
+                coming = schedule.shown(schedule.after(self.host.clock.time()))
+                return "cron", f"{trigger.schedule} {trigger.timezone}", f"next {coming}"
+        return "call" if spec.name == TRIGGER else "mesh", spec.topic, shown(spec)
+
     async def status(self) -> FunctionStatus:
         """As `ls` shows it."""
-        rows = []
-        depth = 0
-        for served in self.mesh_triggers:
+        rows, depth = self.triggers(), 0
+        for at, served in enumerate(self.mesh_triggers):
             found = await self.host.mesh.depth(served.name)
             depth += found.ready + found.leased + found.delayed
-            kind, target, which = self._shown(served.spec)
-            rows.append(
-                TriggerStatus(
-                    name=served.spec.name,
-                    kind=kind,
-                    target=target,
-                    filter=which,
-                    ready=found.ready,
-                    leased=found.leased,
-                    delayed=found.delayed,
-                )
-            )
-        rows += [TriggerStatus(name=t.name, kind="http", target=t.path) for t in self.http_triggers]
+            waiting = {"ready": found.ready, "leased": found.leased, "delayed": found.delayed}
+            rows[at] = msgspec.structs.replace(rows[at], **waiting)
         pool, manifest = self.pool, self.manifest
         alive = len(pool.members)
         state = "ready" if alive else "warming" if pool.starting else "zero"
@@ -403,15 +429,6 @@ class Function:
 
     # The end
 
-    def _shown(self, spec: MeshTrigger) -> tuple[str, str, str]:
-        """A queued trigger's kind, where its events come from, and which of them."""
-        for trigger in self.manifest.triggers:
-            if isinstance(trigger, CronTrigger) and trigger.name == spec.name:
-                schedule = Schedule(trigger.schedule, trigger.timezone)
-                coming = schedule.shown(schedule.after(self.host.clock.time()))
-                return "cron", f"{trigger.schedule} {trigger.timezone}", f"next {coming}"
-        return "call" if spec.name == TRIGGER else "mesh", spec.topic, shown(spec)
-
     async def stop_pulling(self) -> None:
         """Take no more from the mesh."""
         await self._tasks.cancel()
@@ -420,6 +437,7 @@ class Function:
         """Finish what runs, give back the rest."""
         await self.stop_pulling()
         await self.pool.drain(seconds)
+        await self._keeping.cancel()
 
     async def close_feeds(self) -> None:
         """What is still leased is ready for others at once."""

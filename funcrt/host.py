@@ -1,11 +1,12 @@
 """The host: subscribes on behalf of functions, runs them, settles what they return."""
 
 import asyncio
+import hashlib
 import logging
 import random
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from funcrt.cron import cron_trigger
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
 from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger, Trigger, load_manifest
+from funcrt.observer import Observer
 from funcrt.sandbox import Code, HandlerInfo, Sandbox
 from funcrt.settler import Settler
 from funcrt.tasks import OnFailure, Tasks
@@ -109,6 +111,8 @@ class Host:
         self.host_id = host_id
         """Names this host's copies of broadcast queues; the same after a restart."""
         self.code_root = code_root
+        self.durable_code = True
+        """Whether unpacked code is synced: not where `code_root` is emptied at each start."""
         self.state: HostState = "starting"
         self.deployed: dict[str, Function] = {}
         self._routes: dict[str, Route] = {}
@@ -117,6 +121,8 @@ class Host:
         self.settler = Settler(mesh)
         self.on_failure: OnFailure = lambda error: None
         """Told of an unexpected end of anything that runs here; the host is then to be ended."""
+        self.observer: Observer | None = None
+        """Told of every call that ended; without one, failures are logged."""
         self.tasks = Tasks(self.failed)
         self._by_topic: dict[str, list[tuple[str, Callable[[Event], bool]]]] = {}
         depth_now = getattr(mesh, "ready_now", None)
@@ -143,18 +149,30 @@ class Host:
         take the place of the version before. Raises ManifestError, DeployError, LoadError."""
         return await self.replace(await self.prepare(load_manifest(directory), directory))
 
-    async def prepare(self, manifest: Manifest, directory: Path) -> Prepared:
-        """All that can fail, without a change to what is in service."""
-        packed = bundle.pack(directory)
-        path = bundle.unpack(packed.body, packed.digest, self.code_root)
+    async def prepare(
+        self,
+        manifest: Manifest,
+        directory: Path,
+        *,
+        packed: bundle.Bundle | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Prepared:
+        """All that can fail, without a change to what is in service. `packed` is the directory's
+        bundle where it was made already; `env` is added to the manifest's environment, and beats
+        it."""
+        packed = packed or bundle.pack(directory)
+        path = bundle.unpack(packed.body, packed.digest, self.code_root, durable=self.durable_code)
         self._check_paths(manifest)
+        version = packed.digest[:12]
+        if env:
+            version += f"+{hashlib.sha256(repr(sorted(env.items())).encode()).hexdigest()[:4]}"
         code = Code(
             name=manifest.name,
-            version=packed.digest[:12],
+            version=version,
             path=path,
             handler=manifest.handler,
             concurrency=manifest.concurrency,
-            env=manifest.env,
+            env={**manifest.env, **(env or {})},
             memory_bytes=manifest.limits.memory_bytes,
             max_output_bytes=manifest.limits.payload_bytes,
             batch=any(isinstance(t, MeshTrigger) and t.batch for t in manifest.triggers),
@@ -163,28 +181,64 @@ class Host:
         return Prepared(manifest, packed, code, zygote.info)
 
     async def replace(self, made: Prepared) -> Function:
-        """Put it into service, in the place of the version before."""
+        """Put it into service, in the place of the version before, which is drained. It is
+        recorded as a deployment."""
+        await registry.deploy(self.mesh, made.manifest, made.packed, self.clock.time())
+        function, before = await self.swap(made)
+        if before is not None:
+            await self.retire(before)
+        return function
+
+    async def swap(self, made: Prepared) -> tuple[Function, Function | None]:
+        """Put it into service, and stop the version before from taking more. Returns both; the
+        one before is to be retired. Raises MeshError where the mesh refuses a trigger, such as one
+        on another topic while events of the old one wait; the version before then goes on."""
         manifest = made.manifest
-        await registry.deploy(self.mesh, manifest, made.packed, self.clock.time())
-        served = [
-            self._served(manifest, trigger)
-            for trigger in (_queued(manifest.name, trigger) for trigger in manifest.triggers)
-            if trigger is not None
-        ]
-        function = Function(self, manifest, made.code, made.info, served)
         async with self._changing:
             before = self.deployed.get(manifest.name)
+            served = [
+                self._served(manifest, trigger)
+                for trigger in (_queued(manifest.name, trigger) for trigger in manifest.triggers)
+                if trigger is not None
+            ]
+            if f"{manifest.name}/{TRIGGER}" in {s.name for s in await self.mesh.subscriptions()}:
+                served.append(self._served(manifest, call_trigger(manifest.name)))
+            function = Function(self, manifest, made.code, made.info, served)
             if before is not None:
                 await before.stop_pulling()
-            if f"{function.name}/{TRIGGER}" in {s.name for s in await self.mesh.subscriptions()}:
-                function.mesh_triggers.append(self._served(manifest, call_trigger(function.name)))
             self.deployed[manifest.name] = function
             self._index()
-            feeds = [await self._subscribe(served) for served in function.mesh_triggers]
+            try:
+                feeds = [await self._subscribe(served) for served in function.mesh_triggers]
+            except MeshError:
+                await self._put_back(function, before)
+                raise
             await function.start(feeds)
+        return function, before
+
+    async def _put_back(self, function: Function, before: Function | None) -> None:
+        """The mesh refused a trigger of the new version, so the one before goes on."""
+        del self.deployed[function.name]
         if before is not None:
-            await before.drain(before.manifest.timeout_s or 30.0)
-            await before.close_feeds()
+            self.deployed[before.name] = before
+        self._index()
+        await function.drain(0.0)
+        if before is not None:
+            await before.start([await self._subscribe(served) for served in before.mesh_triggers])
+
+    async def retire(self, before: Function) -> None:
+        """Let what runs on a version out of service finish, and let go of it."""
+        await before.drain(before.manifest.timeout_s or 30.0)
+        await before.close_feeds()
+
+    async def withdraw(self, name: str) -> Function:
+        """Take a function out of service. Its queues stay, and what comes into them. Returns it,
+        to be retired. Raises FunctionUnknown."""
+        async with self._changing:
+            function = self._function(name)
+            await function.stop_pulling()
+            del self.deployed[name]
+            self._index()
         return function
 
     def _check_paths(self, manifest: Manifest) -> None:

@@ -79,6 +79,7 @@ class Pool:
         self.code = code
         self.info = info
         self.zygotes = zygotes
+        zygotes.use(code)
         self.clock = clock
         self.concurrency = info.concurrency
         self.scaler = Scaler(spec, self.concurrency)
@@ -328,6 +329,11 @@ class Pool:
         self.room.set()
 
     # The end
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that instances hold."""
+        return sum(len(member.calls) for member in self.members.values())
 
     @property
     def busy(self) -> int:

@@ -14,7 +14,7 @@ from funcrt.host import Host
 from funcrt.manifest import FILE, HttpTrigger, Manifest, load_manifest
 from funcrt.manifest_kinds import nearest
 
-__all__ = ["TESTS", "clashes", "find_functions", "placed", "roll_out"]
+__all__ = ["TESTS", "clashes", "find_functions", "is_function", "placed", "roll_out"]
 
 TESTS = "tests"
 """A directory beside functions that holds tests of them together, and is passed over in silence."""
@@ -28,13 +28,13 @@ def find_functions(directories: Sequence[Path]) -> tuple[list[Path], list[Path]]
     found: list[Path] = []
     passed: list[Path] = []
     for directory in directories:
-        if _is_function(directory):
+        if is_function(directory):
             found.append(directory)
             continue
         for below in sorted(directory.iterdir()):
             if below.name.startswith(".") or ignored(below.name) or not below.is_dir():
                 continue
-            if _is_function(below):
+            if is_function(below):
                 found.append(below)
             elif below.name == TESTS:
                 continue
@@ -43,7 +43,8 @@ def find_functions(directories: Sequence[Path]) -> tuple[list[Path], list[Path]]
     return found, passed
 
 
-def _is_function(directory: Path) -> bool:
+def is_function(directory: Path) -> bool:
+    """Whether a directory is meant to be a function's."""
     return any(os.path.lexists(directory / mark) for mark in MARKS)
 
 

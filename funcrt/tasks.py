@@ -31,6 +31,12 @@ class Tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
 
+    async def finish(self, seconds: float) -> None:
+        """Wait so long for them to end, and end what has not."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+        await self.cancel()
+
     async def cancel(self) -> None:
         """End them all; returns when they have ended."""
         running = list(self._running)

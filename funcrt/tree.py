@@ -20,8 +20,8 @@ class Member:
     content: memoryview
 
 
-def write_tree(root: Path, members: Iterable[Member]) -> None:
-    """Write files below an empty directory of ours, and make all of it durable.
+def write_tree(root: Path, members: Iterable[Member], *, durable: bool = True) -> None:
+    """Write files below an empty directory of ours, and make all of it durable if asked.
 
     The paths are in order, none a prefix of another. Everyone may read what is written, whatever
     the umask; only the owner may write. Raises OSError, with part of it written.
@@ -30,14 +30,16 @@ def write_tree(root: Path, members: Iterable[Member]) -> None:
     try:
         for member in members:
             parent, _, name = member.path.rpartition("/")
-            _write_file(_directory(parent, made), name, member)
+            _write_file(_directory(parent, made), name, member, durable)
             # Paths are in order: a directory that was left does not come back.
             for path in [path for path in made if path and not _within(parent, path)]:
-                os.fsync(made[path])
+                if durable:
+                    os.fsync(made[path])
                 os.close(made.pop(path))
         os.fchmod(made[""], 0o755)
-        for fd in made.values():
-            os.fsync(fd)
+        if durable:
+            for fd in made.values():
+                os.fsync(fd)
     finally:
         for fd in made.values():
             os.close(fd)
@@ -59,14 +61,15 @@ def _directory(path: str, made: dict[str, int]) -> int:
     return made[path]
 
 
-def _write_file(directory: int, name: str, member: Member) -> None:
+def _write_file(directory: int, name: str, member: Member, durable: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name, flags, 0o644, dir_fd=directory)
     with os.fdopen(fd, "wb") as opened:
         opened.write(member.content)
         opened.flush()
         os.fchmod(fd, 0o755 if member.executable else 0o644)
-        os.fsync(fd)
+        if durable:
+            os.fsync(fd)
 
 
 def sync(directory: Path) -> None:

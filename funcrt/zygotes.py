@@ -2,7 +2,7 @@
 after, up to a number of them."""
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 from funcrt.sandbox import Code, Sandbox, Zygote
 
@@ -20,6 +20,7 @@ class Zygotes:
         self.most_idle = most_idle
         self._held: OrderedDict[tuple[str, str], Zygote] = OrderedDict()
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._users: Counter[tuple[str, str]] = Counter()
 
     async def get(self, code: Code) -> Zygote:
         """The code's zygote, loaded now where it is not. Raises LoadError, SandboxError."""
@@ -41,9 +42,17 @@ class Zygotes:
         for key in idle[: max(len(idle) + 1 - self.most_idle, 0)]:
             await self._drop(key)
 
+    def use(self, code: Code) -> None:
+        """The version goes into service; once more, where it comes back while it still drains."""
+        self._users[code.name, code.version] += 1
+
     async def drop(self, code: Code) -> None:
         """The version is out of service."""
-        await self._drop((code.name, code.version))
+        key = (code.name, code.version)
+        self._users[key] -= 1
+        if self._users[key] <= 0:
+            del self._users[key]
+            await self._drop(key)
 
     async def _drop(self, key: tuple[str, str]) -> None:
         self._locks.pop(key, None)

@@ -18,6 +18,7 @@ COMMANDS = {
     "new": "Make a function from a template.",
     "test": "Run a function's tests and sample events.",
     "invoke": "Call a function once.",
+    "dev": "Run functions here, and put each save into service at once.",
     "serve": "Run a host: functions, mesh, HTTP gateway.",
     "publish": "Publish events to a topic.",
     "tail": "Show a topic's events as they come.",

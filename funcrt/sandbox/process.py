@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
 from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages
+from funcrt.sandbox.logs import LogReader
 from funcrt.sandbox.protocol import HEADER, MAX_FRAME, FromInstance, Log, ToInstance
+from funcrt.sandbox.warm import Send, WarmProcesses
 from funcrt.sandbox.zygote import MAX_MESSAGE, Spec
 from mesh.failpoint import point
 
 __all__ = ["ProcessSandbox"]
 
-LINE = 8192
-LOG_BYTES_A_SECOND = 256 << 10
 LOAD_TIMEOUT_S = 60.0
 
 
@@ -33,9 +34,14 @@ def _socketpair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
 
 
 class ProcessSandbox:
-    """Zygotes and instances as processes of this machine."""
+    """Zygotes and instances as processes of this machine.
 
-    def __init__(self) -> None:
+    With `warm`, each function has a process that holds its dependencies (`warm.py`), and versions
+    are forked from that.
+    """
+
+    def __init__(self, *, warm: bool = False) -> None:
+        self._warm = WarmProcesses() if warm else None
         self._runtime: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._zygotes: set[ProcessZygote] = set()
@@ -69,7 +75,7 @@ class ProcessSandbox:
             max_output_bytes=code.max_output_bytes,
             batch=code.batch,
         )
-        zygote = await self._fork(code, spec)
+        zygote = await self._fork(code, spec, send=await self._parent(code))
         info = zygote.info
         if info.threads > 1:
             await zygote.stop()
@@ -77,16 +83,31 @@ class ProcessSandbox:
             zygote = await self._fork(code, late, info)
         return zygote
 
+    async def _parent(self, code: Code) -> Send:
+        """What takes the message to fork this version."""
+        if self._warm is not None:
+            try:
+                warmed = await self._warm.get(code, self._send, said_by(code.name))
+            except OSError as error:
+                raise SandboxError(f"the runtime zygote is gone ({error})") from None
+            if warmed is not None:
+                return warmed.fork
+        return self._send
+
+    def _send(self, body: bytes, descriptors: list[int]) -> None:
+        if self._control is None:
+            raise OSError("the sandbox was closed")
+        socket.send_fds(self._control, [body], descriptors)
+
     async def _fork(
-        self, code: Code, spec: Spec, info: HandlerInfo | None = None
+        self, code: Code, spec: Spec, info: HandlerInfo | None = None, *, send: Send | None = None
     ) -> "ProcessZygote":
-        assert self._control is not None
         ours, theirs = _socketpair(socket.SOCK_SEQPACKET)
         logs = [os.pipe(), os.pipe()]
         zygote = ProcessZygote(self, code, ours, [read for read, _ in logs])
         try:
             descriptors = [theirs.fileno(), *(write for _, write in logs)]
-            socket.send_fds(self._control, [msgspec.msgpack.encode(spec)], descriptors)
+            (send or self._send)(msgspec.msgpack.encode(spec), descriptors)
         except OSError as error:
             await zygote.stop()
             raise SandboxError(f"the runtime zygote is gone ({error})") from None
@@ -110,6 +131,8 @@ class ProcessSandbox:
         """As the contract says."""
         for zygote in list(self._zygotes):
             await zygote.stop()
+        if self._warm is not None:
+            self._warm.close()
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -120,6 +143,12 @@ class ProcessSandbox:
                 self._runtime.kill()
                 self._runtime.wait()
             self._runtime = None
+
+
+def said_by(name: str) -> Callable[[str, str], None]:
+    """What an import prints is not a call's: it goes to the host's own log."""
+    log = logging.getLogger(f"funcrt.function.{name}")
+    return lambda level, text: log.info("%s: %s", level, text)
 
 
 class ProcessZygote:
@@ -139,7 +168,7 @@ class ProcessZygote:
         self._spawning: dict[int, asyncio.Future[int]] = {}
         self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
-        self._logs = [_LogReader(fd, "stderr", self._said) for fd in logs]
+        self._logs = [LogReader(fd, "stderr", said_by(code.name)) for fd in logs]
         self.instances: dict[int, ProcessInstance] = {}
         self._loop.add_reader(control.fileno(), self._readable)
 
@@ -147,12 +176,6 @@ class ProcessZygote:
     def busy(self) -> bool:
         """As the contract says."""
         return bool(self.instances or self._spawning)
-
-    def _said(self, level: str, text: str) -> None:
-        """What the import prints is not a call's: it goes to the host's own log."""
-        import logging
-
-        logging.getLogger(f"funcrt.function.{self.code.name}").info("%s", text)
 
     def _readable(self) -> None:
         try:
@@ -308,9 +331,7 @@ class ProcessInstance(asyncio.Protocol):
         self._reason = ""
         self._over = False
         names = ("stdout", "stderr")
-        self._logs = [
-            _LogReader(fd, name, self._said) for fd, name in zip(logs, names, strict=True)
-        ]
+        self._logs = [LogReader(fd, name, self._said) for fd, name in zip(logs, names, strict=True)]
 
     async def open(self) -> None:
         """Put the channel on the loop. Raises SandboxError where the instance has ended."""
@@ -433,69 +454,3 @@ class ProcessInstance(asyncio.Protocol):
             self._transport.abort()
         elif self._opening is None:
             self._sock.close()
-
-
-class _LogReader:
-    """A function's standard output or error, by lines, within a budget: what is over it is
-    counted and dropped, and the pipe is read on, so that nobody blocks."""
-
-    def __init__(self, fd: int, level: str, said: Any) -> None:
-        os.set_blocking(fd, False)
-        self.fd = fd
-        self.level = level
-        self.said = said
-        self.loop = asyncio.get_running_loop()
-        self.rest = b""
-        self.budget = LOG_BYTES_A_SECOND
-        self.second = 0
-        self.dropped = 0
-        self.loop.add_reader(fd, self.read)
-
-    def read(self) -> bool:
-        """Take what is there; False at the end."""
-        try:
-            data = os.read(self.fd, 1 << 16)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            self.close()
-            return False
-        now = int(self.loop.time())
-        if now != self.second:
-            self._tell_dropped()
-            self.second, self.budget = now, LOG_BYTES_A_SECOND
-        if len(data) > self.budget:
-            self.dropped += len(data)
-            return True
-        self.budget -= len(data)
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        if len(self.rest) > LINE:
-            lines.append(self.rest)
-            self.rest = b""
-        for line in lines:
-            self.said(self.level, line[:LINE].rstrip(b"\r").decode(errors="replace"))
-        return True
-
-    def _tell_dropped(self) -> None:
-        if self.dropped:
-            self.said(self.level, f"({self.dropped} bytes of output dropped: too much a second)")
-            self.dropped = 0
-
-    def drain(self) -> None:
-        """Read what an ended process left in the pipe."""
-        for _ in range(32):
-            if self.fd < 0 or not self.read():
-                break
-
-    def close(self) -> None:
-        """Twice is harmless."""
-        if self.fd >= 0:
-            self.loop.remove_reader(self.fd)
-            os.close(self.fd)
-            self.fd = -1
-            if self.rest:
-                self.said(self.level, self.rest[:LINE].decode(errors="replace"))
-                self.rest = b""
-            self._tell_dropped()

@@ -28,6 +28,7 @@ from funcrt.sandbox.worker import Worker
 __all__ = [
     "MAX_MESSAGE",
     "Spec",
+    "Warm",
     "runtime",
 ]
 
@@ -38,8 +39,32 @@ _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Spec(msgspec.Struct, frozen=True):
-    """What R is asked to load."""
+BASE = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/tmp",
+    # A function is scaled by instances. The threads that numerical libraries start as they are
+    # imported would contend with those, and forbid forking.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+"""The environment of every function, below the manifest's own."""
+
+
+class Warm(msgspec.Struct, frozen=True, tag="warm"):
+    """What R is asked to import, for versions to be forked from."""
+
+    modules: tuple[tuple[str, tuple[str, ...]], ...]
+    """Modules, and the names taken from each."""
+    env: dict[str, str]
+    memory_bytes: int
+    prefixes: list[str]
+    """Directories whose files need not be told."""
+
+
+class Spec(msgspec.Struct, frozen=True, tag="load"):
+    """What R, or F0, is asked to load."""
 
     path: str
     handler: str
@@ -57,13 +82,19 @@ def runtime(fd: int, host: int) -> None:
     """R's life, on the control socket `fd`, for as long as the process `host` lives."""
     os.setsid()
     _tie_to(host)
-    own = os.getpid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    control = socket.socket(fileno=fd)
+    _fork_as_asked(socket.socket(fileno=fd))
+
+
+def _fork_as_asked(control: socket.socket, *, patient: bool = False) -> None:
+    """Fork for each message, until the host closes the socket; where `patient`, until the last of
+    what was forked has ended, too."""
+    own, fd = os.getpid(), control.fileno()
     children: dict[int, int] = {}
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    while True:
+    asked = True
+    while asked or children:
         for ready, _ in poll.poll():
             if ready != fd:
                 poll.unregister(ready)
@@ -72,11 +103,15 @@ def runtime(fd: int, host: int) -> None:
                 continue
             body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 3)
             if not body:
-                return
-            spec = msgspec.msgpack.decode(body, type=Spec)
+                if not patient:
+                    return
+                poll.unregister(fd)
+                asked = False
+                continue
+            message = msgspec.msgpack.decode(body, type=Spec | Warm)
             pid = os.fork()
             if pid == 0:
-                _child(own, partial(_function, spec, *descriptors), descriptors)
+                _child(own, partial(_begin, message, *descriptors), descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
             watch = os.pidfd_open(pid)
@@ -120,21 +155,51 @@ def _close_all_but(keep: list[int]) -> None:
     os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
+# F0: a function's dependencies
+
+
+def _begin(message: Spec | Warm, control_fd: int, out: int, err: int) -> None:
+    """What F0 and F have in common."""
+    os.setsid()
+    _standard(out, err)
+    os.environ.clear()
+    os.environ.update(BASE | message.env)
+    _lock_down(message.memory_bytes)
+    sys.dont_write_bytecode = True
+    control = socket.socket(fileno=control_fd)
+    if isinstance(message, Warm):
+        _warm(message, control)
+    else:
+        _function(message, control)
+
+
+def _warm(warm: Warm, control: socket.socket) -> None:
+    failed = ""
+    for name, taken in warm.modules:
+        try:
+            __import__(name, fromlist=taken)
+        except BaseException as error:
+            failed = f"{name}: {error}"[:2000]
+            break
+    # Those of packages that are being worked on, too: installed by a link to their sources.
+    files = [
+        file
+        for module in list(sys.modules.values())
+        if (file := getattr(module, "__file__", None)) and not file.startswith(tuple(warm.prefixes))
+    ]
+    told = {"failed": failed, "threads": threads(), "files": files[:500]}
+    control.send(msgspec.msgpack.encode(told))
+    gc.collect()
+    gc.freeze()
+    _fork_as_asked(control, patient=True)
+
+
 # F: one version of a function
 
 
-def _function(spec: Spec, control_fd: int, out: int, err: int) -> None:
-    os.setsid()
-    control = socket.socket(fileno=control_fd)
-    _standard(out, err)
-    os.environ.clear()
-    os.environ.update(
-        {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"} | spec.env
-    )
-    _lock_down(spec)
+def _function(spec: Spec, control: socket.socket) -> None:
     os.chdir(spec.path)
     sys.path.insert(0, spec.path)
-    sys.dont_write_bytecode = True
     bound: Bound | None = None
     if not spec.late:
         bound = _load(spec, control)
@@ -157,11 +222,11 @@ def _standard(out: int, err: int) -> None:
     os.close(err)
 
 
-def _lock_down(spec: Spec) -> None:
+def _lock_down(most: int) -> None:
     """The steps of level `process` so far, in order; namespaces, landlock and seccomp go here."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if spec.memory_bytes:
-        resource.setrlimit(resource.RLIMIT_AS, (spec.memory_bytes, spec.memory_bytes))
+    if most:
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     os.umask(0o077)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 

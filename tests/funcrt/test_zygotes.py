@@ -32,3 +32,26 @@ def test_the_longest_unused_go_and_those_with_instances_stay(tmp_path: Path) -> 
             await sandbox.close()
 
     asyncio.run(main())
+
+
+def test_a_version_that_comes_back_while_it_drains_stays_loaded(tmp_path: Path) -> None:
+    async def main() -> None:
+        sandbox = ProcessSandbox()
+        await sandbox.start()
+        zygotes = Zygotes(sandbox)
+        (tmp_path / "main.py").write_text("def handler(event): ...\n")
+        code = Code(name="a", version="1", path=tmp_path)
+        again = Code(name="a", version="1", path=tmp_path)
+        try:
+            zygote = await zygotes.get(code)
+            zygotes.use(code)
+            assert await zygotes.get(again) is zygote
+            zygotes.use(again)
+            await zygotes.drop(code)
+            assert zygote.alive
+            await zygotes.drop(again)
+            assert not zygote.alive
+        finally:
+            await sandbox.close()
+
+    asyncio.run(main())

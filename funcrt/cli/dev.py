@@ -1,0 +1,65 @@
+"""`funcrt dev`: a host beside the editor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from funcrt.cli.errors import USAGE, CliError
+from funcrt.cli.options import Data, place
+from funcrt.config import DevConfig, ServeConfig
+
+__all__ = ["app", "dev"]
+
+app = typer.Typer()
+
+
+@app.command()
+def dev(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PATH",
+            help="Functions, or directories of them.",
+            show_default="./functions, or .",
+        ),
+    ] = None,
+    *,
+    port: Annotated[
+        int, typer.Option(help="Port of the gateway; 0 for any.", min=0, max=65535)
+    ] = 8080,
+    no_reload: Annotated[bool, typer.Option("--no-reload", help="Leave changes alone.")] = False,
+    data: Data = None,
+) -> int:
+    """Run functions here, and put each save into service at once. Ctrl-C stops it.
+
+    Example: funcrt dev functions/resize
+
+    Publish to it from another terminal: the mesh in ./.funcrt is the one that `funcrt publish`,
+    `tail`, `ls` and `dlq` find there, and is kept from one run to the next.
+    """
+    from funcrt import dev as runtime
+
+    found = tuple(paths or [Path("functions") if Path("functions").is_dir() else Path()])
+    for directory in found:
+        if not directory.is_dir():
+            what = "is a file" if directory.exists() else "does not exist"
+            raise CliError(
+                f"{directory} {what}, expected a function's directory, or one of functions",
+                "funcrt dev ./functions",
+                USAGE,
+            )
+    where = place(data)
+    serve = ServeConfig(
+        functions=found,
+        data=where.data,
+        mesh_url=where.mesh_url,
+        port=port,
+        admin_socket=where.admin_socket,
+        drain_s=DRAIN_S,
+    )
+    return runtime.run(DevConfig(serve=serve, reload=not no_reload))
+
+
+DRAIN_S = 5.0
+"""For calls in flight at the end: nobody waits for them but the author."""

@@ -1,0 +1,152 @@
+"""One run of `funcrt dev`: the host, the functions' folders, and what ends it."""
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import uvloop
+
+from funcrt import logs
+from funcrt.auth import Tokens
+from funcrt.config import DevConfig
+from funcrt.dev.reload import Reloader
+from funcrt.dev.show import YELLOW, FunctionLog, Screen
+from funcrt.dev.watch import Watcher
+from funcrt.host import Host
+from funcrt.rollout import find_functions, is_function
+from funcrt.running import Ending, hosting, listening, settle_down
+from funcrt.tasks import Tasks
+
+__all__ = ["run"]
+
+CODE = "dev-code"
+"""Where versions are unpacked, below the data directory; emptied at each start."""
+
+
+def run(config: DevConfig) -> int:
+    """Serve the functions until SIGINT or SIGTERM, and put each change into service.
+
+    Raises what a user can cause: PortTaken, SocketTaken, MeshBusy, MeshCorrupt.
+    """
+    logs.set_up()
+    return uvloop.run(_dev(config))
+
+
+async def _dev(config: DevConfig) -> int:
+    screen = Screen()
+    log = logging.getLogger("funcrt.function")
+    log.handlers[:] = [FunctionLog(screen)]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    ending = Ending()
+    serve = config.serve
+    async with hosting(serve, ending, code=CODE, warm=config.reload) as host:
+        shutil.rmtree(serve.data.root / CODE, ignore_errors=True)
+        host.durable_code = False
+        host.observer = screen
+        async with listening(serve, Tokens(), host, ending) as port:
+            session = Session(config, host, screen)
+            try:
+                await session.start(port)
+                host.state = "ready"
+                settle_down()
+                await ending.asked
+            finally:
+                screen.set_status("")
+                await session.close(0.0 if ending.hurry.is_set() else serve.drain_s)
+    ending.raise_failure(serve.mesh_url)
+    return 0
+
+
+class Session:
+    """What is between the watcher, the reloader and the screen."""
+
+    def __init__(self, config: DevConfig, host: Host, screen: Screen) -> None:
+        self.config = config
+        self.screen = screen
+        self.reloader = Reloader(host, screen)
+        self.host = host
+        self._changed: set[Path] = set()
+        self._wake = asyncio.Event()
+        self._tasks = Tasks(host.failed)
+
+    async def start(self, port: int) -> None:
+        """Put all into service, say so, and begin to watch."""
+        roots = self.config.serve.functions
+        found, passed = find_functions(roots)
+        for directory in found:
+            await self._look(_absolute(directory))
+        self._banner(port)
+        for directory in passed:
+            text = f"{directory} was passed over: it has no main.py of its own"
+            self.screen.line(f"{self.screen.paint(YELLOW, '!')} {text}")
+        if not found:
+            text = f"no function yet; save {roots[0]}/NAME/main.py"
+            self.screen.line(f"{self.screen.paint(YELLOW, '!')} {text}")
+        if self.config.reload:
+            watcher = Watcher(roots, self._env_files(), self.changed)
+            self._tasks.start(watcher.run(), "watch")
+            self._tasks.start(self._reload(), "reload")
+
+    def changed(self, paths: set[Path]) -> None:
+        """Folders, or files of the environment, that are to be looked at."""
+        self._changed |= paths
+        self._wake.set()
+
+    async def _reload(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            changed, self._changed = self._changed, set()
+            if changed & set(self._env_files()):
+                changed |= {*self.reloader.folders}
+            for directory in sorted(changed):
+                if directory in self.reloader.folders or is_function(directory):
+                    await self._look(directory)
+
+    async def _look(self, directory: Path) -> None:
+        shown = _shown(directory)
+        await self.reloader.look(directory, shown, self._env(directory))
+
+    def _env(self, directory: Path) -> Mapping[str, str]:
+        return {}
+
+    def _env_files(self) -> list[Path]:
+        return []
+
+    def _banner(self, port: int) -> None:
+        serve, count = self.config.serve, len(self.host.deployed)
+        many = "1 function" if count == 1 else f"{count} functions"
+        place = serve.data.mesh_file if serve.mesh_url == serve.data.mesh_url else serve.mesh_url
+        self.screen.line(
+            f"funcrt dev · {many} · mesh {_shown(place) if isinstance(place, Path) else place}"
+            f" · http http://{serve.host}:{port} · ^C stop"
+        )
+        width = max((len(name) for name in self.host.deployed), default=0)
+        for name, function in sorted(self.host.deployed.items()):
+            manifest, info = function.manifest, function.pool.info
+            shown = [str(each) for each in function.triggers() if each.kind != "call"]
+            triggers = ", ".join(shown) or f"http /functions/{name}"
+            self.screen.line(
+                f"  {name:<{width}}  {triggers} → {manifest.output.topic or '-'}"
+                f"   {info.kind}, ready in {self.screen.took[name]:.0f} ms"
+            )
+        self.screen.begun = True
+
+    async def close(self, seconds: float) -> None:
+        """Stop watching, and let old versions end what they run."""
+        await self._tasks.cancel()
+        await self.reloader.close(seconds)
+
+
+def _absolute(path: Path) -> Path:
+    return path.absolute()
+
+
+def _shown(path: Path) -> Path:
+    """As a person names it: from where they are, unless that is far."""
+    here = Path(os.path.relpath(path))
+    return path if here.parts[:2] == ("..", "..") else here

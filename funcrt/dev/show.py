@@ -1,0 +1,260 @@
+"""What `funcrt dev` prints: a line an event, why a call failed, what a change led to."""
+
+import asyncio
+import logging
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from funcrt.api import Reply
+from funcrt.dev.reload import Folder
+from funcrt.errors import FunctionsRefused, LoadError
+from funcrt.function import Function
+from funcrt.sandbox.protocol import Failure, Result
+from funcrt.text import safe
+from mesh.event import Event
+from mesh.transport import Dead, Output, Retry, Settled, Settlement
+
+__all__ = ["GREEN", "YELLOW", "FunctionLog", "Screen", "frames"]
+
+LINES_A_SECOND = 50
+"""Of calls that ended well; beyond it they are counted."""
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_FRAME = re.compile(r'  File "([^"]+)", line (\d+), in (.+)')
+RED, DIM, PLAIN = "\x1b[31m", "\x1b[2m", "\x1b[0m"
+GREEN = "\x1b[32m"
+YELLOW = "\x1b[33m"
+
+
+class Screen:
+    """Standard output. Lines come as things happen; `status` stays below them on a terminal."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stdout.isatty()
+        self.coloured = self.terminal and "NO_COLOR" not in os.environ
+        self.status = ""
+        self.shown: dict[str, Path] = {}
+        """Function -> its folder, as messages name it."""
+        self.took: dict[str, float] = {}
+        """Function -> how long its first version took to be in service, in milliseconds."""
+        self.begun = False
+        """Whether the functions that were there at the start have been told."""
+        self._second = 0
+        self._lines = 0
+        self._more: Counter[str] = Counter()
+        self._traces: dict[tuple[str, str], str] = {}
+
+    # Lines
+
+    def line(self, text: str) -> None:
+        """One line or more, above the status line."""
+        if not self.status:
+            sys.stdout.write(f"{text}\n")
+        else:
+            sys.stdout.write(f"\r\x1b[K{text}\n{self.status}")
+        sys.stdout.flush()
+
+    def set_status(self, text: str) -> None:
+        """The line that stays at the bottom; empty for none. Only on a terminal."""
+        if self.terminal and text != self.status:
+            self.status = text
+            sys.stdout.write(f"\r\x1b[K{text}")
+            sys.stdout.flush()
+
+    def now(self, text: str) -> None:
+        """A line with the time of day."""
+        self.line(f"{self.paint(DIM, time.strftime('%H:%M:%S'))}  {text}")
+
+    def paint(self, colour: str, text: str) -> str:
+        """Coloured, on a terminal that may have colours."""
+        return f"{colour}{text}{PLAIN}" if self.coloured else text
+
+    # Calls (funcrt.observer.Observer)
+
+    def settled(self, function: Function, result: Result, settlement: Settlement) -> None:
+        """As the observer says."""
+        bad = [s for s in settlement.settled if isinstance(s.outcome, Retry | Dead)]
+        good = [s.delivery.event for s in settlement.settled if s not in bad] if bad else [
+            s.delivery.event for s in settlement.settled
+        ]  # fmt: skip
+        if good:
+            self._ended_well(function, good, settlement.outputs, result.took_us)
+            for event in good:
+                self._traces.pop((function.name, event.id), None)
+        for index, one in enumerate(settlement.settled):
+            if one in bad:
+                items = result.items or ()
+                why = items[index].failure if index < len(items) else result.failure
+                self._failed(function, one, why)
+
+    def called(self, function: Function, event: Event, reply: Reply, took_us: int) -> None:
+        """As the observer says."""
+        if reply.status == "ok":
+            outputs = [Output("", each) for each in reply.outputs]
+            self._ended_well(function, [event], outputs, took_us)
+            return
+        self.now(f"{_event(event)} → {function.name} {self.paint(RED, '✗')} {reply.status},"
+                 " told to its caller")  # fmt: skip
+        self._trace(function, event, reply.failure)
+
+    def _ended_well(
+        self, function: Function, events: Sequence[Event], outputs: Sequence[Output], took_us: int
+    ) -> None:
+        if not self._room():
+            self._more[function.name] += len(events)
+            return
+        first = _event(events[0])
+        many = f"{len(events)} events, the first {first}" if len(events) > 1 else first
+        made = ", ".join(_output(each) for each in outputs[:2])
+        if len(outputs) > 2:
+            made += f" and {len(outputs) - 2} more"
+        arrow = f" → {made}" if made else ""
+        self.now(f"{many} → {function.name} {self.paint(GREEN, '✓')} {_ms(took_us)}{arrow}")
+
+    def _failed(self, function: Function, one: Settled, why: Failure | None) -> None:
+        attempt, most = one.delivery.attempt, function.manifest.retry.attempts
+        event, outcome = one.delivery.event, one.outcome
+        if isinstance(outcome, Retry):
+            then = f"attempt {attempt} of {most}, next in {outcome.after_s:.1f} s"
+        elif function.manifest.dlq is None:
+            then = f"attempt {attempt} of {most}, dropped: dlq = false"
+        else:
+            then = f"attempt {attempt} of {most}, now a dead letter"
+        self.now(f"{_event(event)} → {function.name} {self.paint(RED, '✗')} {then}")
+        if why is None and isinstance(outcome, Retry | Dead):
+            said = outcome.error if isinstance(outcome, Retry) else outcome.reason
+            why = Failure(*said.partition(": ")[::2])
+        self._trace(function, event, why)
+        if isinstance(outcome, Dead) and function.manifest.dlq is not None:
+            self.line(f"  again: funcrt dlq replay {function.name} --all")
+
+    def _trace(self, function: Function, event: Event, why: Failure | None) -> None:
+        if why is None:
+            return
+        text = why.traceback or f"{why.error}: {why.message}"
+        key = function.name, event.id
+        if self._traces.get(key) == text:
+            self.line(f"  {safe(text.splitlines()[-1])} (as before)")
+            return
+        self._traces[key] = text
+        if len(self._traces) > 1000:
+            del self._traces[next(iter(self._traces))]
+        for each in frames(text, self.shown.get(function.name, Path(function.name))):
+            self.line(each)
+
+    def _room(self) -> bool:
+        """Whether this second has room for a line more."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        self._lines += 1
+        if self._lines > LINES_A_SECOND and not self._more:
+            asyncio.get_running_loop().call_later(1.0, self._tell_more)
+        return self._lines <= LINES_A_SECOND
+
+    def _tell_more(self) -> None:
+        for name, count in self._more.items():
+            self.now(f"… {count} more → {name} {self.paint(GREEN, '✓')}")
+        self._more.clear()
+
+    # Changes (funcrt.dev.reload.Reloads)
+
+    def reloaded(self, folder: Folder, files: Sequence[str], ms: float, in_flight: int) -> None:
+        """As the reloader says."""
+        assert folder.function is not None
+        name = folder.function.name
+        self.shown[name] = folder.shown
+        if folder.number == 1:
+            self.took[name] = ms
+            if self.begun:
+                self.now(f"found {folder.shown} → {name} in service after {ms:.0f} ms")
+            return
+        told = f"v{folder.number}"
+        if in_flight:
+            end = "ends" if in_flight == 1 else "end"
+            told += f"; {in_flight} in flight {end} on v{folder.number - 1}"
+        reloaded = self.paint(GREEN, "reloaded")
+        self.now(f"{_changed(folder, files)} → {reloaded} in {ms:.0f} ms ({told})")
+
+    def mended(self, folder: Folder, files: Sequence[str]) -> None:
+        """As the reloader says."""
+        self.now(f"{_changed(folder, files)} → v{folder.number} as before")
+
+    def broken(self, folder: Folder, files: Sequence[str], error: Exception) -> None:
+        """As the reloader says."""
+        still = f"still serving v{folder.number}" if folder.number else "not in service"
+        what = _changed(folder, files) if self.begun else str(folder.shown)
+        self.now(f"{what} → {self.paint(RED, '✗')} {still}")
+        errors = error.errors if isinstance(error, FunctionsRefused) else [error]
+        for each in errors:
+            if isinstance(each, LoadError):
+                self.line(f"  {safe(str(each.problem))}")
+                for one in each.traceback.splitlines()[:40]:
+                    self.line(f"  {safe(_frame(one))}")
+            else:
+                for one in str(each).splitlines():
+                    self.line(f"  {safe(one)}")
+
+    def removed(self, folder: Folder) -> None:
+        """As the reloader says."""
+        assert folder.function is not None
+        self.now(f"removed {folder.shown} → {folder.function.name} is out of service;"
+                 " what waits for it stays queued")  # fmt: skip
+
+
+class FunctionLog(logging.Handler):
+    """What functions print and log, on the screen."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.INFO)
+        self.screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """logging's own."""
+        name = record.name.rpartition(".")[2]
+        for text in record.getMessage().splitlines():
+            self.screen.now(f"  {self.screen.paint(DIM, f'{name}:')} {safe(text)}")
+
+
+def frames(traceback: str, folder: Path) -> list[str]:
+    """A traceback's lines, each frame as `folder/main.py:14 in handler`."""
+    return [f"  {safe(_frame(line, folder))}" for line in traceback.splitlines()[:40]]
+
+
+def _frame(line: str, folder: Path | None = None) -> str:
+    found = _FRAME.fullmatch(line)
+    if found is None:
+        return line
+    file = found[1] if folder is None else folder / found[1]
+    return f"{file}:{found[2]} in {found[3]}"
+
+
+def _changed(folder: Folder, files: Sequence[str]) -> str:
+    first = str(folder.shown / files[0]) if files else str(folder.shown)
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return safe(f"changed {first}{more}")
+
+
+def _event(event: Event) -> str:
+    return safe(f"{event.type} {_short(event.id)}")
+
+
+def _output(output: Output) -> str:
+    topic = f" ({output.topic})" if output.topic else ""
+    return safe(f"{output.event.type} {_short(output.event.id)}") + topic
+
+
+def _short(id_: str) -> str:
+    if _UUID.fullmatch(id_):
+        return id_[:8]
+    return id_ if len(id_) <= 32 else f"{id_[:31]}…"
+
+
+def _ms(took_us: int) -> str:
+    if took_us < 10_000:
+        return f"{took_us / 1000:.1f} ms"
+    return f"{took_us / 1000:.0f} ms" if took_us < 1_000_000 else f"{took_us / 1e6:.1f} s"

@@ -1,0 +1,168 @@
+"""A host in the foreground, as `funcrt serve` and `funcrt dev` run it: on its mesh and sandbox,
+listening, ended by a signal, drained at the end."""
+
+import asyncio
+import gc
+import resource
+import signal
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgspec
+
+import mesh
+from funcrt.auth import Tokens
+from funcrt.config import ServeConfig
+from funcrt.gateway import GatewayConfig, make_admin_app, make_app, serve_http
+from funcrt.host import Host
+from funcrt.sandbox.process import ProcessSandbox
+from funcrt.sockets import bind_unix, unlink_unix
+from mesh.clock import SystemClock
+from mesh.errors import MeshFull
+from mesh.integrity import told
+
+__all__ = ["Ending", "hosting", "listening", "settle_down"]
+
+MOST_FILES = 8192
+OWN_FILES = 512
+"""Open files kept for instances, the mesh and its clients."""
+
+
+class Ending:
+    """When a host is to end: at a signal, or with the error of what failed. Made on its loop."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.asked: asyncio.Future[BaseException | None] = loop.create_future()
+        self.hurry = asyncio.Event()
+        """Set where it was asked again: what runs is given back at once."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.ask)
+
+    def ask(self, error: BaseException | None = None) -> None:
+        """End it; the second time, at once."""
+        if not self.asked.done():
+            self.asked.set_result(error)
+        else:
+            self.hurry.set()
+
+    def seconds(self, most: float) -> float:
+        """How long what runs may take to finish: none after a failure."""
+        failed = self.asked.done() and self.asked.result() is not None
+        return 0.0 if failed else most
+
+    async def unless_hurried(self, work: "asyncio.Future[Any]") -> bool:
+        """Wait for `work`, or cancel it on `hurry`; whether it came to its end."""
+        hurried = asyncio.ensure_future(self.hurry.wait())
+        await asyncio.wait({work, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not work.done():
+            work.cancel()
+            await asyncio.wait({work})
+            return False
+        work.result()
+        return True
+
+    def raise_failure(self, mesh_url: str) -> None:
+        """Raise what the host ended with, as its user can read it; nothing where it was asked."""
+        error = self.asked.result() if self.asked.done() else None
+        if isinstance(error, sqlite3.DatabaseError):
+            error = told(mesh_url, error)
+        if isinstance(error, sqlite3.Error):
+            raise MeshFull(mesh_url, f"the host stopped, as it could not be written ({error})")
+        if error is not None:
+            raise error
+
+
+@asynccontextmanager
+async def hosting(
+    config: ServeConfig, ending: Ending, *, code: str = "code", warm: bool = False
+) -> AsyncIterator[Host]:
+    """A started host on the config's mesh; on leaving it is drained and all is closed. Functions
+    are unpacked in `code`, below the data directory. With `warm`, their dependencies stay imported
+    from one version to the next."""
+    transport = await mesh.connect(config.mesh_url, namespace=config.namespace, host=True)
+    try:
+        if hasattr(transport, "on_fatal"):
+            transport.on_fatal = ending.ask
+        sandbox = ProcessSandbox(warm=warm)
+        await sandbox.start()
+        try:
+            host = Host(
+                transport,
+                sandbox,
+                SystemClock(),
+                config.data.root / code,
+                namespace=config.namespace,
+                host_id=config.data.host_id(),
+            )
+            host.on_failure = ending.ask
+            await host.start()
+            try:
+                yield host
+            finally:
+                # A second signal gives back at once what runs.
+                drained = asyncio.ensure_future(host.drain(ending.seconds(config.drain_s)))
+                if not await ending.unless_hurried(drained):
+                    await host.drain(0.0)
+        finally:
+            await sandbox.close()
+    finally:
+        await transport.close()
+
+
+@asynccontextmanager
+async def listening(
+    config: ServeConfig, tokens: Tokens, host: Host, ending: Ending
+) -> AsyncIterator[int]:
+    """The host's gateway and admin socket; yields the gateway's port. On leaving, who has asked is
+    answered first."""
+    gateway = GatewayConfig(
+        host=config.host,
+        port=config.port,
+        tokens=tokens,
+        allowed_hosts=config.allowed_hosts,
+        allowed_origins=config.allowed_origins,
+        drain_s=config.drain_s,
+        connections=_connections(),
+    )
+    apps = make_app(host, gateway), make_admin_app(host, gateway)
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(serve_http(apps[0], gateway))
+        admin = bind_unix(config.admin_socket)
+        stack.callback(unlink_unix, config.admin_socket)
+        few = msgspec.structs.replace(gateway, connections=max(16, gateway.connections // 8))
+        await stack.enter_async_context(serve_http(apps[1], few, admin))
+        yield http.getsockname()[1]
+        host.state = "draining"
+        # Still listening: who asks for readiness, or calls, is told 503 and not cut off.
+        seconds = ending.seconds(config.drain_s)
+        idle = asyncio.gather(*(app.idle(seconds) for app in apps))
+        await ending.unless_hurried(idle)
+
+
+def settle_down() -> None:
+    """What start-up made stays; collecting it again and again would only delay calls. Young
+    objects are mostly events on their way, which go without the collector: looking at them every
+    20,000 took a quarter of the throughput."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 20)
+
+
+def _connections() -> int:
+    """How many connections the gateway may hold: what the limit of open files leaves it.
+
+    The soft limit is raised towards the hard one first; 1024, a usual one, is soon used up.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = MOST_FILES if hard == unlimited else min(hard, MOST_FILES)
+    if soft != unlimited and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    if soft == unlimited:
+        soft = MOST_FILES
+    return max(16, min(GatewayConfig().connections, soft - min(OWN_FILES, soft // 2)))

@@ -1,0 +1,313 @@
+"""`funcrt dev` for real: in a pseudo-terminal, and in a pipe."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import mesh
+from mesh import Event
+from tests.serving import FUNCRT, tree
+
+PATIENCE_S = 60.0
+CODE = """import time
+
+def handler(event):
+    time.sleep(event.json().get("sleep", 0))
+    return {"version": 1}
+"""
+MANIFEST = """
+[[trigger]]
+topic = "in"
+[output]
+topic = "out"
+"""
+
+
+class Dev:
+    """`funcrt dev` on functions below `root`; what it prints is read as it comes."""
+
+    def __init__(self, root: Path, *options: str, terminal: bool = True) -> None:
+        self.root = root
+        self.said = ""
+        argv = [*FUNCRT, "dev", *options, "--port", "0"]
+        env = {**os.environ, "NO_COLOR": "1", "TERM": "xterm"}
+        env.pop("FUNCRT_DATA", None)
+        self.fd, theirs = pty.openpty() if terminal else os.pipe()
+        if terminal:
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.process = subprocess.Popen(
+            argv, cwd=root, env=env, stdin=theirs if terminal else subprocess.DEVNULL,
+            stdout=theirs, stderr=theirs, start_new_session=True,
+            preexec_fn=self._take_terminal if terminal else None,  # noqa: PLW1509
+        )  # fmt: skip
+        os.close(theirs)
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+        self.port = int(self.until(r"http://127.0.0.1:(\d+)")[1])
+
+    @staticmethod
+    def _take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self.fd, 1 << 16)
+            except OSError:
+                return
+            if not data:
+                return
+            self.said += data.decode(errors="replace").replace("\r\n", "\n")
+
+    def until(self, pattern: str, since: int = 0) -> "re.Match[str]":
+        """Wait until it has said this, after `since` characters."""
+        end = time.monotonic() + PATIENCE_S
+        while (found := re.search(pattern, self.said[since:])) is None:
+            assert time.monotonic() < end, f"{pattern!r} did not come in\n{self.said}"
+            assert self.process.poll() is None, self.said
+            time.sleep(0.01)
+        return found
+
+    def after(self, pattern: str, text: str, name: str = "main.py") -> "re.Match[str]":
+        """Save a file whole, and wait for what is said then."""
+        since = len(self.said)
+        file = self.root / "functions" / "work" / name
+        beside = file.with_name(f"{name}~")
+        beside.write_text(text)
+        beside.rename(file)
+        return self.until(pattern, since)
+
+    def call(self, name: str = "work", **data: Any) -> Any:
+        url = f"http://127.0.0.1:{self.port}/functions/{name}"
+        return httpx.post(url, json=data, timeout=PATIENCE_S).json()
+
+    def keys(self, keys: bytes) -> None:
+        os.write(self.fd, keys)
+
+    def ended(self) -> int:
+        code = self.process.wait(PATIENCE_S)
+        self.reader.join(PATIENCE_S)
+        return code
+
+    def close(self) -> None:
+        below = tree(self.process.pid)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.reader.join(PATIENCE_S)
+        os.close(self.fd)
+        end = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < end:
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    work = tmp_path / "functions" / "work"
+    work.mkdir(parents=True)
+    (work / "main.py").write_text(CODE)
+    (work / "funcrt.toml").write_text(MANIFEST)
+    return tmp_path
+
+
+@pytest.fixture
+def dev(root: Path) -> Iterator[Dev]:
+    one = Dev(root)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def test_edit_break_mend_quit_on_a_terminal(dev: Dev) -> None:
+    dev.until(r"work  mesh in → out   sync, ready in \d+ ms")
+    assert dev.call() == {"version": 1}
+    dev.until(r"\d\d:\d\d:\d\d  \S+ \S+ → work ✓ [\d.]+ ms → funcrt.work.result [0-9a-f]{8}")
+
+    slow: list[Any] = []
+    calling = threading.Thread(target=lambda: slow.append(dev.call(sleep=3)))
+    calling.start()
+    time.sleep(0.5)
+    two = CODE.replace('"version": 1', '"version": 2')
+    dev.after(
+        r"changed functions/work/main\.py → reloaded in \d+ ms \(v2; 1 in flight ends on v1\)", two
+    )
+    assert dev.call() == {"version": 2}
+    assert slow == []
+    calling.join()
+    assert slow == [{"version": 1}]
+
+    dev.after(
+        r"changed functions/work/main\.py → ✗ still serving v2\n"
+        r"  functions/work/main\.py:7: syntax error: invalid syntax\n"
+        r" +def x\(:\n",
+        two + "\ndef x(:\n",
+    )
+    assert dev.call() == {"version": 2}
+    dev.after(
+        r"→ ✗ still serving v2\n  functions/work/main\.py:7: fails to import: ZeroDivisionError:"
+        r" division by zero\n  functions/work/main\.py:7 in <module>\n +1 / 0\n",
+        two + "\n1 / 0\n",
+    )
+    dev.after(
+        r"changed functions/work/funcrt\.toml → ✗ still serving v2\n"
+        r'  functions/work/funcrt\.toml:2: triger: unknown key, did you mean "trigger"\?\n',
+        MANIFEST.replace("trigger", "triger"),
+        "funcrt.toml",
+    )
+    dev.after(r"changed functions/work/funcrt\.toml → ✗", MANIFEST, "funcrt.toml")
+    dev.after(r"changed functions/work/main\.py → v2 as before", two)
+    dev.after(r"main\.py → reloaded in \d+ ms \(v3\)", two.replace("2}", "3}"))
+    assert dev.call() == {"version": 3}
+
+    below = tree(dev.process.pid)
+    dev.keys(b"\x03")
+    assert dev.ended() == 0
+    assert "Traceback" not in dev.said
+    assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+
+
+def test_functions_come_and_go(dev: Dev) -> None:
+    new = dev.root / "functions" / "new"
+    new.mkdir()
+    (new / "main.py").write_text("def handler(event): return 1\n")
+    dev.until(r"found functions/new → new in service after \d+ ms")
+    assert dev.call("new") == 1
+    (new / "main.py").write_text("def handler(event): return 2\n")
+    dev.until(r"changed functions/new/main\.py → reloaded")
+    assert dev.call("new") == 2
+    new.rename(dev.root / "functions" / "newer")
+    dev.until(r"removed functions/new → new is out of service")
+    dev.until(r"found functions/newer → newer in service")
+    assert dev.call("newer") == 2
+    assert "no function is named 'new'" in dev.call("new")["detail"]
+    assert dev.call() == {"version": 1}
+    assert "work/main.py" not in dev.said
+
+
+def test_failures_are_told_with_the_author_s_line_and_what_comes_next(dev: Dev) -> None:
+    dev.after(
+        r"reloaded",
+        'def handler(event):\n    print("got it")\n    return event.json()["nothing"]\n',
+    )
+    dev.after(r"reloaded", MANIFEST + '[retry]\nattempts = 2\nbase = "10ms"\n', "funcrt.toml")
+    event = {
+        "ce-id": "cat-1",
+        "ce-type": "image.uploaded",
+        "ce-source": "/s",
+        "ce-specversion": "1.0",
+    }
+    url = f"http://127.0.0.1:{dev.port}/topics/in/events"
+    httpx.post(url, json={}, headers=event, timeout=PATIENCE_S).raise_for_status()
+    dev.until(r"  work: stdout: got it\n")
+    dev.until(
+        r"image\.uploaded cat-1 → work ✗ attempt 1 of 2, next in 0\.0 s\n"
+        r"  functions/work/main\.py:3 in handler\n"
+        r'      return event\.json\(\)\["nothing"\]\n'
+        r"(.*\^+\n)?"
+        r"  KeyError: 'nothing'\n"
+    )
+    dev.until(
+        r"image\.uploaded cat-1 → work ✗ attempt 2 of 2, now a dead letter\n"
+        r"  KeyError: 'nothing' \(as before\)\n"
+        r"  again: funcrt dlq replay work --all\n"
+    )
+
+
+MIXED = """import helper
+from helper import VERSION
+
+def handler(event):
+    import importlib
+    importlib.reload(helper)
+    return {"number": event.json()["number"], "same": helper.VERSION == VERSION}
+"""
+
+
+def test_no_event_is_lost_or_runs_on_mixed_code_over_many_edits(dev: Dev) -> None:
+    dev.after(r"reloaded|✗", "VERSION = 0\n", "helper.py")
+    dev.after(r"reloaded", MIXED)
+    edits, a_round = 15, 40
+    url = f"embedded://{dev.root}/.funcrt/mesh.db"
+
+    async def main() -> dict[int, list[bool]]:
+        found: dict[int, list[bool]] = {}
+        client = await mesh.connect(url)
+        try:
+            for number in range(edits):
+                events = [
+                    Event.create(
+                        "n", {"number": number * a_round + n}, source="/t", id=f"{number}-{n}"
+                    )
+                    for n in range(a_round)
+                ]
+                await client.publish("in", events[: a_round // 2])
+                pattern = rf"helper\.py → reloaded in \d+ ms \(v{number + 4}"
+                saved = asyncio.to_thread(
+                    dev.after, pattern, f"VERSION = {number + 1}\n", "helper.py"
+                )
+                await asyncio.gather(saved, client.publish("in", events[a_round // 2 :]))
+            async with asyncio.timeout(PATIENCE_S):
+                async for item in client.tail("out", "earliest"):
+                    said = item.event.json()
+                    found.setdefault(said["number"], []).append(said["same"])
+                    if len(found) == edits * a_round:
+                        return found
+        finally:
+            await client.close()
+        return found
+
+    found = asyncio.run(main())
+    assert found == {number: [True] for number in range(edits * a_round)}
+    code = dev.root / ".funcrt" / "dev-code"
+    end = time.monotonic() + PATIENCE_S
+    while len(os.listdir(code)) > 1:  # old versions leave nothing behind
+        assert time.monotonic() < end, os.listdir(code)
+        time.sleep(0.05)
+
+
+def test_in_a_pipe_lines_are_plain_and_without_reload_changes_are_left_alone(root: Path) -> None:
+    one = Dev(root, "functions/work", "--no-reload", terminal=False)
+    try:
+        (root / "functions" / "work" / "main.py").write_text("def x(:\n")
+        assert one.call() == {"version": 1}
+        one.until(r"→ work ✓")
+        time.sleep(0.3)
+        assert "changed" not in one.said
+        assert "\x1b" not in one.said
+        assert "\r" not in one.said
+        one.process.send_signal(signal.SIGTERM)
+        assert one.ended() == 0
+    finally:
+        one.close()
+
+
+def test_a_function_that_is_broken_at_the_start_comes_into_service_once_it_is_mended(
+    root: Path,
+) -> None:
+    (root / "functions" / "work" / "main.py").write_text("import nothere\n")
+    one = Dev(root)
+    try:
+        one.until(
+            r"functions/work → ✗ not in service\n"
+            r"  functions/work/main\.py:1: cannot import 'nothere'"
+        )
+        assert one.said.count("cannot import") == 1
+        one.after(r"found functions/work → work in service", CODE)
+        assert one.call() == {"version": 1}
+    finally:
+        one.close()
