@@ -20,7 +20,7 @@ import pytest
 
 import mesh
 from mesh import Event
-from tests.serving import FUNCRT, tree
+from tests.serving import FUNCRT, tree, until
 
 PATIENCE_S = 60.0
 CODE = """import time
@@ -110,9 +110,14 @@ class Dev:
             self.process.wait()
         self.reader.join(PATIENCE_S)
         os.close(self.fd)
-        end = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < end:
-            time.sleep(0.02)
+        until(lambda: not any(map(lives, below)))
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.fixture
@@ -178,7 +183,7 @@ def test_edit_break_mend_quit_on_a_terminal(dev: Dev) -> None:
     dev.keys(b"\x03")
     assert dev.ended() == 0
     assert "Traceback" not in dev.said
-    assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+    until(lambda: not any(map(lives, below)))
 
 
 def test_functions_come_and_go(dev: Dev) -> None:
