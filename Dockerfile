@@ -11,6 +11,7 @@ RUN python3 -m venv /opt/funcrt \
 COPY mesh /src/mesh
 COPY triggers /src/triggers
 COPY funcrt /src/funcrt
+COPY templates /src/templates
 RUN /opt/funcrt/bin/pip install --no-cache-dir --no-deps --no-build-isolation /src \
     && useradd --system --uid 10001 funcrt \
     && mkdir /data && chown funcrt /data

@@ -89,10 +89,12 @@ def _targets(given: Sequence[Path]) -> tuple[list[Path], list[Path]]:
                 "funcrt test functions",
                 USAGE,
             )
-    directories, _ = find_functions(given)
+    directories, passed = find_functions(given)
     if not directories:
         where = ", ".join(map(str, given))
-        raise CliError(f"no function in {where}; expected {given[0]}/NAME/main.py", code=USAGE)
+        hint = f"funcrt test {passed[0]}" if passed else ""
+        message = f"no function in {where}; expected {given[0]}/NAME/main.py"
+        raise CliError(message, hint, USAGE)
     targets: list[Path] = []
     for directory in directories:
         tests = [directory / TESTS] if (directory / TESTS).is_dir() else []

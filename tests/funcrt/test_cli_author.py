@@ -6,6 +6,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -178,6 +179,15 @@ def test_the_wheel_has_the_templates(tmp_path: Path) -> None:
     assert {path.relative_to(made) for path in made.rglob("*.*") if path.is_file()} == files
 
 
+def test_the_image_is_built_from_all_that_the_wheel_holds() -> None:
+    root = Path(__file__).parent.parent.parent
+    target = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    wheel = target["targets"]["wheel"]
+    dockerfile = (root / "Dockerfile").read_text()
+    for name in (*wheel["packages"], *wheel["force-include"]):
+        assert f"COPY {name} /src/{name}\n" in dockerfile
+
+
 # test
 
 
@@ -238,6 +248,13 @@ def test_what_test_refuses(tmp_path: Path) -> None:
     )
     code, _, err = run("test", "empty", cwd=tmp_path)
     assert (code, err) == (2, "✗ no function in empty; expected empty/NAME/main.py\n")
+    make("chain", "chain", tmp_path / "functions")
+    assert run("test", cwd=tmp_path) == (
+        2,
+        "",
+        "✗ no function in functions; expected functions/NAME/main.py\n"
+        "  try: funcrt test functions/chain\n",
+    )
     code, _, err = run("test", "f", cwd=tmp_path)
     assert code == 2
     assert err.splitlines() == [
