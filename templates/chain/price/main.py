@@ -11,5 +11,5 @@ class Order(TypedDict):
 
 
 def handler(order: Order) -> dict[str, object]:
-    """What goes to the topic `priced` reaches notify."""
+    """What goes to the topic `priced` reaches tell."""
     return {"id": order["id"], "total": sum(order["prices"])}
