@@ -59,7 +59,7 @@ def test(
     if importlib.util.find_spec("pytest") is None:
         raise CliError(
             "funcrt test needs pytest, which is not installed beside funcrt",
-            f"{sys.executable} -m pip install 'funcrt[test]'",
+            f"{sys.executable} -m pip install 'pytest>=8.3'",
             USAGE,
         )
     directories, targets = _targets(given or _default())
