@@ -28,6 +28,14 @@ def dev(
     port: Annotated[
         int, typer.Option(help="Port of the gateway; 0 for any.", min=0, max=65535)
     ] = 8080,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="NAME=value lines for all functions' environment.",
+            show_default="./.env",
+            metavar="FILE",
+        ),
+    ] = None,
     no_reload: Annotated[bool, typer.Option("--no-reload", help="Leave changes alone.")] = False,
     data: Data = None,
 ) -> int:
@@ -58,7 +66,7 @@ def dev(
         admin_socket=where.admin_socket,
         drain_s=DRAIN_S,
     )
-    return runtime.run(DevConfig(serve=serve, reload=not no_reload))
+    return runtime.run(DevConfig(serve=serve, reload=not no_reload, env_file=env_file))
 
 
 DRAIN_S = 5.0

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -64,22 +64,22 @@ class Reloader:
     """A host's functions as they are on disk. One change at a time; what runs on an old version
     ends beside it."""
 
-    def __init__(self, host: Host, told: Reloads) -> None:
+    def __init__(self, host: Host, told: Reloads, env: Callable[[Path], Mapping[str, str]]) -> None:
         self.host = host
+        self.env = env
+        """What is added to the environment of the function in a directory. May raise."""
         self.told = told
         self.folders: dict[Path, Folder] = {}
         self._ending = Tasks(host.failed)
         self._retiring: list[Function] = []
         self._looking = asyncio.Lock()
 
-    async def look(self, directory: Path, shown: Path, env: Mapping[str, str]) -> None:
+    async def look(self, directory: Path, shown: Path) -> None:
         """Bring what is in service to what is in the directory now."""
         async with self._looking:
-            await self._look(directory, shown, env, time.perf_counter())
+            await self._look(directory, shown, time.perf_counter())
 
-    async def _look(
-        self, directory: Path, shown: Path, env: Mapping[str, str], began: float
-    ) -> None:
+    async def _look(self, directory: Path, shown: Path, began: float) -> None:
         folder = self.folders.setdefault(directory, Folder(directory, shown))
         if not is_function(directory):
             await self._remove(folder)
@@ -88,6 +88,7 @@ class Reloader:
         files: list[str] = []
         for _ in range(TRIES):
             try:
+                env = self.env(directory)
                 packed = bundle.pack(shown)
                 now = bundle.files(packed)
                 changed = _differing(folder.seen, now)

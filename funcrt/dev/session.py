@@ -12,8 +12,10 @@ import uvloop
 from funcrt import logs
 from funcrt.auth import Tokens
 from funcrt.config import DevConfig
+from funcrt.dev.env import NAME, read_env
+from funcrt.dev.keys import Keys
 from funcrt.dev.reload import Reloader
-from funcrt.dev.show import YELLOW, FunctionLog, Screen
+from funcrt.dev.show import YELLOW, FunctionLog, HostLog, Screen
 from funcrt.dev.watch import Watcher
 from funcrt.host import Host
 from funcrt.rollout import find_functions, is_function
@@ -29,8 +31,12 @@ CODE = "dev-code"
 def run(config: DevConfig) -> int:
     """Serve the functions until SIGINT or SIGTERM, and put each change into service.
 
-    Raises what a user can cause: PortTaken, SocketTaken, MeshBusy, MeshCorrupt.
+    Raises what a user can cause: EnvFileInvalid, OSError where the environment file cannot be
+    read, PortTaken, SocketTaken, MeshBusy, MeshCorrupt.
     """
+    if config.env_file is not None:
+        config.env_file.read_bytes()
+    read_env([config.env_file or Path(NAME)])
     logs.set_up()
     return uvloop.run(_dev(config))
 
@@ -41,6 +47,7 @@ async def _dev(config: DevConfig) -> int:
     log.handlers[:] = [FunctionLog(screen)]
     log.setLevel(logging.INFO)
     log.propagate = False
+    logging.getLogger().handlers[:] = [HostLog(screen)]
     ending = Ending()
     serve = config.serve
     async with hosting(serve, ending, code=CODE, warm=config.reload) as host:
@@ -49,13 +56,15 @@ async def _dev(config: DevConfig) -> int:
         host.observer = screen
         async with listening(serve, Tokens(), host, ending) as port:
             session = Session(config, host, screen)
+            keys = Keys(host, screen, ending.ask)
             try:
                 await session.start(port)
                 host.state = "ready"
                 settle_down()
-                await ending.asked
+                with keys.reading():
+                    await ending.asked
             finally:
-                screen.set_status("")
+                await keys.close()
                 await session.close(0.0 if ending.hurry.is_set() else serve.drain_s)
     ending.raise_failure(serve.mesh_url)
     return 0
@@ -67,7 +76,8 @@ class Session:
     def __init__(self, config: DevConfig, host: Host, screen: Screen) -> None:
         self.config = config
         self.screen = screen
-        self.reloader = Reloader(host, screen)
+        self.reloader = Reloader(host, screen, self._env)
+        self.env_file = _absolute(config.env_file or Path(NAME))
         self.host = host
         self._changed: set[Path] = set()
         self._wake = asyncio.Event()
@@ -87,7 +97,7 @@ class Session:
             text = f"no function yet; save {roots[0]}/NAME/main.py"
             self.screen.line(f"{self.screen.paint(YELLOW, '!')} {text}")
         if self.config.reload:
-            watcher = Watcher(roots, self._env_files(), self.changed)
+            watcher = Watcher(roots, [self.env_file], self.changed)
             self._tasks.start(watcher.run(), "watch")
             self._tasks.start(self._reload(), "reload")
 
@@ -101,21 +111,18 @@ class Session:
             await self._wake.wait()
             self._wake.clear()
             changed, self._changed = self._changed, set()
-            if changed & set(self._env_files()):
+            if self.env_file in changed:
                 changed |= {*self.reloader.folders}
             for directory in sorted(changed):
                 if directory in self.reloader.folders or is_function(directory):
                     await self._look(directory)
 
     async def _look(self, directory: Path) -> None:
-        shown = _shown(directory)
-        await self.reloader.look(directory, shown, self._env(directory))
+        await self.reloader.look(directory, _shown(directory))
 
     def _env(self, directory: Path) -> Mapping[str, str]:
-        return {}
-
-    def _env_files(self) -> list[Path]:
-        return []
+        """The function's own file beats the one for all."""
+        return read_env([_shown(self.env_file), _shown(directory) / NAME])
 
     def _banner(self, port: int) -> None:
         serve, count = self.config.serve, len(self.host.deployed)

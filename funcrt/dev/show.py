@@ -7,19 +7,20 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from funcrt.api import Reply
 from funcrt.dev.reload import Folder
 from funcrt.errors import FunctionsRefused, LoadError
 from funcrt.function import Function
+from funcrt.logs import OneLine
 from funcrt.sandbox.protocol import Failure, Result
 from funcrt.text import safe
 from mesh.event import Event
 from mesh.transport import Dead, Output, Retry, Settled, Settlement
 
-__all__ = ["GREEN", "YELLOW", "FunctionLog", "Screen", "frames"]
+__all__ = ["GREEN", "YELLOW", "FunctionLog", "HostLog", "Screen", "frames"]
 
 LINES_A_SECOND = 50
 """Of calls that ended well; beyond it they are counted."""
@@ -37,10 +38,16 @@ class Screen:
         self.terminal = sys.stdout.isatty()
         self.coloured = self.terminal and "NO_COLOR" not in os.environ
         self.status = ""
+        self.dead = 0
+        """Dead letters that were seen to be made, and not replayed since."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called where what the status line tells may be another."""
         self.shown: dict[str, Path] = {}
         """Function -> its folder, as messages name it."""
         self.took: dict[str, float] = {}
         """Function -> how long its first version took to be in service, in milliseconds."""
+        self.last: tuple[str, Event] | None = None
+        """The function and the event of the call that ended last."""
         self.begun = False
         """Whether the functions that were there at the start have been told."""
         self._second = 0
@@ -77,6 +84,7 @@ class Screen:
 
     def settled(self, function: Function, result: Result, settlement: Settlement) -> None:
         """As the observer says."""
+        self.last = function.name, settlement.settled[-1].delivery.event
         bad = [s for s in settlement.settled if isinstance(s.outcome, Retry | Dead)]
         good = [s.delivery.event for s in settlement.settled if s not in bad] if bad else [
             s.delivery.event for s in settlement.settled
@@ -93,6 +101,7 @@ class Screen:
 
     def called(self, function: Function, event: Event, reply: Reply, took_us: int) -> None:
         """As the observer says."""
+        self.last = function.name, event
         if reply.status == "ok":
             outputs = [Output("", each) for each in reply.outputs]
             self._ended_well(function, [event], outputs, took_us)
@@ -131,6 +140,8 @@ class Screen:
         self._trace(function, event, why)
         if isinstance(outcome, Dead) and function.manifest.dlq is not None:
             self.line(f"  again: funcrt dlq replay {function.name} --all")
+            self.dead += 1
+            self.changed()
 
     def _trace(self, function: Function, event: Event, why: Failure | None) -> None:
         if why is None:
@@ -220,6 +231,19 @@ class FunctionLog(logging.Handler):
             self.screen.now(f"  {self.screen.paint(DIM, f'{name}:')} {safe(text)}")
 
 
+class HostLog(logging.Handler):
+    """The host's own log, on the screen."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.WARNING)
+        self.screen = screen
+        self.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """logging's own."""
+        self.screen.now(self.format(record))
+
+
 def frames(traceback: str, folder: Path) -> list[str]:
     """A traceback's lines, each frame as `folder/main.py:14 in handler`."""
     return [f"  {safe(_frame(line, folder))}" for line in traceback.splitlines()[:40]]
@@ -234,9 +258,10 @@ def _frame(line: str, folder: Path | None = None) -> str:
 
 
 def _changed(folder: Folder, files: Sequence[str]) -> str:
-    first = str(folder.shown / files[0]) if files else str(folder.shown)
+    if not files:  # it is something beside it, which the message names
+        return safe(str(folder.shown))
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    return safe(f"changed {first}{more}")
+    return safe(f"changed {folder.shown / files[0]}{more}")
 
 
 def _event(event: Event) -> str:

@@ -44,6 +44,8 @@ def folder_of(path: Path, among: Sequence[Path]) -> Path | None:
             return folder
         if folder in path.parents:
             within = path.relative_to(folder).parts
+            if within == (".env",):
+                return folder  # in no bundle, and read all the same
             return None if any(map(ignored, within)) else folder
     return None
 

@@ -42,7 +42,8 @@ class Dev:
 
     def __init__(self, root: Path, *options: str, terminal: bool = True) -> None:
         self.root = root
-        self.said = ""
+        self.raw = self.said = ""
+        """All of it, and its whole lines without the one that is kept below them."""
         argv = [*FUNCRT, "dev", *options, "--port", "0"]
         env = {**os.environ, "NO_COLOR": "1", "TERM": "xterm"}
         env.pop("FUNCRT_DATA", None)
@@ -71,7 +72,9 @@ class Dev:
                 return
             if not data:
                 return
-            self.said += data.decode(errors="replace").replace("\r\n", "\n")
+            self.raw += data.decode(errors="replace").replace("\r\n", "\n")
+            lines = re.sub(r"[^\n]*\r\x1b\[K", "", self.raw)
+            self.said = lines[: lines.rfind("\n") + 1]
 
     def until(self, pattern: str, since: int = 0) -> "re.Match[str]":
         """Wait until it has said this, after `since` characters."""
@@ -85,10 +88,7 @@ class Dev:
     def after(self, pattern: str, text: str, name: str = "main.py") -> "re.Match[str]":
         """Save a file whole, and wait for what is said then."""
         since = len(self.said)
-        file = self.root / "functions" / "work" / name
-        beside = file.with_name(f"{name}~")
-        beside.write_text(text)
-        beside.rename(file)
+        save(self.root / "functions" / "work" / name, text)
         return self.until(pattern, since)
 
     def call(self, name: str = "work", **data: Any) -> Any:
@@ -111,6 +111,13 @@ class Dev:
         self.reader.join(PATIENCE_S)
         os.close(self.fd)
         until(lambda: not any(map(lives, below)))
+
+
+def save(file: Path, text: str) -> None:
+    """Whole, as editors do."""
+    beside = file.with_name(f"{file.name}~")
+    beside.write_text(text)
+    beside.rename(file)
 
 
 def lives(pid: int) -> bool:
@@ -184,6 +191,75 @@ def test_edit_break_mend_quit_on_a_terminal(dev: Dev) -> None:
     assert dev.ended() == 0
     assert "Traceback" not in dev.said
     until(lambda: not any(map(lives, below)))
+
+
+ENV = """def handler(event, ctx):
+    return [ctx.env.get("ONE"), ctx.env.get("TWO")]
+"""
+
+
+def test_environment_files_are_read_watched_and_checked(root: Path) -> None:
+    (root / "functions" / "work" / "main.py").write_text(ENV)
+    save(root / ".env", "ONE=all\nTWO=2\n")
+    one = Dev(root)
+    try:
+        assert one.call() == ["all", "2"]
+        one.after(r"changed functions/work/\.env → reloaded", "# mine\nONE='own one'\n", ".env")
+        assert one.call() == ["own one", "2"]
+        save(root / ".env", "ONE=all\nTWO=${ONE}!\n")
+        one.until(r"reloaded in \d+ ms \(v3\)")
+        assert one.call() == ["own one", "all!"]
+        since = len(one.said)
+        save(root / ".env", "ONE=all\n\nnonsense\n")
+        one.until(
+            r"→ ✗ still serving v3\n  \.env:3: expected NAME=value, found 'nonsense'\n", since
+        )
+        save(root / ".env", "ONE=all\n")
+        one.until(r"reloaded in \d+ ms \(v4\)", since)
+        assert one.call() == ["own one", None]
+    finally:
+        one.close()
+
+
+def test_keys_send_samples_repeat_and_redrive_on_a_terminal(root: Path) -> None:
+    events = root / "functions" / "work" / "events"
+    events.mkdir()
+    for name in ("first", "second"):
+        text = f'{{"specversion":"1.0","id":"1","source":"/s","type":"t.{name}","data":{{"n":1}}}}'
+        (events / f"{name}.json").write_text(text)
+    (events / "first.expected.json").write_text('{"outputs": []}')
+    (root / "functions" / "work" / "funcrt.toml").write_text(MANIFEST + "[retry]\nattempts = 1\n")
+    one = Dev(root)
+    try:
+        until(lambda: "[s]end sample  [r]eplay last  [d]ead letters  [q]uit" in one.raw)
+        one.keys(b"s")
+        one.until(r"  1  work: first\n(.*)  2  work: second")
+        for _ in range(2):  # a sample is no duplicate of itself
+            since = len(one.said)
+            one.keys(b"s2")
+            one.until(r"t\.second [0-9a-f]{8} → work ✓", since)
+        since = len(one.said)
+        one.keys(b"r")
+        one.until(r"t\.second [0-9a-f]{8} → work ✓", since)
+
+        one.after(r"reloaded", CODE.replace("import time", "1").replace("time.sleep", "1 / "))
+        since = len(one.said)
+        one.keys(b"s1")
+        one.until(r"t\.first [0-9a-f]{8} → work ✗ attempt 1 of 1, now a dead letter", since)
+        until(lambda: "[d]ead letters 1" in one.raw)
+        one.keys(b"d")
+        one.until(r"  work 1: t\.first \S+: ZeroDivisionError", since)
+        one.after(r"reloaded", CODE)
+        one.keys(b"D")
+        one.until(r"  work: 1 replayed", since)
+        one.until(r"t\.first [0-9a-f]{8} → work ✓", since)
+        before = termios.tcgetattr(one.fd)[3] & termios.ECHO
+        one.keys(b"q")
+        assert one.ended() == 0
+        assert not before
+        assert termios.tcgetattr(one.fd)[3] & termios.ECHO
+    finally:
+        one.close()
 
 
 def test_functions_come_and_go(dev: Dev) -> None:
@@ -293,8 +369,8 @@ def test_in_a_pipe_lines_are_plain_and_without_reload_changes_are_left_alone(roo
         one.until(r"→ work ✓")
         time.sleep(0.3)
         assert "changed" not in one.said
-        assert "\x1b" not in one.said
-        assert "\r" not in one.said
+        assert "\x1b" not in one.raw
+        assert "\r" not in one.raw
         one.process.send_signal(signal.SIGTERM)
         assert one.ended() == 0
     finally:

@@ -1,0 +1,158 @@
+"""The keys of `funcrt dev` on a terminal."""
+
+import asyncio
+import os
+import sys
+import termios
+import tty
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from funcrt.dev.show import Screen
+from funcrt.errors import FuncrtError
+from funcrt.host import Host
+from funcrt.manifest import MeshTrigger
+from funcrt.tasks import Tasks
+from funcrt.text import safe
+from mesh.errors import MeshError
+from mesh.event import Event
+
+__all__ = ["Keys"]
+
+MOST_SAMPLES = 9
+MOST_LETTERS = 5
+
+
+class Keys:
+    """What each key does; `quit` ends the run."""
+
+    def __init__(self, host: Host, screen: Screen, stop: Callable[[], None]) -> None:
+        self.host = host
+        self.screen = screen
+        self.stop = stop
+        self._choice: list[tuple[str, list[Event]]] = []
+        """Samples that the next digit chooses from."""
+        self._tasks = Tasks(host.failed)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Take keys while this lasts, and leave the terminal as it was. Nothing where standard
+        input or output is no terminal."""
+        if not (sys.stdin.isatty() and self.screen.terminal):
+            yield
+            return
+        fd = sys.stdin.fileno()
+        loop = asyncio.get_running_loop()
+        before = termios.tcgetattr(fd)
+        tty.setcbreak(fd)
+        loop.add_reader(fd, self._readable)
+        self.screen.changed = self.tell
+        self.tell()
+        try:
+            yield
+        finally:
+            self.screen.changed = lambda: None
+            loop.remove_reader(fd)
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+            self.screen.set_status("")
+
+    def tell(self) -> None:
+        """The line at the bottom."""
+        count = f" {self.screen.dead}" if self.screen.dead else ""
+        self.screen.set_status(f"[s]end sample  [r]eplay last  [d]ead letters{count}  [q]uit ")
+
+    def _readable(self) -> None:
+        keys = os.read(sys.stdin.fileno(), 64)
+        if not keys:
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        for key in keys.decode(errors="replace"):
+            self.press(key)
+
+    def press(self, key: str) -> None:
+        """Do what a key is for; others do nothing."""
+        choice, self._choice = self._choice, []
+        if key == "q":
+            self.stop()
+        elif key == "s":
+            self._offer()
+        elif key in "123456789"[: len(choice)]:
+            self._tasks.start(self._send(*choice[int(key) - 1]), "send a sample")
+        elif key == "r":
+            self._tasks.start(self._again(), "replay")
+        elif key == "d":
+            self._tasks.start(self._letters(), "dead letters")
+        elif key == "D":
+            self._tasks.start(self._redrive(), "redrive")
+
+    async def close(self) -> None:
+        """What keys have begun is over."""
+        await self._tasks.cancel()
+
+    def _offer(self) -> None:
+        from funcrt.testing.samples import SampleInvalid, read_samples, sample_files
+
+        found = []
+        for name in sorted(self.host.deployed):
+            for file in sample_files(self.screen.shown[name]):
+                try:
+                    found += [(name, sample) for sample in read_samples(file)]
+                except SampleInvalid as error:
+                    self.screen.line(f"  {safe(str(error))}")
+        if not found:
+            self.screen.line("  no sample yet; save an event as events/NAME.json of a function")
+        elif len(found) == 1:
+            self._tasks.start(self._send(found[0][0], found[0][1].events), "send a sample")
+        else:
+            self._choice = [(name, sample.events) for name, sample in found[:MOST_SAMPLES]]
+            for number, (name, sample) in enumerate(found[:MOST_SAMPLES], 1):
+                self.screen.line(f"  {number}  {name}: {safe(sample.name)}")
+
+    async def _send(self, name: str, given: list[Event]) -> None:
+        """To the topic of the function's first mesh trigger; else call it. Under new ids: the
+        second time they would pass for duplicates."""
+        events = [msgspec.structs.replace(event, id=str(uuid.uuid4())) for event in given]
+        try:
+            function = self.host.deployed[name]
+            mesh = [t for t in function.manifest.triggers if isinstance(t, MeshTrigger)]
+            if not mesh:
+                for event in events:
+                    await self.host.call(name, event)
+                return
+            for receipt in await self.host.publish(mesh[0].topic, events):
+                if receipt.status != "stored":
+                    self.screen.line(f"  {receipt.status}: {safe(receipt.reason)}")
+        except (FuncrtError, MeshError) as error:
+            self.screen.line(f"  {safe(str(error))}")
+
+    async def _again(self) -> None:
+        """Call the last function on the last event, once: no retry, no dead letter, and outputs
+        that are there already stay as they are."""
+        if self.screen.last is None:
+            self.screen.line("  no event yet")
+            return
+        name, event = self.screen.last
+        try:
+            await self.host.call(name, event)
+        except FuncrtError as error:
+            self.screen.line(f"  {safe(str(error))}")
+
+    async def _letters(self) -> None:
+        count = 0
+        for name in sorted(self.host.deployed):
+            for letter in await self.host.dead_letters(name, limit=MOST_LETTERS):
+                count += 1
+                text = f"{name} {letter.id}: {letter.event.type} {letter.event.id}: {letter.reason}"
+                self.screen.line(f"  {safe(text)}")
+        self.screen.line("  [D] replays all of them" if count else "  no dead letter")
+        self.screen.dead = max(self.screen.dead, count)
+        self.tell()
+
+    async def _redrive(self) -> None:
+        for name in sorted(self.host.deployed):
+            if count := await self.host.redrive(name, None):
+                self.screen.line(f"  {name}: {count} replayed")
+        self.screen.dead = 0
+        self.tell()
