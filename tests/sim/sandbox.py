@@ -40,7 +40,12 @@ class SimSandbox:
     """One host's. `manners` by function; `batches` are those that take lists."""
 
     def __init__(
-        self, chance: random.Random, manners: dict[str, Manner], batches: set[str], told: Called
+        self,
+        chance: random.Random,
+        manners: dict[str, Manner],
+        batches: set[str],
+        told: Called,
+        hung: Callable[[str], None],
     ) -> None:
         self.chance = chance
         self.manners = manners
@@ -49,7 +54,8 @@ class SimSandbox:
         self.instances: list[SimInstance] = []
         self.dead = False
         self.pids = 100
-        self.slow_s = 0.0
+        self.hung = hung
+        """Told of each function one of whose calls hangs."""
 
     async def start(self) -> None:
         pass
@@ -144,7 +150,9 @@ class SimInstance:
         faults = ("die", "hang", "lie", "flood", "error", "retry", "reject", "item")
         odds = [0.0 if manner.calm else float(getattr(manner, fault)) for fault in faults]
         way = chance.choices((*faults, "ok"), (*odds, 1.0 - sum(odds)))[0]
-        if way != "hang":
+        if way == "hang":
+            self.sandbox.hung(self.function)
+        else:
             self._later(took, self._finish_call, call, way)
 
     def _finish_call(self, call: Call, way: str) -> None:

@@ -24,6 +24,8 @@ class History:
         self.order: list[str] = []
         self.calls: list[tuple[str, str, str, bool, float]] = []
         """(function, event id, key, starts, when)."""
+        self.hangs: Counter[str] = Counter()
+        """Function -> calls that outlived their timeout."""
         self.falls: list[float] = []
         self.faults: list[Any] = []
         self.topics: dict[str, list[Any]] = {}
@@ -43,6 +45,9 @@ class History:
     def called(self, function: str, event: Event, starts: bool, now: float) -> None:
         key = str(event.extensions.get("partitionkey", ""))
         self.calls.append((function, event.id, key, starts, now))
+
+    def hung(self, function: str) -> None:
+        self.hangs[function] += 1
 
     def fell(self, now: float) -> None:
         self.falls.append(now)
@@ -131,8 +136,13 @@ def _order(history: History, spec: Manifest, wanted: Sequence[Event]) -> None:
 
 
 def _attempts(history: History, functions: Sequence[Manifest]) -> None:
-    """No event is tried more often than allowed, but for what a host's end cut short (I6)."""
+    """No event is tried more often than allowed, but for what a host's end cut short, and for what
+    ran beside a call that hung (I6)."""
+    stops = sum(fault.kind == "stop" for fault in history.faults)
     most = {spec.name: spec.retry.attempts for spec in functions}
+    for spec in functions:
+        if (spec.concurrency or 1) > 1:
+            most[spec.name] += history.hangs[spec.name] + stops
     starts = Counter(
         (function, key) for function, key, _, begins, _ in history.calls if begins and key
     )

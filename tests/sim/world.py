@@ -125,7 +125,7 @@ class World:
             spec.name: Manner(calm=True) if self.calm else self.plan.manner for spec in FUNCTIONS
         }
         chance = random.Random(self.chance.random())
-        self.sandbox = SimSandbox(chance, manners, {"batch"}, self._told)
+        self.sandbox = SimSandbox(chance, manners, {"batch"}, self._told, self.history.hung)
         self.host = Host(
             self.mesh, self.sandbox, self.clock, self.code_root, host_id="h", chance=chance
         )
