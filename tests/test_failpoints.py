@@ -11,8 +11,12 @@ from tests.test_code import ROOT, TREES
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-NOT_A_HOST_S = ("mesh/conformance/", "mesh/ledger/", "mesh/failpoint.py", "mesh/repair.py")
-"""No host runs them: the checks, the checker, and the repair, which writes a copy anew."""
+NOT_A_HOST_S = (
+    *("mesh/conformance/", "mesh/ledger/", "mesh/failpoint.py", "mesh/repair.py"),
+    *("funcrt/testing/", "funcrt/scaffold.py"),
+)
+"""No host runs them: the checks, the checker, the repair, which writes a copy anew, an author's
+tests, and `funcrt new`."""
 SHIPPED = {
     name: tree
     for name, tree in TREES.items()
@@ -35,6 +39,7 @@ ALLOWED = {
     "funcrt/tree.py sync": "by bundle.unpack and DataDir.host_id, each between its points",
     "funcrt/cli/token.py token": "one line, written at once to a file opened to append",
     "funcrt/cli/doctor.py _sync_times": "measures a disk with a file that is thrown away",
+    "funcrt/sandbox/process.py spawn": "a few bytes of shared memory, no file",
     "funcrt/sandbox/zygote.py _instance": "pipes, under the names of files",
 }
 """Functions that write, and need no points of their own."""
