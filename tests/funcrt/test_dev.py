@@ -313,7 +313,8 @@ MIXED = """import helper
 from helper import VERSION
 
 def handler(event):
-    import importlib
+    import importlib, time
+    time.sleep(0.005)
     importlib.reload(helper)
     return {"number": event.json()["number"], "same": helper.VERSION == VERSION}
 """
@@ -322,6 +323,7 @@ def handler(event):
 def test_no_event_is_lost_or_runs_on_mixed_code_over_many_edits(dev: Dev) -> None:
     dev.after(r"reloaded|✗", "VERSION = 0\n", "helper.py")
     dev.after(r"reloaded", MIXED)
+    dev.after(r"reloaded", MANIFEST + "[retry]\nattempts = 1\n", "funcrt.toml")
     edits, a_round = 15, 40
     url = f"embedded://{dev.root}/.funcrt/mesh.db"
 
@@ -337,7 +339,7 @@ def test_no_event_is_lost_or_runs_on_mixed_code_over_many_edits(dev: Dev) -> Non
                     for n in range(a_round)
                 ]
                 await client.publish("in", events[: a_round // 2])
-                pattern = rf"helper\.py → reloaded in \d+ ms \(v{number + 4}"
+                pattern = rf"helper\.py → reloaded in \d+ ms \(v{number + 5}"
                 saved = asyncio.to_thread(
                     dev.after, pattern, f"VERSION = {number + 1}\n", "helper.py"
                 )
