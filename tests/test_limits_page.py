@@ -17,12 +17,12 @@ from funcrt import (
     manifest,
     outcome,
     pool,
-    serve,
+    running,
     zygotes,
 )
 from funcrt.cli import reading
 from funcrt.gateway import admin, guard, publish, server
-from funcrt.sandbox import handler, process, protocol, zygote
+from funcrt.sandbox import handler, logs, process, protocol, zygote
 from mesh import catalogue, engine
 from triggers import dialects, pattern
 
@@ -74,8 +74,8 @@ VALUES: dict[str, float | None] = {
     "dead letters replayed by their ids": admin._IDS_MAX,
     "body of an admin's request": admin._BODY,
     "connections that wait to be accepted": server.BACKLOG,
-    "open files of a host": serve.MOST_FILES,
-    "of these kept for functions and the mesh": serve.OWN_FILES,
+    "open files of a host": running.MOST_FILES,
+    "of these kept for functions and the mesh": running.OWN_FILES,
     "a function's directory": bundle.CAPS.bytes,
     "files and directories in it": bundle.CAPS.entries,
     "`funcrt.toml`": locate.MAX_BYTES,
@@ -92,8 +92,8 @@ VALUES: dict[str, float | None] = {
     "a frame from an instance": protocol.MAX_FRAME,
     "events that an instance holds ahead": pool.MOST_AHEAD,
     "data that a function's instances hold": pool.MOST_BYTES,
-    "log of an instance a second": process.LOG_BYTES_A_SECOND,
-    "a line of its log": process.LINE,
+    "log of an instance a second": logs.LOG_BYTES_A_SECOND,
+    "a line of its log": logs.LINE,
     "import of its code": process.LOAD_TIMEOUT_S,
     "message of an exception": len(handler._text(ValueError("x" * 9999))),
     "zygotes without instances": zygotes.MOST_IDLE,
