@@ -45,7 +45,7 @@ class SimSandbox:
         manners: dict[str, Manner],
         batches: set[str],
         told: Called,
-        hung: Callable[[str], None],
+        hung: Callable[[str], None] = lambda function: None,
     ) -> None:
         self.chance = chance
         self.manners = manners
