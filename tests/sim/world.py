@@ -89,6 +89,7 @@ class World:
         self.version = 0
         self.own: set[asyncio.Task[Any]] = set()
         self.up = asyncio.Event()
+        self.restarting = False
         self.ruined = asyncio.Event()
         """No host can be started on what the disk holds."""
 
@@ -262,11 +263,13 @@ class World:
                 await self._restart(power=True)
 
     async def _restart(self, *, power: bool) -> None:
-        if not self.up.is_set() and not self.disk.off:
+        if self.restarting or (not self.up.is_set() and not self.disk.off):
             return
+        self.restarting = True
         self._fell(power=power)
         await asyncio.sleep(self.chance.uniform(0.01, 1.0))
         await self.boot()
+        self.restarting = False
 
     # The run
 
