@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-import triggers
 from funcrt.api import FunctionStatus, Reply, TriggerStatus
 from funcrt.calls import TRIGGER
 from funcrt.cron import Cron
@@ -17,6 +16,7 @@ from funcrt.errors import Overloaded
 from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger
 from funcrt.outcome import Origin, origin_of, settle, shape
 from funcrt.pool import Pending, Pool
+from funcrt.reach import filter_of
 from funcrt.sandbox import Code, HandlerInfo
 from funcrt.sandbox.protocol import Call, Failure, Item, Out, Result
 from funcrt.schedule import Schedule
@@ -74,9 +74,7 @@ class Served:
         self.spec = spec
         self.subscription = subscription
         self.name = subscription.name
-        self.filter = triggers.parse(
-            {"filters": spec.filters, "pattern": spec.pattern, "jsonpath": spec.jsonpath}
-        )
+        self.filter = filter_of(spec)
         self.feed: Feed | None = None
         self.pulled = 0
 

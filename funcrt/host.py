@@ -14,11 +14,11 @@ import msgspec
 from funcrt import bundle, registry
 from funcrt.api import FunctionStatus, HostState, Reply, Route
 from funcrt.calls import TRIGGER, call_topic, call_trigger
-from funcrt.cron import cron_trigger
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
-from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger, Trigger, load_manifest
+from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, load_manifest
 from funcrt.observer import Observer
+from funcrt.reach import queued
 from funcrt.sandbox import Code, HandlerInfo, Sandbox
 from funcrt.settler import Settler
 from funcrt.tasks import OnFailure, Tasks
@@ -35,7 +35,7 @@ from mesh.transport import (
     Transport,
 )
 
-__all__ = ["Host", "Prepared"]
+__all__ = ["Host", "Prepared", "code_of"]
 
 log = logging.getLogger("funcrt.host")
 
@@ -70,14 +70,19 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _queued(function: str, trigger: Trigger) -> MeshTrigger | None:
-    """The mesh trigger that stands for a trigger of any kind; None for an HTTP route."""
-    match trigger:
-        case MeshTrigger():
-            return trigger
-        case CronTrigger():
-            return cron_trigger(function, trigger)
-    return None
+def code_of(manifest: Manifest, version: str, path: Path, env: Mapping[str, str]) -> Code:
+    """What a sandbox is to load for a manifest, unpacked in `path`; `env` beats the manifest's."""
+    return Code(
+        name=manifest.name,
+        version=version,
+        path=path,
+        handler=manifest.handler,
+        concurrency=manifest.concurrency,
+        env={**manifest.env, **env},
+        memory_bytes=manifest.limits.memory_bytes,
+        max_output_bytes=manifest.limits.payload_bytes,
+        batch=manifest.batches,
+    )
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -166,17 +171,7 @@ class Host:
         version = packed.digest[:12]
         if env:
             version += f"+{hashlib.sha256(repr(sorted(env.items())).encode()).hexdigest()[:4]}"
-        code = Code(
-            name=manifest.name,
-            version=version,
-            path=path,
-            handler=manifest.handler,
-            concurrency=manifest.concurrency,
-            env={**manifest.env, **(env or {})},
-            memory_bytes=manifest.limits.memory_bytes,
-            max_output_bytes=manifest.limits.payload_bytes,
-            batch=any(isinstance(t, MeshTrigger) and t.batch for t in manifest.triggers),
-        )
+        code = code_of(manifest, version, path, env or {})
         zygote = await self.zygotes.get(code)
         return Prepared(manifest, packed, code, zygote.info)
 
@@ -196,11 +191,7 @@ class Host:
         manifest = made.manifest
         async with self._changing:
             before = self.deployed.get(manifest.name)
-            served = [
-                self._served(manifest, trigger)
-                for trigger in (_queued(manifest.name, trigger) for trigger in manifest.triggers)
-                if trigger is not None
-            ]
+            served = [self._served(manifest, trigger) for trigger in queued(manifest)]
             if f"{manifest.name}/{TRIGGER}" in {s.name for s in await self.mesh.subscriptions()}:
                 served.append(self._served(manifest, call_trigger(manifest.name)))
             function = Function(self, manifest, made.code, made.info, served)

@@ -175,6 +175,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     profiles: list[str] = []
     """Names of those that the file has."""
 
+    @property
+    def batches(self) -> bool:
+        """Whether a trigger hands over several events at once."""
+        return any(isinstance(each, MeshTrigger) and each.batch for each in self.triggers)
+
 
 FILE = "funcrt.toml"
 MAX_NAME = 188

@@ -17,9 +17,10 @@ from funcrt.zygotes import Zygotes
 from mesh.failpoint import point
 from mesh.transport import Clock, Delivery
 
-__all__ = ["Pending", "Pool"]
+__all__ = ["GRACE_S", "Pending", "Pool"]
 
 GRACE_S = 2.0
+"""What a call may take beyond its timeout before its instance is killed."""
 AHEAD_S = 0.02
 """How much work an instance may hold ahead, by the function's own duration."""
 MOST_AHEAD = 256

@@ -5,7 +5,25 @@ from funcrt.cron import cron_trigger
 from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger
 from mesh.event import Event
 
-__all__ = ["Reach"]
+__all__ = ["Reach", "filter_of", "queued"]
+
+
+def queued(manifest: Manifest) -> list[MeshTrigger]:
+    """The triggers whose events come over the mesh; of cron triggers the ticks do."""
+    found = []
+    for trigger in manifest.triggers:
+        if isinstance(trigger, MeshTrigger):
+            found.append(trigger)
+        elif isinstance(trigger, CronTrigger):
+            found.append(cron_trigger(manifest.name, trigger))
+    return found
+
+
+def filter_of(spec: MeshTrigger) -> triggers.Filter:
+    """A trigger's filters, parsed. Raises FilterError."""
+    return triggers.parse(
+        {"filters": spec.filters, "pattern": spec.pattern, "jsonpath": spec.jsonpath}
+    )
 
 
 class Reach:
@@ -13,19 +31,8 @@ class Reach:
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
-        self.specs: dict[str, MeshTrigger] = {}
-        """The triggers whose events come over the mesh; of cron triggers the ticks do."""
-        for trigger in manifest.triggers:
-            if isinstance(trigger, MeshTrigger):
-                self.specs[trigger.name] = trigger
-            elif isinstance(trigger, CronTrigger):
-                self.specs[trigger.name] = cron_trigger(manifest.name, trigger)
-        self._filters = {
-            name: triggers.parse(
-                {"filters": spec.filters, "pattern": spec.pattern, "jsonpath": spec.jsonpath}
-            )
-            for name, spec in self.specs.items()
-        }
+        self.specs = {spec.name: spec for spec in queued(manifest)}
+        self._filters = {name: filter_of(spec) for name, spec in self.specs.items()}
 
     def matches(self, event: Event, topic: str = "") -> list[str]:
         """The names of the triggers that would hand on the event: of any topic, unless one is

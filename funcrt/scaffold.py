@@ -11,7 +11,15 @@ from funcrt.errors import FuncrtError
 from funcrt.manifest import MAX_NAME
 from funcrt.manifest_kinds import OWN_NAMES
 
-__all__ = ["TEMPLATES", "ScaffoldError", "check_new_name", "make", "nearest_name", "templates"]
+__all__ = [
+    "TEMPLATES",
+    "ScaffoldError",
+    "check_free",
+    "check_new_name",
+    "make",
+    "nearest_name",
+    "templates",
+]
 
 TEMPLATES = {
     "event": "takes events of a topic, publishes what it returns",
@@ -68,14 +76,19 @@ def check_new_name(name: str) -> None:
     raise ScaffoldError(f"{shown!r} cannot be a function's name, which {reason}{mend}", instead)
 
 
+def check_free(target: Path) -> None:
+    """Raises ScaffoldError where there is something."""
+    if os.path.lexists(target):
+        what = "a directory" if target.is_dir() else "a file"
+        raise ScaffoldError(f"{target} is there already ({what}), and is left as it is")
+
+
 def make(name: str, template: str, directory: Path) -> list[Path]:
     """Make `directory/name` from a template; its files, relative to it. Raises ScaffoldError,
     OSError; nothing half-made stays behind."""
     check_new_name(name)
     target = directory / name
-    if os.path.lexists(target):
-        what = "a file" if target.is_file() else "a directory"
-        raise ScaffoldError(f"{target} is there already ({what}), and is left as it is")
+    check_free(target)
     directory.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=directory))
     try:

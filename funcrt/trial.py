@@ -11,18 +11,19 @@ import msgspec
 
 from funcrt import bundle
 from funcrt.errors import LoadError
-from funcrt.manifest import Manifest, MeshTrigger, load_manifest
+from funcrt.host import code_of
+from funcrt.manifest import Manifest, load_manifest
 from funcrt.outcome import origin_of
+from funcrt.pool import GRACE_S
 from funcrt.rollout import placed
-from funcrt.sandbox import Code, Exit, Instance, Zygote
+from funcrt.sandbox import Exit, Instance, Zygote
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.protocol import Call, Failure, Log, Result
 from mesh.event import Event
 
-__all__ = ["Trial", "Tried", "trial"]
+__all__ = ["NAMESPACE", "Trial", "Tried", "trial"]
 
-GRACE_S = 2.0
-"""What a call may take beyond its timeout before its process is killed, as in a host."""
+NAMESPACE = "default"
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -59,7 +60,7 @@ class Trial:
         manifest = self.manifest
         limit = manifest.timeout_s
         self._answer = loop.create_future()
-        scope = origin_of(manifest, "default", trigger).scope
+        scope = origin_of(manifest, NAMESPACE, trigger).scope
         started = time.perf_counter()
         instance.send(
             [Call(self._numbers, trigger, list(events), 1, manifest.retry.attempts, limit, scope)]
@@ -100,19 +101,8 @@ async def trial(directory: Path, profile: str = "") -> AsyncIterator[Trial]:
         path = bundle.unpack(packed.body, packed.digest, Path(root))
         await sandbox.start()
         try:
-            code = Code(
-                name=manifest.name,
-                version=packed.digest[:12],
-                path=path,
-                handler=manifest.handler,
-                concurrency=manifest.concurrency,
-                env=manifest.env,
-                memory_bytes=manifest.limits.memory_bytes,
-                max_output_bytes=manifest.limits.payload_bytes,
-                batch=any(isinstance(t, MeshTrigger) and t.batch for t in manifest.triggers),
-            )
             try:
-                zygote = await sandbox.load(code)
+                zygote = await sandbox.load(code_of(manifest, packed.digest[:12], path, {}))
             except LoadError as error:
                 raise placed(error, directory) from None
             yield Trial(manifest, zygote)

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from funcrt.cli.errors import USAGE, CliError
-from funcrt.cli.options import Data, place
+from funcrt.cli.options import Data, check_directories, place
 from funcrt.config import DevConfig, ServeConfig
 
 __all__ = ["app", "dev"]
@@ -49,14 +48,9 @@ def dev(
     from funcrt import dev as runtime
 
     found = tuple(paths or [Path("functions") if Path("functions").is_dir() else Path()])
-    for directory in found:
-        if not directory.is_dir():
-            what = "is a file" if directory.exists() else "does not exist"
-            raise CliError(
-                f"{directory} {what}, expected a function's directory, or one of functions",
-                "funcrt dev ./functions",
-                USAGE,
-            )
+    check_directories(
+        found, "a function's directory, or one of functions", "funcrt dev ./functions"
+    )
     where = place(data)
     serve = ServeConfig(
         functions=found,

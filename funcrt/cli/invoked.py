@@ -24,11 +24,9 @@ SHOWN = 2000
 
 async def here(directory: Path, events: list[Event], repeat: int, json: bool) -> int:
     """Call the directory's function in the sandbox; the exit code."""
-    from funcrt.outcome import origin_of, settle
     from funcrt.reach import Reach
-    from funcrt.testing.outcome import outcome_of
-    from funcrt.trial import trial
-    from mesh.transport import Delivery
+    from funcrt.testing.outcome import judged
+    from funcrt.trial import NAMESPACE, trial
 
     async with trial(directory) as function:
         manifest, batch = function.manifest, function.zygote.info.batch
@@ -44,14 +42,7 @@ async def here(directory: Path, events: list[Event], repeat: int, json: bool) ->
         for number in range(repeat):
             tried = await function.call(trigger, events)
             took.append(tried.took_s)
-            now = time.time()
-            deliveries = [
-                Delivery(e, f"{manifest.name}/{trigger}", "", "", now, 1, at, reply_to="caller")
-                for at, e in enumerate(events)
-            ]
-            origin = origin_of(manifest, "default", trigger)
-            made = settle(manifest, origin, deliveries, tried.result, now=now, jitter=1.0)
-            outcome = outcome_of(tried.result, made, [])
+            outcome = judged(manifest, NAMESPACE, trigger, events, tried.result, now=time.time())
             failed += outcome.failure is not None
             row = {
                 "function": manifest.name,

@@ -77,9 +77,7 @@ def new(
 
 def _check(name: str, directory: Path) -> None:
     """What can be refused before anything is asked or made."""
-    import os
-
-    from funcrt.scaffold import ScaffoldError, check_new_name
+    from funcrt.scaffold import ScaffoldError, check_free, check_new_name
 
     inside, _, last = name.rpartition("/")
     if inside and last:
@@ -93,12 +91,10 @@ def _check(name: str, directory: Path) -> None:
     except ScaffoldError as error:
         hint = f"funcrt new {error.instead}" if error.instead else "funcrt new hello"
         raise CliError(str(error), hint, USAGE) from None
-    target = directory / name
-    if os.path.lexists(target):
-        what = "a directory" if target.is_dir() else "a file"
-        raise CliError(
-            f"{target} is there already ({what}), and is left as it is", "another name", USAGE
-        )
+    try:
+        check_free(directory / name)
+    except ScaffoldError as error:
+        raise CliError(str(error), "another name", USAGE) from None
 
 
 def _ask_name(directory: Path) -> str:

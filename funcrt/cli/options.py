@@ -1,14 +1,26 @@
 """Options that several commands share, and what they mean together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from funcrt.cli.errors import USAGE, CliError
 from funcrt.config import DEFAULT_NAMESPACE, DataDir
 
-__all__ = ["Data", "DataDirOnly", "Json", "Mesh", "Namespace", "Place", "Socket", "place"]
+__all__ = [
+    "Data",
+    "DataDirOnly",
+    "Json",
+    "Mesh",
+    "Namespace",
+    "Place",
+    "Socket",
+    "check_directories",
+    "place",
+]
 
 Data = Annotated[
     Path | None,
@@ -55,6 +67,14 @@ Socket = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+
+
+def check_directories(given: Sequence[Path], expected: str, hint: str) -> None:
+    """Raises CliError for the first that is no directory."""
+    for path in given:
+        if not path.is_dir():
+            found = "is a file" if path.exists() else "does not exist"
+            raise CliError(f"{path} {found}, expected {expected}", hint, USAGE)
 
 
 @dataclass(frozen=True)

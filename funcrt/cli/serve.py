@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from funcrt.cli.errors import USAGE, CliError
-from funcrt.cli.options import Data, Json, Mesh, Namespace, Socket, place
+from funcrt.cli.options import Data, Json, Mesh, Namespace, Socket, check_directories, place
 from funcrt.config import ServeConfig
 
 __all__ = ["app", "serve"]
@@ -54,14 +53,7 @@ def serve(
 
     Example: funcrt serve ./functions --port 8080
     """
-    for directory in functions:
-        if not directory.is_dir():
-            found = "is a file" if directory.exists() else "does not exist"
-            raise CliError(
-                f"{directory} {found}, expected a directory of functions",
-                "funcrt serve ./functions",
-                USAGE,
-            )
+    check_directories(functions, "a directory of functions", "funcrt serve ./functions")
     where = place(data, mesh, namespace, admin_socket)
     config = ServeConfig(
         functions=tuple(functions),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from funcrt.cli.errors import FAILED, USAGE, CliError
-from funcrt.cli.options import Json
+from funcrt.cli.options import Json, check_directories
 from funcrt.cli.output import note
 
 __all__ = ["app", "test"]
@@ -81,14 +81,7 @@ def _targets(given: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     from funcrt.rollout import TESTS, find_functions
     from funcrt.testing.samples import sample_files
 
-    for path in given:
-        if not path.is_dir():
-            found = "is a file" if path.exists() else "does not exist"
-            raise CliError(
-                f"{path} {found}, expected a function's directory, or one of functions",
-                "funcrt test functions",
-                USAGE,
-            )
+    check_directories(given, "a function's directory, or one of functions", "funcrt test functions")
     directories, passed = find_functions(given)
     if not directories:
         where = ", ".join(map(str, given))
@@ -102,7 +95,8 @@ def _targets(given: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         if not mine:
             note(f"! {directory} has no tests and no sample events")
         targets += mine
-    targets += [path / TESTS for path in given if path not in directories and _is_dir(path / TESTS)]
+    beside = [path / TESTS for path in given if path not in directories]
+    targets += [path for path in beside if path.is_dir()]
     if not targets:
         raise CliError(
             "there is nothing to test; write tests/test_main.py, or events/NAME.json with"
@@ -110,10 +104,6 @@ def _targets(given: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             code=USAGE,
         )
     return directories, targets
-
-
-def _is_dir(path: Path) -> bool:
-    return path.is_dir()
 
 
 def _run(directories: Sequence[Path], words: Sequence[str], json: bool) -> int:

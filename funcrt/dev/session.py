@@ -77,7 +77,7 @@ class Session:
         self.config = config
         self.screen = screen
         self.reloader = Reloader(host, screen, self._env)
-        self.env_file = _absolute(config.env_file or Path(NAME))
+        self.env_file = (config.env_file or Path(NAME)).absolute()
         self.host = host
         self._changed: set[Path] = set()
         self._wake = asyncio.Event()
@@ -88,7 +88,7 @@ class Session:
         roots = self.config.serve.functions
         found, passed = find_functions(roots)
         for directory in found:
-            await self._look(_absolute(directory))
+            await self._look(directory.absolute())
         self._banner(port)
         for directory in passed:
             text = f"{directory} was passed over: it has no main.py of its own"
@@ -147,10 +147,6 @@ class Session:
         """Stop watching, and let old versions end what they run."""
         await self._tasks.cancel()
         await self.reloader.close(seconds)
-
-
-def _absolute(path: Path) -> Path:
-    return path.absolute()
 
 
 def _shown(path: Path) -> Path:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from funcrt.errors import LoadError, Problem
-from funcrt.manifest import FILE, Manifest, MeshTrigger, load_manifest
-from funcrt.outcome import origin_of, settle
+from funcrt.manifest import FILE, Manifest, load_manifest
+from funcrt.outcome import origin_of
 from funcrt.reach import Reach
 from funcrt.rollout import placed
 from funcrt.sandbox.handler import bind_handler, import_handler
@@ -23,9 +23,9 @@ from funcrt.sandbox.protocol import Call, Failure, Log, Result
 from funcrt.sandbox.worker import Worker
 from funcrt.testing.clock import FakeClock
 from funcrt.testing.modules import OwnModules
-from funcrt.testing.outcome import Outcome, outcome_of
+from funcrt.testing.outcome import Outcome, judged
 from mesh.event import Event
-from mesh.transport import Clock, Delivery
+from mesh.transport import Clock
 
 __all__ = ["SOURCE", "TYPE", "Function", "call", "load"]
 
@@ -62,8 +62,7 @@ class Function:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _check_batch(self, takes_list: bool) -> None:
-        wanted = any(isinstance(t, MeshTrigger) and t.batch for t in self.manifest.triggers)
-        if wanted and not takes_list:
+        if self.manifest.batches and not takes_list:
             message = "a trigger has batch, but the handler takes one event; annotate it list[...]"
             raise LoadError(Problem(file=FILE, message=message))
 
@@ -105,16 +104,10 @@ class Function:
         time = clock or FakeClock()
         name = trigger or next(iter(self.matches(events[0])), "") or self._first_trigger()
         result, logs = self.answer(self._call(events, name, attempt), time)
-        deliveries = [
-            Delivery(
-                event, f"{self.name}/{name}", "", f"@{at}", time.time(), attempt, at,
-                reply_to="caller",
-            )
-            for at, event in enumerate(events, 1)
-        ]  # fmt: skip
-        origin = origin_of(self.manifest, NAMESPACE, name)
-        settlement = settle(self.manifest, origin, deliveries, result, now=time.time(), jitter=1.0)
-        return outcome_of(result, settlement, logs)
+        return judged(
+            self.manifest, NAMESPACE, name, events, result,
+            now=time.time(), attempt=attempt, logs=logs,
+        )  # fmt: skip
 
     def _events(self, given: Any) -> list[Event]:
         if not self.bound.batch:

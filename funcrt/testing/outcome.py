@@ -5,11 +5,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from funcrt.manifest import Manifest
+from funcrt.outcome import origin_of, settle
 from funcrt.sandbox.protocol import Failure, Item, Log, Result
 from mesh.event import Event
-from mesh.transport import Dead, Retry, Settlement
+from mesh.transport import Dead, Delivery, Retry, Settlement
 
-__all__ = ["Outcome", "outcome_of", "plain"]
+__all__ = ["Outcome", "judged", "plain"]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,30 @@ def plain(event: Event) -> Any:
     if kind.startswith("text/") or kind.endswith("xml"):
         return event.data.decode(errors="replace")
     return event.data
+
+
+def judged(
+    manifest: Manifest,
+    namespace: str,
+    trigger: str,
+    events: Sequence[Event],
+    result: Result,
+    *,
+    now: float,
+    attempt: int = 1,
+    logs: Sequence[Log] = (),
+) -> Outcome:
+    """What a host would make of the result of a call on these events; `now` in wall-clock
+    seconds."""
+    deliveries = [
+        Delivery(
+            event, f"{manifest.name}/{trigger}", "", f"@{at}", now, attempt, at, reply_to="caller"
+        )
+        for at, event in enumerate(events, 1)
+    ]
+    origin = origin_of(manifest, namespace, trigger)
+    settlement = settle(manifest, origin, deliveries, result, now=now, jitter=1.0)
+    return outcome_of(result, settlement, logs)
 
 
 def outcome_of(result: Result, settlement: Settlement, logs: Sequence[Log]) -> Outcome:

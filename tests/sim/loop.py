@@ -1,54 +1,36 @@
 """Virtual time: an event loop that jumps to its next timer instead of waiting for it."""
 
 import asyncio
-import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from funcrt.testing.clock import FakeClock, FakeTimeLoop
 
 __all__ = ["VirtualClock", "run"]
 
 T = TypeVar("T")
-START = 1_700_000_000.0
 
 
-class VirtualClock:
-    """`mesh.transport.Clock` under the simulation's control. The wall clock can be set to jump."""
+class VirtualClock(FakeClock):
+    """The simulation's: `now` may be set, and the wall clock jump by `skew`."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        super().__init__()
         self.skew = 0.0
 
-    def time(self) -> float:
-        return START + self.now + self.skew
+    @property
+    def now(self) -> float:
+        return self._now
 
-    def monotonic(self) -> float:
-        return self.now
-
-
-class _Selector(selectors.SelectSelector):
-    """Never waits: what the loop would sleep is added to the clock."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        super().__init__()
-        self.clock = clock
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise RuntimeError("everything waits, and nothing will ever happen")
-        self.clock.now += max(timeout, 0.0)
-        return []
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    def __init__(self, clock: VirtualClock) -> None:
-        super().__init__(_Selector(clock))
-        self._virtual = clock
+    @now.setter
+    def now(self, seconds: float) -> None:
+        self._now = seconds
 
     def time(self) -> float:
-        return self._virtual.now
+        return super().time() + self.skew
 
 
 def run(clock: VirtualClock, main: Coroutine[Any, Any, T]) -> T:
     """As `asyncio.run`, in the clock's time."""
-    with asyncio.Runner(loop_factory=lambda: _Loop(clock)) as runner:
+    with asyncio.Runner(loop_factory=lambda: FakeTimeLoop(clock)) as runner:
         return runner.run(main)
