@@ -24,6 +24,7 @@ from tests.faults.run import Run, instances, watched
 from tests.serving import Serving
 
 LEASE_S = 0.6
+SLOW_S = 0.05
 SHORT = f"""
 import sys
 from collections import defaultdict
@@ -46,7 +47,7 @@ def handler(event, ctx):
         if n % 8 == 5 and ctx.attempt == 1:
             raise ValueError(n)
         if n % 8 == 3:
-            time.sleep(0.05)
+            time.sleep({slow_s})
         return {{"n": n}}
 ---
 timeout = "500ms"
@@ -72,7 +73,8 @@ class Stops:
         self.directory = directory
         self.times = times
         self.total = 500 * times
-        source = FUNCTION.format(address=directory / "ledger.sock")
+        self.drain_s = 10 + self.total / 8 * SLOW_S / 2  # two instances, one slow call in eight
+        source = FUNCTION.format(address=directory / "ledger.sock", slow_s=SLOW_S)
         with mock.patch.object(tests.serving, "FUNCRT", [sys.executable, "-c", SHORT]):
             self.host = Serving(directory / "data", add=source)
 
@@ -98,12 +100,12 @@ class Stops:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.stop(run))
                 group.create_task(run.publish(self.total, 0.05))
-            await run.drained(self.host.process.pid, "add/in", within_s=60)
+            await run.drained(self.host.process.pid, "add/in", within_s=60 + 2 * self.drain_s)
             expected = Expected(
                 subscription="add/in", topic="in", outputs={"out": 1}, max_attempts=8
             )
             seen = await run.judge(
-                Expectations(subscriptions=(expected,), drain_s=10.0), ["add.dlq"]
+                Expectations(subscriptions=(expected,), drain_s=self.drain_s), ["add.dlq"]
             )
         assert seen["output"] == self.total
         stale, late = self.again()
