@@ -1,7 +1,7 @@
 """The instance: takes calls from its channel, runs the handler, sends results back.
 
-A synchronous handler with one call at a time runs in the main thread without an event loop;
-otherwise synchronous calls run in threads and asynchronous ones as tasks.
+A synchronous handler with one call at a time runs in the main thread without an event loop, with
+several in threads; an asynchronous one is served by `loop.py`.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +71,7 @@ class Worker:
 
     def run(self) -> None:
         """Serve until the host closes its side of the channel."""
-        if self.bound.kind in ("async", "async generator"):
-            try:
-                import uvloop
-
-                uvloop.run(self._async())
-            except ImportError:
-                asyncio.run(self._async())
-        elif self.concurrency > 1:
+        if self.concurrency > 1:
             self._threads()
         else:
             self._plain()
@@ -115,7 +107,7 @@ class Worker:
                 body = self.encode([message])
                 self.channel.sendall(HEADER.pack(len(body)) + body)
 
-    # The three ways to serve
+    # The ways to serve without an event loop
 
     def _plain(self) -> None:
         flushed = time.perf_counter()
@@ -153,52 +145,6 @@ class Worker:
             calls.put(None)
         for thread in pool:
             thread.join()
-
-    async def _async(self) -> None:
-        loop = asyncio.get_running_loop()
-        reader, writer = await asyncio.open_unix_connection(sock=self.channel, limit=1 << 20)
-        slots = asyncio.Semaphore(self.concurrency)
-        running: dict[int, asyncio.Task[None]] = {}
-
-        def flush() -> None:
-            ready, self.out = self.out, []
-            body = self.encode(ready)
-            if len(body) <= MAX_FRAME:
-                writer.writelines((HEADER.pack(len(body)), body))
-                return
-            for message in ready:
-                body = self.encode([message])
-                writer.writelines((HEADER.pack(len(body)), body))
-
-        def over(key: int, task: "asyncio.Task[None]") -> None:
-            running.pop(key, None)
-
-        async def serve(call: Call) -> None:
-            async with slots:
-                result = await self.call_async(call)
-            if not self.out:
-                loop.call_soon(flush)
-            self.out.append(result)
-
-        try:
-            while True:
-                (length,) = HEADER.unpack(await reader.readexactly(4))
-                for message in self.decode(await reader.readexactly(length)):
-                    if isinstance(message, Cancel):
-                        if message.id in running:
-                            running[message.id].cancel()
-                        continue
-                    task = loop.create_task(serve(message))
-                    running[message.id] = task
-                    task.add_done_callback(partial(over, message.id))
-        except asyncio.IncompleteReadError:
-            pass
-        if running:
-            await asyncio.wait(list(running.values()))
-        await asyncio.sleep(0)
-        if self.out:
-            flush()
-        await writer.drain()
 
     # One call
 

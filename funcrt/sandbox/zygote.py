@@ -23,6 +23,7 @@ import msgspec
 
 from funcrt.errors import LoadError
 from funcrt.sandbox.handler import Bound, import_handler, threads
+from funcrt.sandbox.loop import LoopWorker
 from funcrt.sandbox.worker import Worker
 
 __all__ = [
@@ -303,4 +304,5 @@ def _instance(spec: Spec, bound: Bound | None, descriptors: list[int]) -> None:
     channel = socket.socket(fileno=channel_fd)
     concurrency = spec.concurrency or default
     most = spec.max_output_bytes
-    Worker(channel, bound, Path(spec.path), concurrency, most, begun=begun).run()
+    kind = LoopWorker if bound.kind.startswith("async") else Worker
+    kind(channel, bound, Path(spec.path), concurrency, most, begun=begun).run()

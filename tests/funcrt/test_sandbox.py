@@ -111,6 +111,31 @@ def test_a_handler_answers_many_calls_sent_at_once(tmp_path: Path, source: str) 
     run(tmp_path, source, body)
 
 
+@pytest.mark.parametrize(
+    "log", ["ctx.log.info('%s', event.id)", "await asyncio.to_thread(ctx.log.info, event.id)"]
+)
+def test_an_async_handler_that_logs_answers_and_its_lines_come_while_it_runs(
+    tmp_path: Path, log: str
+) -> None:
+    source = (
+        "import asyncio\n"
+        "async def handler(event, ctx):\n"
+        f"    {log}\n"
+        "    if event.id == '2': await asyncio.sleep(60)\n"
+    )
+
+    async def body(running: Running) -> None:
+        for number in (1, 2, 3):
+            running.send(number, Event(str(number), "/s", "t"))
+        assert (await running.result(1)).status == "ok"
+        assert (await running.result(3)).status == "ok"
+        await running.until(lambda: len(running.logs) == 3)
+        assert {(log.id, log.text) for log in running.logs} == {(1, "1"), (2, "2"), (3, "3")}
+        assert 2 not in running.results
+
+    run(tmp_path, source, body)
+
+
 def test_failures_are_told_by_the_authors_frames(tmp_path: Path) -> None:
     source = (
         "from funcrt import Reject, Retry\n"

@@ -1,0 +1,94 @@
+"""The instance of an asynchronous handler: its calls are tasks of one event loop."""
+
+import asyncio
+import threading
+from functools import partial
+
+from funcrt.sandbox.protocol import HEADER, MAX_FRAME, Call, Cancel, Log, Result
+from funcrt.sandbox.worker import Worker
+
+__all__ = ["LoopWorker"]
+
+
+class LoopWorker(Worker):
+    """One instance's life, on an event loop."""
+
+    def run(self) -> None:
+        """As Worker says."""
+        try:
+            import uvloop
+
+            uvloop.run(self.main())
+        except ImportError:
+            asyncio.run(self.main())
+
+    async def main(self) -> None:
+        """Serve until the host closes its side of the channel."""
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        self.flushing = False
+        self.slots = asyncio.Semaphore(self.concurrency)
+        self.running: dict[int, asyncio.Task[None]] = {}
+        reader, self.writer = await asyncio.open_unix_connection(sock=self.channel, limit=1 << 20)
+        try:
+            while True:
+                (length,) = HEADER.unpack(await reader.readexactly(4))
+                for message in self.decode(await reader.readexactly(length)):
+                    self.take(message)
+        except asyncio.IncompleteReadError:
+            pass
+        if self.running:
+            await asyncio.wait(list(self.running.values()))
+        self._send()
+        await self.writer.drain()
+
+    def take(self, message: Call | Cancel) -> None:
+        """A message of the host's."""
+        if isinstance(message, Cancel):
+            if message.id in self.running:
+                self.running[message.id].cancel()
+            return
+        task = self.loop.create_task(self._serve(message))
+        self.running[message.id] = task
+        task.add_done_callback(partial(self._over, message.id))
+
+    def _over(self, key: int, task: "asyncio.Task[None]") -> None:
+        self.running.pop(key, None)
+
+    async def _serve(self, call: Call) -> None:
+        async with self.slots:
+            result = await self.call_async(call)
+        self.say(result)
+
+    # What is said
+
+    def say(self, message: Result | Log) -> None:
+        """Send it with what else is said in this turn of the loop."""
+        self.out.append(message)
+        self._soon()
+
+    def _soon(self) -> None:
+        if not self.flushing:
+            self.flushing = True
+            self.loop.call_soon(self._send)
+
+    def _log(self, call: int, level: str, text: str) -> None:
+        super()._log(call, level, text)
+        if threading.get_ident() == self.thread:
+            self._soon()
+        else:
+            self.loop.call_soon_threadsafe(self._soon)
+
+    def _send(self) -> None:
+        self.flushing = False
+        with self.lock:  # a handler's own threads may log
+            ready, self.out = self.out, []
+        if not ready:
+            return
+        body = self.encode(ready)
+        if len(body) <= MAX_FRAME:
+            self.writer.writelines((HEADER.pack(len(body)), body))
+            return
+        for message in ready:
+            body = self.encode([message])
+            self.writer.writelines((HEADER.pack(len(body)), body))
