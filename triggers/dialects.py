@@ -6,15 +6,13 @@ string; an absent attribute meets no condition but `not`.
 
 import difflib
 import re
-from collections.abc import Callable
 from typing import Any
 
 from mesh.event import Event, canonical
 from triggers.errors import FilterMistake, shown
+from triggers.explain import Clause, Condition, Explained, as_text, several
 
-__all__ = ["Condition", "parse_filters"]
-
-Condition = Callable[[Event], bool]
+__all__ = ["parse_filters"]
 
 MAX_DEPTH = 10
 _NAME = re.compile(r"[a-z0-9]+", re.ASCII)
@@ -53,11 +51,48 @@ def _suffix(name: str, value: str) -> Condition:
 
 
 _MAKE = {"exact": _exact, "prefix": _prefix, "suffix": _suffix}
+_SAID = {"exact": "=", "prefix": "starts with", "suffix": "ends with"}
+
+
+def _attribute(dialect: str, name: str, value: str, path: str) -> Clause:
+    """One attribute's condition."""
+    holds = _MAKE[dialect](name, value)
+    wanted = f"{name} {_SAID[dialect]} {as_text(value)}"
+
+    def explain(event: Event) -> Explained:
+        found = event.attribute(name)
+        text = None if found is None else as_text(canonical(found))
+        return Explained(path, wanted, text, holds(event))
+
+    return Clause(holds, explain)
+
+
+def _together(clauses: list[Clause], path: str, wanted: str) -> Clause:
+    """Several conditions as one: `all of` them, or `any of` them."""
+    inner = [clause.holds for clause in clauses]
+    holds: Condition
+    if wanted == "all of":
+        holds = lambda event: all(condition(event) for condition in inner)  # noqa: E731
+    else:
+        holds = lambda event: any(condition(event) for condition in inner)  # noqa: E731
+    return Clause(
+        holds,
+        lambda event: several(path, wanted, [clause.explain(event) for clause in clauses]),
+    )
+
+
+def _negated(clause: Clause, path: str) -> Clause:
+    def explain(event: Event) -> Explained:
+        inner = clause.explain(event)
+        return Explained(path, "not", None, not inner.holds, (inner,))
+
+    inner = clause.holds
+    return Clause(lambda event: not inner(event), explain)
 
 
 def parse_filters(
     filters: Any, path: str, mistakes: list[FilterMistake], depth: int = 0
-) -> list[Condition]:
+) -> list[Clause]:
     """The conditions of a list of filters; what is wrong goes to `mistakes`."""
     if not isinstance(filters, list):
         mistakes.append(FilterMistake(path, f"expected a list, found {_kind(filters)}", _EXAMPLE))
@@ -70,7 +105,7 @@ def parse_filters(
     return found
 
 
-def _parse(item: Any, path: str, mistakes: list[FilterMistake], depth: int) -> Condition | None:
+def _parse(item: Any, path: str, mistakes: list[FilterMistake], depth: int) -> Clause | None:
     if not isinstance(item, dict):
         reason = f"expected a table, found {_kind(item)}"
         mistakes.append(FilterMistake(path, reason, _EXAMPLE))
@@ -90,7 +125,7 @@ def _parse(item: Any, path: str, mistakes: list[FilterMistake], depth: int) -> C
         return _attributes(dialect, value, where, mistakes)
     if dialect == "not":
         inner = _parse(value, where, mistakes, depth + 1)
-        return None if inner is None else lambda event: not inner(event)
+        return None if inner is None else _negated(inner, where)
     if dialect in _NESTED:
         return _several(dialect, value, where, mistakes, depth)
     if dialect in ("sql", "cesql"):
@@ -104,28 +139,26 @@ def _parse(item: Any, path: str, mistakes: list[FilterMistake], depth: int) -> C
 
 def _several(
     dialect: str, value: Any, where: str, mistakes: list[FilterMistake], depth: int
-) -> Condition | None:
+) -> Clause | None:
     inner = parse_filters(value, where, mistakes, depth + 1)
     if isinstance(value, list) and not value:
         reason = "holds no filter, expected at least one"
         mistakes.append(FilterMistake(where, reason, f"add one, or leave {dialect} out"))
     if not inner:
         return None
-    if dialect == "all":
-        return lambda event: all(condition(event) for condition in inner)
-    return lambda event: any(condition(event) for condition in inner)
+    return _together(inner, where, f"{dialect} of")
 
 
 def _attributes(
     dialect: str, value: Any, where: str, mistakes: list[FilterMistake]
-) -> Condition | None:
+) -> Clause | None:
     if not isinstance(value, dict) or not value:
         reason = f"expected attributes and their values, found {_kind(value)}"
         mistakes.append(
             FilterMistake(where, reason, f'e.g. {dialect} = {{ type = "com.example" }}')
         )
         return None
-    conditions: list[Condition] = []
+    clauses: list[Clause] = []
     for name, wanted in value.items():
         at = f"{where}.{name if isinstance(name, str) else shown(name)}"
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -139,10 +172,8 @@ def _attributes(
             mend = f'write "{canonical(wanted)}"' if small else mend
             mistakes.append(FilterMistake(at, reason, mend))
         else:
-            conditions.append(_MAKE[dialect](name, wanted))
-    if len(conditions) == 1:
-        return conditions[0]
-    return lambda event: all(condition(event) for condition in conditions)
+            clauses.append(_attribute(dialect, name, wanted, at))
+    return clauses[0] if len(clauses) == 1 else _together(clauses, where, "all of")
 
 
 def _kind(value: Any) -> str:

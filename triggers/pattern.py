@@ -13,13 +13,14 @@ a missing field. Integers compare exactly, an integer and a float as doubles.
 import difflib
 import functools
 import itertools
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mesh.event import CONTEXT, Event, parse_json
-from triggers.dialects import Condition
 from triggers.errors import FilterMistake, shown
+from triggers.explain import Clause, Explained, as_text, several, wanted_values
 
 __all__ = ["parse_pattern"]
 
@@ -94,7 +95,7 @@ class _Parser:
 
     def table(self, pattern: Any, path: str, depth: int) -> "_Table":
         """A pattern's object."""
-        table = _Table()
+        table = _Table(path=path)
         if not isinstance(pattern, dict) or not pattern:
             self.wrong(path, "expected a table of fields that is not empty", _EXAMPLE)
             return table
@@ -129,7 +130,8 @@ class _Parser:
             reason = f"expected 1 to {MAX_VALUES} values, found {len(values)}"
             self.wrong(path, reason, "to ask whether it is there, [{ exists = true }]")
         tests = [self.test(value, f"{path}[{n}]") for n, value in enumerate(values)]
-        return _Leaf([test for test in tests if test is not None])
+        wanted = "" if None in tests else wanted_values(values)
+        return _Leaf([test for test in tests if test is not None], path, wanted)
 
     def test(self, value: Any, path: str) -> Test | None:
         """One alternative."""
@@ -249,7 +251,9 @@ class _Parser:
 class _Leaf:
     """A field's alternatives: tests of a value, of which one may be that there is none."""
 
-    def __init__(self, tests: list[Test]) -> None:
+    def __init__(self, tests: list[Test], path: str, wanted: str) -> None:
+        self.path = path
+        self.wanted = wanted
         self.absent = any(isinstance(test, _Exists) and not test.wanted for test in tests)
         self.tests = [test for test in tests if not isinstance(test, _Exists) or test.wanted]
 
@@ -263,11 +267,20 @@ class _Leaf:
         """Whether it may be, and is, missing everywhere."""
         return self.absent and not any(_leaves(value) for value in values)
 
+    def explain(self, value: Any, name: str) -> Explained:
+        """Why a value, or none, is one; `name` is where the event has it."""
+        found = None if value is _MISSING else as_text(value)
+        holds = self.matches(value) or self.missing([value])
+        return Explained(self.path, f"{name} {self.wanted}", found, holds)
+
 
 class _Table:
     """An object's fields, all of which must match. `ors` is empty once it is multiplied out."""
 
-    def __init__(self, fields: "list[tuple[str, _Leaf | _Table]] | None" = None) -> None:
+    def __init__(
+        self, fields: "list[tuple[str, _Leaf | _Table]] | None" = None, path: str = ""
+    ) -> None:
+        self.path = path
         self.fields = fields or []
         self.absent: bool = all(field.absent for _, field in self.fields)
         self.ors: list[list[_Table]] = []
@@ -284,6 +297,32 @@ class _Table:
         """Whether every field may be, and is, missing everywhere."""
         objects = [found for value in values for found in _objects(value)]
         return self.absent and self._missing(objects)
+
+    def explain(self, value: Any, name: str) -> Explained:
+        """Why a value, or none, is an object that matches, or an array with one. Of an array the
+        element tells that comes nearest; where none matches, one that has a field at fault."""
+        objects = _objects(value)[::-1]  # in the order they stand in
+        inside = [self._fields(found, name) for found in objects] or [self._fields({}, name)]
+        good = [n for n, found in enumerate(objects) if self._matches(found)]
+        if good:
+            chosen = good[0]
+        else:
+            faults = [sum(not child.holds for child in children) for children in inside]
+            missing = self.absent and self._missing(objects)
+            chosen = min(range(len(inside)), key=lambda n: faults[n] or (0 if missing else 999))
+        remark = None
+        if not objects and value is not _MISSING:
+            remark = f"{as_text(value)}, no object"
+        elif isinstance(value, list):
+            remark = f"element {chosen + 1} of {len(objects)}"
+        return several(self.path, f"{name}: all of", inside[chosen], remark)
+
+    def _fields(self, found: Mapping[str, Any], name: str) -> list[Explained]:
+        prefix = f"{name}." if name else ""
+        return [
+            field.explain(found.get(key, _MISSING), f"{prefix}{_key(key)}")
+            for key, field in self.fields
+        ]
 
     def _matches(self, found: Mapping[str, Any]) -> bool:
         some = False
@@ -311,10 +350,13 @@ def _alternatives(table: _Table) -> list[_Table]:
     choices = [[one for branch in ors for one in _alternatives(branch)] for ors in table.ors]
     for key, field in table.fields:
         options = _alternatives(field) if isinstance(field, _Table) else [field]
-        choices.append([_Table([(key, option)]) for option in options])
+        choices.append([_Table([(key, option)], table.path) for option in options])
     if math.prod(map(len, choices)) > MAX_ALTERNATIVES:
         raise _TooMany
-    return [functools.reduce(_merged, chosen, _Table()) for chosen in itertools.product(*choices)]
+    return [
+        functools.reduce(_merged, chosen, _Table(path=table.path))
+        for chosen in itertools.product(*choices)
+    ]
 
 
 def _merged(a: _Table, b: _Table) -> _Table:
@@ -327,7 +369,11 @@ def _merged(a: _Table, b: _Table) -> _Table:
         else:
             fields.append((key, field))
     fields += [one for one in b.fields if isinstance(one[1], _Leaf) or one[0] in tables]
-    return _Table(fields)
+    return _Table(fields, a.path)
+
+
+def _key(key: str) -> str:
+    return json.dumps(key, ensure_ascii=False) if "." in key or not key else key
 
 
 def _leaves(value: Any) -> list[Any]:
@@ -353,7 +399,7 @@ def _flat(items: list[Any]) -> list[Any]:
     return flat
 
 
-def parse_pattern(pattern: Any, path: str, mistakes: list[FilterMistake]) -> Condition:
+def parse_pattern(pattern: Any, path: str, mistakes: list[FilterMistake]) -> Clause:
     """The condition that a pattern is; what is wrong goes to `mistakes`."""
     table = _Parser(mistakes).table(pattern, path, 1)
     alternatives: list[_Table] = []
@@ -365,16 +411,32 @@ def parse_pattern(pattern: Any, path: str, mistakes: list[FilterMistake]) -> Con
     reads_data = any(key == "data" for one in alternatives for key, _ in one.fields)
 
     def holds(event: Event) -> bool:
-        found: dict[str, Any] = {"specversion": "1.0", **event.extensions}
-        for name in CONTEXT:
-            value = getattr(event, name)
-            if value is not None:
-                found[name] = value
-        if reads_data and event.data is not None and len(event.data) <= MAX_DATA_BYTES:
-            try:
-                found["data"] = parse_json(event.data)
-            except ValueError:
-                pass
+        found, _ = _read(event, reads_data)
         return any(one.holds(found) for one in alternatives)
 
-    return holds
+    def explain(event: Event) -> Explained:
+        found, why_not = _read(event, reads_data)
+        each = [several(path, "all of", one._fields(found, ""), why_not) for one in alternatives]
+        return each[0] if len(each) == 1 else several(path, "any of", each, why_not)
+
+    return Clause(holds, explain)
+
+
+def _read(event: Event, data: bool) -> tuple[dict[str, Any], str | None]:
+    """What a pattern sees of an event, with its data where asked, or why not with it."""
+    found: dict[str, Any] = {"specversion": "1.0", **event.extensions}
+    for name in CONTEXT:
+        value = getattr(event, name)
+        if value is not None:
+            found[name] = value
+    if not data:
+        return found, None
+    if event.data is None:
+        return found, "the event has no data"
+    if len(event.data) > MAX_DATA_BYTES:
+        return found, f"the data is larger than {MAX_DATA_BYTES} bytes, and not looked into"
+    try:
+        found["data"] = parse_json(event.data)
+    except ValueError:
+        return found, "the data is no JSON"
+    return found, None
