@@ -19,6 +19,7 @@ from funcrt.function import LEASE_S, Function, Served
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, load_manifest
 from funcrt.observer import Observer
 from funcrt.reach import queued
+from funcrt.router import Router
 from funcrt.sandbox import Code, HandlerInfo, Sandbox
 from funcrt.settler import Settler
 from funcrt.tasks import OnFailure, Tasks
@@ -34,6 +35,7 @@ from mesh.transport import (
     Subscription,
     Transport,
 )
+from triggers import Filter
 
 __all__ = ["Host", "Prepared", "code_of"]
 
@@ -129,7 +131,7 @@ class Host:
         self.observer: Observer | None = None
         """Told of every call that ended; without one, failures are logged."""
         self.tasks = Tasks(self.failed)
-        self._by_topic: dict[str, list[tuple[str, Callable[[Event], bool]]]] = {}
+        self._router = Router()
         depth_now = getattr(mesh, "ready_now", None)
         self._ready_now: Callable[[str], int] | None = depth_now
 
@@ -138,16 +140,13 @@ class Host:
     async def start(self) -> None:
         """Begin to route and to settle."""
         bundle.sweep(self.code_root)
-        self.mesh.set_router(self._route)
+        self.mesh.set_router(self._router.route)
         self.tasks.start(self.settler.run(), "settler")
 
     def failed(self, error: BaseException) -> None:
         """Something that runs here ended as it never should."""
         log.critical("the host failed", exc_info=error)
         self.on_failure(error)
-
-    def _route(self, topic: str, event: Event) -> list[str]:
-        return [name for name, matches in self._by_topic.get(topic, ()) if matches(event)]
 
     async def deploy(self, directory: Path) -> Function:
         """Put a function directory into service: read, pack, import in the sandbox, and only then
@@ -263,19 +262,19 @@ class Host:
 
     def _index(self) -> None:
         """Swap what readers use, whole."""
-        topics: dict[str, list[tuple[str, Callable[[Event], bool]]]] = {}
+        topics: dict[str, dict[str, Filter]] = {}
         routes: dict[str, Route] = {}
         letters: dict[str, str] = {}
         for function in self.deployed.values():
             for served in function.mesh_triggers:
-                wanted = (served.name, served.filter.matches)
-                topics.setdefault(served.spec.topic, []).append(wanted)
+                topics.setdefault(served.spec.topic, {})[served.name] = served.filter
             for http in function.http_triggers:
                 methods = tuple(http.methods)
                 routes[http.path] = Route(function.name, http.name, methods, http.strict)
             if function.manifest.dlq is not None:
                 letters[function.manifest.dlq.topic] = function.name
-        self._by_topic, self._routes, self._letters = topics, routes, letters
+        self._router.update(topics)
+        self._routes, self._letters = routes, letters
 
     def ready_depth(self, function: Function) -> int | None:
         """Events of a function that wait in the mesh and are due; None where that is not known at

@@ -24,7 +24,8 @@ from funcrt.cli import reading
 from funcrt.gateway import admin, guard, publish, server
 from funcrt.sandbox import handler, logs, process, protocol, zygote
 from mesh import catalogue, engine
-from triggers import dialects, pattern
+from triggers import dialects, jsonpath, match, pattern, view
+from triggers.cesql import syntax
 
 PAGE = (Path(__file__).parent.parent / "docs" / "limits.md").read_text(encoding="utf-8")
 OPTIONS = engine.Options()
@@ -100,8 +101,13 @@ VALUES: dict[str, float | None] = {
     "nesting of a dialect's filters": dialects.MAX_DEPTH,
     "nesting of a pattern": pattern.MAX_DEPTH,
     "values of a pattern's field": pattern.MAX_VALUES,
-    "alternatives of a pattern with `$or`": pattern.MAX_ALTERNATIVES,
-    "data that a pattern looks into": pattern.MAX_DATA_BYTES,
+    "a pattern as JSON": pattern.MAX_BYTES,
+    "alternatives of a pattern with `$or`": match.MAX_ALTERNATIVES,
+    "stars of a wildcard": pattern.MAX_STARS,
+    "a CESQL expression": syntax.MAX_BYTES,
+    "nesting of a CESQL expression": syntax.MAX_DEPTH,
+    "characters of a JSONPath": jsonpath.MAX_PATH,
+    "data that a filter looks into": view.MAX_DATA_BYTES,
 }
 UNITS = {"": 1, " s": 1, " KiB": 1 << 10, " MiB": 1 << 20, " GiB": 1 << 30}
 UP_TO = {

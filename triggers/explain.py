@@ -1,15 +1,11 @@
 """Why an event is, or is not, one that a filter asks for: condition by condition."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.event import Event
-
-__all__ = ["Clause", "Condition", "Explained", "as_text", "several", "wanted_values"]
-
-Condition = Callable[[Event], bool]
+__all__ = ["Explained", "any_of_these", "as_text", "several"]
 
 SHOWN = 200
 """Characters of a value that an explanation shows."""
@@ -50,14 +46,6 @@ class Explained:
         return sum(child.failing for child in self.children) or 1
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """A condition as it is parsed: the test, and the same with its reasons, which is slow."""
-
-    holds: Condition
-    explain: Callable[[Event], Explained]
-
-
 def several(
     path: str, wanted: str, children: list[Explained], found: str | None = None
 ) -> Explained:
@@ -75,32 +63,9 @@ def as_text(value: Any) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
-def wanted_values(values: list[Any]) -> str:
-    """A pattern's alternatives for one field, for people: `= 1 or > 5`."""
-    texts = [_wanted(value) for value in values[:VALUES_SHOWN]]
-    if len(values) > VALUES_SHOWN:
-        texts.append(f"{len(values) - VALUES_SHOWN} more")
+def any_of_these(wanted: Sequence[object]) -> str:
+    """Alternatives for people, the first few of them: `= 1 or > 5`."""
+    texts = [str(one) for one in wanted[:VALUES_SHOWN]]
+    if len(wanted) > VALUES_SHOWN:
+        texts.append(f"{len(wanted) - VALUES_SHOWN} more")
     return " or ".join(texts)
-
-
-def _wanted(value: Any) -> str:
-    if not isinstance(value, dict):
-        return f"= {as_text(value)}"
-    ((operator, to),) = value.items()
-    match operator:
-        case "exists":
-            return "there" if to else "missing"
-        case "prefix":
-            return f"starts with {as_text(to)}"
-        case "suffix":
-            return f"ends with {as_text(to)}"
-        case "equals-ignore-case":
-            return f"= {as_text(to)} in any case"
-        case "numeric":
-            pairs = zip(to[::2], to[1::2], strict=True)
-            return " and ".join(f"{sign} {bound}" for sign, bound in pairs)
-    if isinstance(to, dict):
-        ((inner, texts),) = to.items()
-        each = texts if isinstance(texts, list) else [texts]
-        return f"anything but {wanted_values([{inner: text} for text in each])}"
-    return f"anything but {wanted_values(to if isinstance(to, list) else [to])}"

@@ -6,6 +6,7 @@ alternative is looked for in the event by definition.
 
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -95,6 +96,17 @@ def meets(leaf: Any, test: Any) -> bool:
         )
     if not isinstance(leaf, str):
         return False
+    if operator == "equals-ignore-case":
+        return leaf.lower() == wanted.lower()
+    if operator == "wildcard":
+        text = re.sub(
+            r"\\(.)|(\*)|(.)",
+            lambda found: ".*" if found[2] else re.escape(found[1] or found[3]),
+            wanted,
+        )
+        return re.fullmatch(text, leaf, re.DOTALL) is not None
+    if isinstance(wanted, dict):
+        leaf, wanted = leaf.lower(), wanted["equals-ignore-case"].lower()
     if operator == "prefix":
         return leaf[: len(wanted)] == wanted
     return leaf[max(0, len(leaf) - len(wanted)) :] == wanted

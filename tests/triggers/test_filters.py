@@ -38,6 +38,15 @@ def matches(spec: dict[str, Any], one: Event) -> bool:
         ([{"any": [{"exact": {"type": "x"}}, {"prefix": {"type": "order"}}]}], True),
         ([{"all": [{"exact": {"type": "x"}}, {"prefix": {"type": "order"}}]}], False),
         ([{"prefix": {"type": "order"}}, {"exact": {"type": "x"}}], False),
+        ([{"sql": "type = 'order.placed' AND n > 6"}], True),
+        ([{"cesql": "n = 8"}], False),
+        ([{"sql": "gone = 'x'"}], False),
+        ([{"not": {"sql": "gone = 'x'"}}], True),
+        ([{"sql": "n"}], False),  # no boolean
+        ([{"sql": "flag"}], True),
+        ([{"sql": "TRUE OR 1 / 0 = 1"}], True),
+        ([{"sql": "FALSE OR 1 / 0 = 0"}], False),  # an error on the way
+        ([{"sql": "NOPE(1)"}], False),
     ],
 )
 def test_dialects(filters: list[Any], expected: bool) -> None:
@@ -102,21 +111,23 @@ def test_every_mistake_is_told_with_its_path_and_mend() -> None:
         "filters": [
             {"exakt": {"type": "x"}},
             {"all": [{"prefix": {"invALID": "x"}}, {"any": []}]},
-            {"sql": "true"},
+            {"sql": "type = "},
             {"exact": {"type": ""}},
         ],
         "pattern": {"a": "x", "b": [{"prefx": "x"}], "c": [{"numeric": [">"]}], "d": []},
+        "jsonpath": [{"path": "a.b", "op": "="}],
         "fliters": [],
     }
     with pytest.raises(triggers.FilterError) as error:
         triggers.parse(spec)
     told = [str(mistake) for mistake in error.value.errors]
     assert told == [
-        "fliters: unknown form of filter; there are filters and pattern",
+        "fliters: unknown form of filter; there are filters, pattern and jsonpath",
         'filters[0].exakt: unknown dialect; did you mean "exact"?',
         'filters[1].all[0].prefix.invALID: an attribute name is a-z0-9; did you mean "invalid"?',
         "filters[1].all[1].any: holds no filter, expected at least one; add one, or leave any out",
-        "filters[2].sql: CESQL is not built yet; use exact, prefix, suffix, all, any, not",
+        "filters[2].sql: at character 8: expected a value or an attribute's name, found the end; "
+        "e.g. \"type = 'com.example' AND EXISTS subject\"",
         "filters[3].exact.type: expected a string that is not empty, found ''; "
         "to ask whether it is set, use a pattern",
         "pattern.a: expected a list of values, or a table of fields; write ['x']",
@@ -124,6 +135,9 @@ def test_every_mistake_is_told_with_its_path_and_mend() -> None:
         'pattern.c[0].numeric: expected comparisons, found [\'>\']; e.g. [">", 0, "<=", 5]',
         "pattern.d: expected 1 to 200 values, found 0; "
         "to ask whether it is there, [{ exists = true }]",
+        "jsonpath[0].path: expected a path that begins with $, found 'a.b'; e.g. \"$.size\"",
+        "jsonpath[0].op: expected an operator, found '='; "
+        "there are ==, !=, <, <=, >, >=, in, exists, contains",
     ]
 
 
@@ -136,7 +150,10 @@ _json = st.recursive(
 
 @given(_json)
 def test_no_filter_raises_anything_but_a_filter_error(value: Any) -> None:
-    for spec in ({"filters": [value]}, {"filters": value}, {"pattern": value or 1}):
+    for spec in (
+        {"filters": [value]}, {"filters": value}, {"pattern": value or 1}, {"jsonpath": value},
+        {"jsonpath": [{"path": "$.a", "op": "in", "value": value}]}, {"filters": [{"sql": value}]},
+    ):  # fmt: skip
         try:
             triggers.parse(spec)
         except triggers.FilterError:
@@ -147,3 +164,44 @@ def test_no_filter_raises_anything_but_a_filter_error(value: Any) -> None:
 def test_no_data_makes_matching_raise(data: bytes) -> None:
     spec = {"pattern": {"data": {"a": [{"anything-but": 1}], "b": {"c": [{"numeric": [">", 1]}]}}}}
     assert matches(spec, event(data)) in (True, False)
+    for path in ("$..a", "$.a[?@.b > 1]", "$[*].a", "$.a[0:2]", "$[-1]"):
+        assert matches({"jsonpath": [{"path": path, "op": "<", "value": 1}]}, event(data)) in (
+            True,
+            False,
+        )
+
+
+def test_what_is_hardly_meant_is_warned_of() -> None:
+    def warned(spec: dict[str, Any]) -> list[str]:
+        return [str(warning) for warning in triggers.parse(spec).warnings()]
+
+    def pattern(leaf: Any) -> dict[str, Any]:
+        return {"pattern": {"type": ["t"], "data": {"a": leaf}}}
+
+    never, always = "no event meets this", "every event meets this; leave it out"
+    scanned = (
+        "cannot be indexed: every event of the topic is matched with it; "
+        "add a condition for what is there, such as a type"
+    )
+    exact = {"exact": {"type": "t"}}
+    assert warned({"filters": []}) == warned({"filters": [exact, {"not": exact}]}) == []
+    assert warned(pattern([{"numeric": [">", 5, "<", 3]}])) == [f"pattern: {never}"]
+    assert warned(pattern([{"numeric": [">", 5, "<=", 5]}])) == [f"pattern: {never}"]
+    assert warned(pattern([{"numeric": [">", 5, "<", 3]}, 4])) == []
+    assert warned(pattern([{"exists": True}, {"exists": False}])) == []  # there is a type, too
+    both = {"pattern": {"subject": [{"exists": True}, {"exists": False}]}}
+    assert warned(both) == [f"pattern: {always}", f"pattern: {scanned}"]
+    assert warned({"filters": [exact, {"sql": "LENGTH(type)"}]}) == [f"filters[1].sql: {never}"]
+    assert warned({"filters": [exact, {"sql": "1 = 1"}]}) == [f"filters[1].sql: {always}"]
+    assert warned({"filters": [exact, {"not": {"sql": "1 / 0"}}]}) == [f"filters[1].not: {always}"]
+    assert warned({"filters": [exact, {"any": [{"sql": "2"}, {"sql": "FALSE"}]}]}) == [
+        f"filters[1].any: {never}"
+    ]
+    assert warned({"filters": [exact, {"sql": "NOPE(id)"}]})[0].startswith(
+        "filters[1].sql: no function NOPE takes 1 arguments; there are LENGTH, CONCAT, "
+    )
+    assert warned({"filters": [{"not": exact}]}) == [f"filters[0].not: {scanned}"]
+    assert warned({"filters": [{"any": [exact, {"not": exact}]}]}) == [f"filters[0].any: {scanned}"]
+    assert warned({"jsonpath": [{"path": "$..a", "op": "==", "value": 1}]}) == [
+        f"jsonpath[0]: {scanned}"
+    ]

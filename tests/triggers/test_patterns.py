@@ -23,7 +23,30 @@ def matches(pattern: dict[str, Any], data: Any) -> bool:
 
 _keys = st.sampled_from(["a", "b", "c"])
 _scalars = st.sampled_from(
-    [None, True, False, 0, 1, 1.0, -1, 2, 2.5, 300, 3e2, "", "a", "ab", "b", "1", "é", 2**53, 1e400]
+    [
+        None,
+        True,
+        False,
+        0,
+        1,
+        1.0,
+        -1,
+        2,
+        2.5,
+        300,
+        3e2,
+        "",
+        "a",
+        "ab",
+        "b",
+        "1",
+        "é",
+        2**53,
+        1e400,
+        "A",
+        "aBab",
+        "a*b",
+    ]
 )
 _data = st.recursive(
     _scalars,
@@ -36,12 +59,19 @@ _numeric = st.builds(
     lambda op, to: [op, to], st.sampled_from(["<", "<=", "=", ">=", ">"]), st.integers(0, 2)
 )
 _like = st.builds(lambda op, word: {op: word}, st.sampled_from(["prefix", "suffix"]), _words)
-_but = st.lists(_values, min_size=1, max_size=3) | _values | _like
+_folded = _words.map(lambda word: {"equals-ignore-case": word})
+_wild = st.lists(st.sampled_from(["a", "b", "*", "\\*"]), min_size=1, max_size=5).map(
+    lambda parts: {"wildcard": "".join(parts).replace("**", "*").replace("**", "*")}
+)
+_but = st.lists(_values, min_size=1, max_size=3) | _values | _like | _folded | _wild
 _tests = (
     _values
     | _like
     | st.booleans().map(lambda wanted: {"exists": wanted})
     | st.just({"exists": False})
+    | _folded
+    | _wild
+    | st.builds(lambda op, inner: {op: inner}, st.sampled_from(["prefix", "suffix"]), _folded)
     | _but.map(lambda but: {"anything-but": but})
     | _numeric.map(lambda numeric: {"numeric": numeric})
 )
@@ -196,8 +226,22 @@ def test_attributes_keep_their_type() -> None:
         ({"a": [{"numeric": ["!=", 1]}]}, "a[0].numeric"),
         ({"a": [{"numeric": []}]}, "a[0].numeric"),
         ({"a": [{"numeric": [">", 1, "<"]}]}, "a[0].numeric"),
-        ({"a": [{"numeric": [">", 5, "<", 1]}]}, "a[0].numeric"),
-        ({"a": [{"numeric": [">", 5, "<=", 5]}]}, "a[0].numeric"),
+        ({"a": [{"wildcard": ""}]}, "a[0].wildcard"),
+        ({"a": [{"wildcard": 5}]}, "a[0].wildcard"),
+        ({"a": [{"wildcard": "a**b"}]}, "a[0].wildcard"),
+        ({"a": [{"wildcard": "a*b*c*d*e*f*"}]}, "a[0].wildcard"),
+        ({"a": [{"wildcard": "a\\b"}]}, "a[0].wildcard"),
+        ({"a": [{"wildcard": "a\\"}]}, "a[0].wildcard"),
+        ({"a": [{"cidr": "10.0.0.0/33"}]}, "a[0].cidr"),
+        ({"a": [{"cidr": "10.0.0/8"}]}, "a[0].cidr"),
+        ({"a": [{"cidr": "10.0.0.0/255.0.0.0"}]}, "a[0].cidr"),
+        ({"a": [{"cidr": "10.0.0.0/"}]}, "a[0].cidr"),
+        ({"a": [{"cidr": "fe80::1%eth0"}]}, "a[0].cidr"),
+        ({"a": [{"cidr": 10}]}, "a[0].cidr"),
+        ({"a": [{"prefix": {"equals-ignore-case": ""}}]}, "a[0].prefix.equals-ignore-case"),
+        ({"a": [{"suffix": {"wildcard": "x"}}]}, "a[0].suffix"),
+        ({"a": [{"anything-but": {"numeric": ["=", 1]}}]}, "a[0].anything-but"),
+        ({"a": [{"anything-but": {"wildcard": ["a", "**"]}}]}, "a[0].anything-but.wildcard[1]"),
         ({"a": [{"numeric": [">", 1, ">", 2]}]}, "a[0].numeric"),
         ({"a": [{"numeric": ["=", 1, "=", 2]}]}, "a[0].numeric"),
         ({"a": [{"numeric": ["<", 5, ">", 1]}]}, "a[0].numeric"),
@@ -247,6 +291,100 @@ def test_values_beyond_words_are_refused_in_words() -> None:
             with pytest.raises(triggers.FilterError) as error:
                 triggers.parse(spec)
             assert all(len(one.reason + one.mend) < 500 for one in error.value.errors)
+
+
+@pytest.mark.parametrize(
+    ("test", "yes", "no"),
+    [
+        ({"wildcard": "a*c"}, ["ac", "abc", "a\nc"], ["ab", "bac", "acb", 1, None]),
+        ({"wildcard": "*"}, ["", "x"], [1, True, None]),
+        ({"wildcard": "*.png"}, [".png", "a.b.png"], ["a.pngx", "apng"]),
+        ({"wildcard": "a*b*a"}, ["aba", "abba", "a b a"], ["aa", "ab", "ba"]),
+        ({"wildcard": "a\\*\\\\b"}, ["a*\\b"], ["ax\\b", "a*b"]),
+        ({"wildcard": "plain"}, ["plain"], ["plains"]),
+        ({"wildcard": "*a*b*c*d*e"}, ["abcde", "xaxbxcxdxe"], ["abcd", "edcba"]),
+        (
+            {"cidr": "10.1.0.0/16"},
+            ["10.1.0.0", "10.1.255.255"],
+            ["10.2.0.0", "x", "", 10, "010.1.0.1"],
+        ),
+        ({"cidr": "10.1.2.3/16"}, ["10.1.0.0"], ["10.2.0.0"]),
+        ({"cidr": "10.1.2.3/32"}, ["10.1.2.3"], ["10.1.2.4"]),
+        ({"cidr": "10.1.2.3"}, ["10.1.2.3"], ["10.1.2.4"]),
+        ({"cidr": "0.0.0.0/0"}, ["1.2.3.4"], ["::1", "::ffff:1.2.3.4"]),
+        ({"cidr": "2001:db8::/32"}, ["2001:db8::1", "2001:DB8:0::2"], ["2001:db9::1", "1.2.3.4"]),
+        ({"cidr": "::1/128"}, ["::1", "0:0:0:0:0:0:0:1"], ["::2", "::1%lo"]),
+        ({"cidr": "::1"}, ["::1"], ["::2"]),
+        ({"cidr": "::/0"}, ["::1"], ["1.2.3.4"]),
+        ({"equals-ignore-case": "Gold"}, ["gold", "GOLD"], ["golden", 1]),
+        ({"equals-ignore-case": ""}, [""], ["x"]),
+        ({"prefix": {"equals-ignore-case": "Ab"}}, ["ab", "ABc"], ["a", "xab", 1]),
+        ({"suffix": {"equals-ignore-case": "Ab"}}, ["ab", "cAB"], ["b", "abx", None]),
+        ({"anything-but": {"wildcard": "a*"}}, ["b", 1, None], ["a", "ab"]),
+        ({"anything-but": {"wildcard": ["a*", "*b"]}}, ["c"], ["a", "xb"]),
+        ({"anything-but": {"equals-ignore-case": ["a", "B"]}}, ["c"], ["A", "b"]),
+        ({"anything-but": {"suffix": ["x", "y"]}}, ["z", 5], ["ax", "ay"]),
+        ({"numeric": [">", 5, "<", 3]}, [], [4, 5, 3]),  # with a warning
+    ],
+)
+def test_operators(test: Any, yes: list[Any], no: list[Any]) -> None:
+    pattern = {"a": [test]}
+    assert [value for value in yes if not matches(pattern, {"a": value})] == []
+    assert [value for value in no if matches(pattern, {"a": value})] == []
+    assert not matches(pattern, {})
+
+
+class Counted(str):
+    """A string that counts how often something is looked for in it."""
+
+    finds = 0
+
+    def find(self, *args: Any) -> int:
+        self.finds += 1
+        return super().find(*args)
+
+
+def test_a_wildcard_looks_for_each_of_its_texts_once() -> None:
+    parsed = triggers.parse({"pattern": {"subject": [{"wildcard": "*a*a*ab*a*"}]}})
+    for length in (1000, 2000):
+        one = event(subject=(text := Counted("a" * length)))
+        assert not parsed.matches(one)
+        assert text.finds == 3
+
+
+def test_limits_on_each_side() -> None:
+    def refused(pattern: Any) -> str:
+        try:
+            triggers.parse({"pattern": pattern})
+        except triggers.FilterError as error:
+            return str(error)
+        return ""
+
+    def nested(depth: int) -> Any:
+        return {"a": nested(depth - 1)} if depth > 1 else {"a": [1]}
+
+    assert refused(nested(10)) == ""
+    assert refused(nested(11)).endswith("nested more than 10 deep; match fewer levels")
+    assert refused({"a": list(range(200))}) == ""
+    assert refused({"a": list(range(201))}).startswith("pattern.a: expected 1 to 200 values")
+    assert refused({"a": [{"anything-but": list(range(200))}]}) == ""
+    assert "expected 1 to 200 values" in refused({"a": [{"anything-but": list(range(201))}]})
+    assert refused({"a": [{"wildcard": "*a*a*a*a*"}]}) == ""
+    assert "6 stars; at most 5" in refused({"a": [{"wildcard": "*a*a*a*a*a*"}]})
+    full = {"a": ["é" * 1000, "x" * (4096 - 2000 - len('{"a":["",""]}'))]}
+    assert refused(full) == ""
+    full["a"].append("")
+    assert (
+        refused(full)
+        == "pattern: 4099 bytes as JSON; at most 4096; match less, or use several triggers"
+    )
+
+    def inside(depth: int) -> Any:
+        return {"not": inside(depth - 1)} if depth > 1 else {"exact": {"type": "t"}}
+
+    triggers.parse({"filters": [inside(10)]})
+    with pytest.raises(triggers.FilterError, match="nested more than 10 deep"):
+        triggers.parse({"filters": [inside(11)]})
 
 
 def test_ors_that_multiply_beyond_bounds_are_refused() -> None:

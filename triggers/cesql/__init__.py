@@ -19,7 +19,8 @@ from triggers.cesql.errors import (
     ParseError,
 )
 from triggers.cesql.evaluation import MISSING, compiled, kind_of
-from triggers.cesql.syntax import Value, parse
+from triggers.cesql.syntax import Attribute, Call, Exists, Value, parse, parts
+from triggers.cesql.values import function
 
 __all__ = [
     "CastError",
@@ -66,6 +67,24 @@ class Expression:
     def kind(self) -> type[Any] | None:
         """The type of its value: str, int or bool, or None where that is an attribute's."""
         return kind_of(self.tree)
+
+    @property
+    def constant(self) -> bool | None:
+        """What it comes to as a filter for any event; None where that depends on the event."""
+        if self.kind not in (bool, None):
+            return False
+        if any(isinstance(node, Attribute | Exists) for node in parts(self.tree)):
+            return None
+        return self.matches(Event("", "", ""))
+
+    @property
+    def unknown(self) -> list[Call]:
+        """Calls of functions that there are not: an error wherever they are reached."""
+        return [
+            node
+            for node in parts(self.tree)
+            if isinstance(node, Call) and function(node.name, len(node.arguments)) is None
+        ]
 
 
 def evaluate(expression: str, event: Event) -> tuple[Value, Sequence[CesqlError]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mesh.event import Event
 from triggers.cesql.errors import MathError, MissingAttributeError, MissingFunctionError
-from triggers.cesql.like import like
+from triggers.cesql.like import segments
 from triggers.cesql.syntax import (
     Attribute,
     Binary,
@@ -26,6 +26,7 @@ from triggers.cesql.syntax import (
     Value,
 )
 from triggers.cesql.values import MOST, Errors, cast, function, zero
+from triggers.wildcard import matcher
 
 __all__ = ["MISSING", "Step", "compiled", "kind_of"]
 
@@ -63,7 +64,7 @@ def compiled(node: Node) -> Step:
         case Logic(operands, operators):
             return _logic([compiled(operand) for operand in operands], operators)
         case Like(operand, pattern, negated):
-            return _like(compiled(operand), like(pattern), negated)
+            return _like(compiled(operand), matcher(segments(pattern)), negated)
         case In(operand, items, negated):
             return _in(compiled(operand), [compiled(item) for item in items], negated)
         case Call(name, arguments):

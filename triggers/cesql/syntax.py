@@ -8,6 +8,7 @@ then names no attribute; a doubled quote in a string stands for one. Where the g
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ __all__ = [
     "Unary",
     "Value",
     "parse",
+    "parts",
 ]
 
 MAX_BYTES = 2048
@@ -111,6 +113,27 @@ class Call:
 
 
 Node = Literal | Attribute | Exists | Unary | Binary | Logic | Like | In | Call
+
+
+def parts(node: Node) -> Iterator[Node]:
+    """A tree's nodes, the root first."""
+    yield node
+    match node:
+        case Unary(_, operand) | Like(operand):
+            below: tuple[Node, ...] = (operand,)
+        case Binary(_, left, right):
+            below = (left, right)
+        case Logic(operands):
+            below = operands
+        case In(operand, items):
+            below = (operand, *items)
+        case Call(_, arguments):
+            below = arguments
+        case _:
+            below = ()
+    for part in below:
+        yield from parts(part)
+
 
 _TOKEN = re.compile(
     r"""[ \t\r\n]*(?:

@@ -1,0 +1,240 @@
+"""An index finds what its filters match, each by itself; whatever was added and removed."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import triggers
+from mesh import Event
+from tests.triggers.test_explain import _filters
+from tests.triggers.test_patterns import _data, _keys, _patterns, _values
+from triggers import Index
+from triggers.access import MAX_WAYS
+from triggers.index import CROWDED, MAX_SHAPES
+
+_sql = st.lists(
+    st.sampled_from([
+        "type = 't'", "n = '7'", "n = 7", "flag = TRUE", "subject LIKE 'a%b'", "type LIKE '_'",
+        "EXISTS subject", "type IN ('t', 'u')", "n IN (7, 8)", "NOT flag", "gone = 'x'",
+    ]),
+    min_size=1,
+    max_size=3,
+)  # fmt: skip
+_sql_filters = st.builds(
+    lambda parts, sign: {"sql": f" {sign} ".join(parts)},
+    _sql,
+    st.sampled_from(["AND", "OR", "XOR"]),
+)
+_paths = st.sampled_from(["$.a", "$.b.c", "$['a']", "$.a[0]", "$..b", "$.a[*].b", "$"])
+_conditions = (
+    st.builds(
+        lambda path, op, value: {"path": path, "op": op, "value": value},
+        _paths, st.sampled_from(["==", "!=", "contains"]), _values,
+    )
+    | st.builds(
+        lambda path, op, value: {"path": path, "op": op, "value": value},
+        _paths, st.sampled_from(["<", "<=", ">", ">="]), st.sampled_from([0, 1, 2.5, "a", "b"]),
+    )
+    | st.builds(
+        lambda path, values: {"path": path, "op": "in", "value": values},
+        _paths, st.lists(_values, max_size=3),
+    )
+    | st.builds(
+        lambda path, value: {"path": path, "op": "exists", "value": value}, _paths, st.booleans()
+    )
+)  # fmt: skip
+_attributes = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.lists(st.sampled_from(["t", "u", {"prefix": "t"}]), min_size=1, max_size=2),
+        "n": st.lists(st.sampled_from([7, "7", {"exists": False}]), min_size=1, max_size=2),
+        "subject": st.just([{"wildcard": "a*b"}]),
+    },
+)
+_specs = st.fixed_dictionaries(
+    {"filters": st.lists(_filters | _sql_filters, max_size=2)},
+    optional={
+        "pattern": st.builds(
+            lambda attributes, data: {**attributes, "data": data}, _attributes, _patterns
+        ),
+        "jsonpath": st.lists(_conditions, max_size=2),
+    },
+)
+_events = st.builds(
+    lambda data, more: Event(
+        "1", "/s", more.pop("type", "t"), more.pop("subject", None), extensions=more,
+        data=json.dumps(data).replace("Infinity", "1e400").encode(),
+    ),
+    st.dictionaries(_keys, _data) | _data,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["t", "u", "tx"]),
+            "subject": st.sampled_from(["ab", "axb", "b"]),
+            "n": st.sampled_from([7, "7", 8]),
+            "flag": st.booleans(),
+        },
+    ),
+)  # fmt: skip
+
+
+def parsed(spec: dict[str, Any]) -> triggers.Filter | None:
+    try:
+        return triggers.parse(spec)
+    except triggers.FilterError as error:
+        assert "multiplies out" in str(error)  # noqa: PT017
+        return None
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_it_finds_what_the_filters_match(data: st.DataObject) -> None:
+    index: Index[int] = Index()
+    there: dict[int, triggers.Filter] = {}
+    for number in range(data.draw(st.integers(1, 14))):
+        if there and data.draw(st.integers(0, 3)) == 0:
+            gone = data.draw(st.sampled_from(sorted(there)))
+            index.remove(gone)
+            del there[gone]
+        filter = parsed(data.draw(_specs))
+        if filter is not None:
+            key = data.draw(st.sampled_from([number, *there]))  # a new one, or another in its place
+            index.add(key, filter)
+            there[key] = filter
+        event = data.draw(_events)
+        assert index.match(event) == {key for key, one in there.items() if one.matches(event)}
+        assert len(index) == len(there)
+    for key in there:
+        index.remove(key)
+    assert index.match(data.draw(_events)) == set()
+
+
+def event(data: Any, **more: Any) -> Event:
+    return Event("1", "/s", "t", data=json.dumps(data).encode(), **more)
+
+
+def crowd(index: Index[Any], count: int, leaf: Any) -> None:
+    """Many filters of several fields, of which each has few values."""
+    for n in range(count):
+        pattern = {"type": ["t"], "data": {"a": [leaf(n % 10)], "b": [leaf(n // 10 % 10)]}}
+        index.add(n, triggers.parse({"pattern": pattern}))
+
+
+def test_filters_that_share_every_value_are_found_by_several_together() -> None:
+    index: Index[int] = Index()
+    crowd(index, 1000, lambda n: n)
+    assert index.match(event({"a": 3, "b": 7})) == {n for n in range(1000) if n % 100 == 73}
+    pair = [n for n in range(1000) if n % 100 in (73, 63)]
+    assert index.match(event({"a": [3, 4], "b": [7, 6]})) >= set(pair)
+    looked_at = sum(map(len, index._found(triggers.View(event({"a": 3, "b": 7})))))
+    assert looked_at <= 10 + 3 * CROWDED
+    for n in range(0, 1000, 2):
+        index.remove(n)
+    assert index.match(event({"a": 3, "b": 7})) == {n for n in range(1000) if n % 100 == 73}
+    assert index.match(event({"a": 4, "b": 7})) == set()
+
+
+def test_sets_of_fields_beyond_the_most_are_found_all_the_same() -> None:
+    index: Index[int] = Index()
+    for n in range(MAX_SHAPES + 8):
+        for copy in range(2 * CROWDED):
+            pattern = {"data": {"x": ["v"], f"f{n}": ["v"], "y": [copy]}}
+            index.add(n * 100 + copy, triggers.parse({"pattern": pattern}))
+    n = MAX_SHAPES + 7
+    assert index.match(event({"x": "v", f"f{n}": "v", "y": 3})) == {n * 100 + 3}
+
+
+def test_alternatives_beyond_the_most_are_found_all_the_same() -> None:
+    many = [{"exact": {f"e{n}": "x"}} for n in range(MAX_WAYS)]
+    spec = {"filters": [{"any": many}, {"any": [{"exact": {"type": t}} for t in "tu"]}]}
+    index: Index[int] = Index()
+    index.add(1, triggers.parse(spec))
+    assert index.match(event({}, extensions={"e63": "x"})) == {1}
+    assert index.match(event({}, extensions={"f": "x"})) == set()
+
+
+def test_what_no_filter_asks_for_costs_no_match() -> None:
+    """A filter is looked at only where an event has what finds it."""
+    index: Index[str] = Index()
+    for name, test in {
+        "value": 5, "number": {"numeric": ["=", 6]}, "prefix": {"prefix": "ab"},
+        "suffix": {"suffix": "yz"}, "wildcard": {"wildcard": "*needle*"},
+        "range": {"numeric": [">", 10, "<", 20]}, "above": {"numeric": [">", 100]},
+        "below": {"numeric": ["<", -100]}, "cidr": {"cidr": "10.0.0.0/8"},
+        "fold": {"equals-ignore-case": "Gold"},
+    }.items():  # fmt: skip
+        index.add(name, triggers.parse({"pattern": {"data": {"f": [test]}}}))
+
+    def looked_at(value: Any) -> set[str]:
+        found = index._found(triggers.View(event({"f": value})))
+        return {entry.key for bucket in found for entry in bucket}
+
+    assert looked_at({"f": 5}) == looked_at(None) == looked_at("x") == looked_at("ne edle") == set()
+    for value, name in (
+        (5, "value"), (6.0, "number"), ("abc", "prefix"), ("xyz", "suffix"),
+        ("1.needle", "wildcard"),
+        (15, "range"), (1e9, "above"), (-1e9, "below"), ("10.9.8.7", "cidr"), ("GOLD", "fold"),
+    ):  # fmt: skip
+        assert looked_at(value) == {name}
+    assert looked_at([1, "abc", [15, "gold"]]) == {"prefix", "range", "fold"}
+
+
+def test_it_says_how_it_finds_a_filter() -> None:
+    index: Index[int] = Index()
+    crowd(index, 200, str)
+
+    def plan(**spec: Any) -> list[str]:
+        return index.plan(triggers.parse(spec))
+
+    assert plan(filters=[{"exact": {"type": "u"}}]) == ["by type (value)"]
+    assert plan(pattern={"type": ["t"], "data": {"a": ["1"], "b": ["1"]}}) == [
+        "by type and data.a and data.b"
+    ]
+    assert plan(filters=[{"any": [{"prefix": {"source": "x"}}, {"sql": "n LIKE '%abc%'"}]}]) == [
+        "by source (prefix)", "by n (text of a wildcard)",
+    ]  # fmt: skip
+    assert plan(pattern={"data": {"x": [{"anything-but": 1}]}}) == [
+        "with every event that has data.x"
+    ]
+    assert plan(filters=[{"not": {"exact": {"type": "t"}}}]) == ["with every event"]
+
+
+def test_it_may_be_read_while_it_changes() -> None:
+    index: Index[int] = Index()
+    steady = triggers.parse({"pattern": {"data": {"a": [1], "s": [{"prefix": "x"}]}}})
+    index.add(-1, steady)
+    wrong: list[Any] = []
+    done = threading.Event()
+
+    def read() -> None:
+        one = event({"a": [1, 2.5], "b": 3, "s": "xyz", "c": {"d": "10.0.0.1"}})
+        while not done.is_set():
+            try:
+                if -1 not in index.match(one):
+                    wrong.append("missed")
+            except Exception as error:
+                wrong.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    tests: list[Any] = [
+        3, {"prefix": "xy"}, {"suffix": "z"}, {"numeric": [">", 2, "<", 3]}, {"wildcard": "*yz*"},
+        {"cidr": "10.0.0.0/8"}, {"numeric": [">", 1]},
+    ]  # fmt: skip
+    for round in range(300):
+        for n, test in enumerate(tests):
+            where = {"a": [test]} if n % 2 else {f"k{round % 20}": [1], "b": [test], "s": ["xyz"]}
+            index.add(n, triggers.parse({"pattern": {"data": where}}))
+        index.remove(round % len(tests))
+    done.set()
+    reader.join()
+    assert wrong == []
+
+
+def test_removing_what_is_not_there_is_a_mistake() -> None:
+    with pytest.raises(KeyError):
+        Index[int]().remove(1)

@@ -1,0 +1,270 @@
+"""What an index holds of one place: which filters to look at for a value that stands there.
+
+Every structure is a dict or a list that grows in place or is replaced whole, so that a thread may
+read while another changes it.
+"""
+
+import struct
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from triggers.access import Key, number, scalar
+from triggers.values import address
+
+__all__ = ["Bucket", "Entry", "Field", "take"]
+
+_GRAMS = (3, 5, 8)
+"""How many characters of a wildcard's text find it: more where many filters share fewer."""
+_CROWDED = 8
+
+
+class Entry:
+    """A filter in an index."""
+
+    __slots__ = ("full", "holds", "key")
+
+    def __init__(self, key: Any, holds: Callable[[Any], bool], full: bool) -> None:
+        self.key = key
+        self.holds = holds
+        self.full = full
+        """What finds it says all: it matches."""
+
+
+Bucket = list[Entry]
+Remove = Callable[[], None]
+
+
+class Field:
+    """The filters that ask for a value in one place."""
+
+    def __init__(self) -> None:
+        self.values: dict[Any, Bucket] = {}
+        """By scalar."""
+        self.folded: dict[str, Bucket] = {}
+        self.prefixes: dict[str, Bucket] = {}
+        self.suffixes: dict[str, Bucket] = {}
+        self.grams: dict[str, Bucket] = {}
+        self.networks: dict[tuple[int, int, int], Bucket] = {}
+        """By version, bits, and the network's number in these bits."""
+        self.spans: tuple[tuple[int, dict[int, Bucket]], ...] = ()
+        """By the size, and then the number, of the cells, of a line of all doubles, that a range
+        touches."""
+        self.above: list[tuple[float, int, Entry]] = []
+        """Ranges without an upper end, by their lower."""
+        self.below: list[tuple[float, int, Entry]] = []
+        self.there: Bucket = []
+        self.kinds: tuple[tuple[int, ...], ...] = ((), (), (), ())
+        """What lengths of prefixes, suffixes and grams, and bits of networks, there are."""
+        self.plain = True
+        """Nothing but scalars."""
+        self.serial = 0
+
+    # Finding
+
+    def find(self, value: Any, found: list[Bucket]) -> None:
+        """Add what a leaf leads to."""
+        text = value.__class__ is str
+        bucket = self.values.get(value if text else scalar(value))
+        if bucket:
+            found.append(bucket)
+        if self.plain:
+            return
+        if self.there:
+            found.append(self.there)
+        if text:
+            self._find_text(value, found)
+        elif value is not None and value.__class__ is not bool:
+            self._find_number(number(value), found)
+
+    def _find_text(self, value: str, found: list[Bucket]) -> None:
+        prefixes, suffixes, grams, networks = self.kinds
+        length = len(value)
+        if self.folded and (bucket := self.folded.get(value.casefold())):
+            found.append(bucket)
+        for size in prefixes:
+            if size > length:
+                break
+            if bucket := self.prefixes.get(value[:size]):
+                found.append(bucket)
+        for size in suffixes:
+            if size > length:
+                break
+            if bucket := self.suffixes.get(value[length - size :]):
+                found.append(bucket)
+        for size in grams:
+            self._find_grams(value, size, found)
+        if networks and (at := address(value)):
+            version, whole = at
+            most = 32 if version == 4 else 128
+            for bits in networks:
+                if bits <= most and (
+                    bucket := self.networks.get((version, bits, whole >> (most - bits)))
+                ):
+                    found.append(bucket)
+
+    def _find_grams(self, value: str, size: int, found: list[Bucket]) -> None:
+        grams = self.grams
+        if len(value) > 64 * len(grams):  # a long text, and few to look for in it
+            found.extend(bucket for gram, bucket in list(grams.items()) if gram in value)
+            return
+        for gram in {value[at : at + size] for at in range(len(value) - size + 1)}:
+            if bucket := grams.get(gram):
+                found.append(bucket)
+
+    def _find_number(self, value: float, found: list[Bucket]) -> None:
+        if self.spans:
+            at = _ordered(value)
+            for size, cells in self.spans:
+                if bucket := cells.get(at >> size):
+                    found.append(bucket)
+        if self.above:
+            above = self.above
+            found.append([entry for _, _, entry in above[: bisect_right(above, (value, inf))]])
+        if self.below:
+            below = self.below
+            found.append([entry for _, _, entry in below[bisect_left(below, (value, -1)) :]])
+
+    # Filing
+
+    def cost(self, key: Key) -> float:
+        """About how many filters a value that this key finds is looked at for in vain."""
+        match key.kind:
+            case "is":
+                return len(self.values.get(key.value, ()))
+            case "fold":
+                return len(self.folded.get(key.value, ()))
+            case "prefix":
+                return 2 + len(self.prefixes.get(key.value, ()))
+            case "suffix":
+                return 2 + len(self.suffixes.get(key.value, ()))
+            case "cidr":
+                return 2 + len(self.networks.get(key.value, ()))
+            case "like":
+                place = self._like(key.value)
+                return 1e6 if place is None else 4 + len(place[0].get(place[1], ()))
+            case "range":
+                return 1e3 if inf in key.value or -inf in key.value else 16
+        return 1e6
+
+    def add(self, key: Key, entry: Entry) -> Remove:
+        """File an entry under a key; what takes it out again."""
+        if key.kind != "is":
+            self.plain = False
+        where: tuple[dict[Any, Bucket], Any] | None = None
+        match key.kind:
+            case "is":
+                where = self.values, key.value
+            case "fold":
+                where = self.folded, key.value
+            case "prefix":
+                where = self.prefixes, key.value
+            case "suffix":
+                where = self.suffixes, key.value
+            case "cidr":
+                where = self.networks, key.value
+            case "like":
+                where = self._like(key.value)
+            case "range":
+                low, high = key.value
+                return self._add_range(low, high, entry)
+        if where is None:
+            self.there.append(entry)
+            return lambda: self._take_there(entry)
+        return self._file(*where, entry)
+
+    def _file(self, buckets: dict[Any, Bucket], key: Any, entry: Entry) -> Remove:
+        bucket = buckets.get(key)
+        if bucket is None:
+            buckets[key] = [entry]
+            self._kinds(buckets, key)
+        else:
+            bucket.append(entry)
+        return lambda: take(buckets, key, entry)
+
+    def _kinds(self, buckets: dict[Any, Bucket], key: Any) -> None:
+        """Note the length, or size, of a new key."""
+        prefixes, suffixes, grams, networks = self.kinds
+        if buckets is self.prefixes and len(key) not in prefixes:
+            prefixes = tuple(sorted({*prefixes, len(key)}))
+        elif buckets is self.suffixes and len(key) not in suffixes:
+            suffixes = tuple(sorted({*suffixes, len(key)}))
+        elif buckets is self.grams and len(key) not in grams:
+            grams = tuple(sorted({*grams, len(key)}))
+        elif buckets is self.networks and key[1] not in networks:
+            networks = tuple(sorted({*networks, key[1]}))
+        else:
+            return
+        self.kinds = prefixes, suffixes, grams, networks
+
+    def _like(
+        self, texts: tuple[str, str, tuple[str, ...]]
+    ) -> tuple[dict[str, Bucket], str] | None:
+        """By which of its texts a wildcard is found: the rarest part of the longest, or its start
+        or end."""
+        head, tail, chunks = texts
+        longest = max(chunks, key=len, default="")
+        for size in _GRAMS:
+            options: list[tuple[dict[str, Bucket], str]] = []
+            short = min(size, len(longest))
+            if short:
+                options += [
+                    (self.grams, longest[at : at + short])
+                    for at in range(min(len(longest) - short + 1, 32))
+                ]
+            if len(head) >= size:
+                options.append((self.prefixes, head[:16]))
+            if len(tail) >= size:
+                options.append((self.suffixes, tail[-16:]))
+            if not options:
+                return None
+            best = min(options, key=lambda option: len(option[0].get(option[1], ())))
+            if len(best[0].get(best[1], ())) < _CROWDED or len(longest) <= size:
+                return best
+        return best
+
+    def _add_range(self, low: float, high: float, entry: Entry) -> Remove:
+        if low == -inf and high == inf:
+            self.there.append(entry)
+            return lambda: self._take_there(entry)
+        if high == inf or low == -inf:
+            self.serial += 1
+            row = (low if high == inf else high, self.serial, entry)
+            rows = self.above if high == inf else self.below
+            insort(rows, row)
+            return lambda: rows.remove(row)
+        first, last = _ordered(low), _ordered(high)
+        size = (last - first).bit_length()  # of cells so large that it touches two at the most
+        cells = next((cells for held, cells in self.spans if held == size), None)
+        if cells is None:
+            cells = {}
+            self.spans = (*self.spans, (size, cells))
+        removes = [self._file(cells, cell, entry) for cell in {first >> size, last >> size}]
+
+        def remove_all() -> None:
+            for remove in removes:
+                remove()
+
+        return remove_all
+
+    def _take_there(self, entry: Entry) -> None:
+        self.there = [one for one in self.there if one is not entry]
+
+
+def take(buckets: dict[Any, Bucket], key: Any, entry: Entry) -> None:
+    """Take an entry out of a bucket, and the bucket where it is then empty."""
+    left = [one for one in buckets.get(key, ()) if one is not entry]
+    if left:
+        buckets[key] = left
+    else:
+        buckets.pop(key, None)
+
+
+_PACKED = struct.Struct("<d"), struct.Struct("<q")
+
+
+def _ordered(value: float) -> int:
+    """A double's place in the order of all doubles (IEEE 754 §5.10)."""
+    (bits,) = _PACKED[1].unpack(_PACKED[0].pack(value))
+    return int(bits) if bits >= 0 else -(bits + 2**63)

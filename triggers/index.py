@@ -1,0 +1,299 @@
+"""Many filters at once: which of them an event matches, without trying them one by one.
+
+Each way in which a filter can match is filed once, under the values of the field that finds it with
+the fewest others beside it; where every field is shared by many, under the values of several fields
+together. What that finds is matched in full, so the index may find too much, and never too little.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import product
+from math import prod
+from typing import Any, Generic, Protocol, TypeVar
+
+from mesh.event import Event, canonical
+from triggers.access import Group, Place, Way, scalar
+from triggers.field import Bucket, Entry, Field, take
+from triggers.view import MISSING, View
+
+__all__ = ["Index"]
+
+K = TypeVar("K", bound=Hashable)
+
+CROWDED = 8
+"""Filters under one value from which on several fields together are tried."""
+MAX_SHAPES = 32
+"""Sets of fields that are looked at together."""
+MAX_VALUES = 16
+"""Combinations of values that one way is filed under, of several fields."""
+
+
+class Indexed(Protocol):
+    """What an index asks of a filter."""
+
+    def holds(self, view: View) -> bool:
+        """Whether an event matches."""
+
+    def ways(self) -> Sequence[Way]:
+        """By what it can be found."""
+
+
+class _Node:
+    """A step of the paths in data that are looked at."""
+
+    __slots__ = ("below", "field", "names", "place")
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Node] = {}
+        self.names: tuple[tuple[str, _Node], ...] = ()
+        self.field: Field | None = None
+        self.place: Place | None = None
+
+
+class _Shape:
+    """Filters that are found by several places together."""
+
+    def __init__(self, places: tuple[Place, ...]) -> None:
+        self.places = places
+        self.buckets: dict[tuple[Any, ...], Bucket] = {}
+
+
+class Index(Generic[K]):
+    """Filters by key. One thread changes it; any may match meanwhile, and sees a filter that is
+    being added or removed as there or not."""
+
+    def __init__(self) -> None:
+        self._removes: dict[K, list[Callable[[], None]]] = {}
+        self._fields: dict[Place, Field] = {}
+        self._attributes: tuple[tuple[str, Place, Field], ...] = ()
+        self._data: _Node | None = None
+        self._shapes: dict[tuple[Place, ...], _Shape] = {}
+        self._shaped: frozenset[Place] = frozenset()
+        self._rest: Bucket = []
+        """Those that nothing finds: each is matched with every event."""
+
+    def __len__(self) -> int:
+        return len(self._removes)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._removes
+
+    # Changing
+
+    def add(self, key: K, filter: Indexed) -> None:
+        """Add a filter; one that is there under the key is replaced."""
+        old = self._removes.pop(key, [])
+        self._removes[key] = [
+            remove for way in filter.ways() for remove in self._file(key, filter, way)
+        ]
+        for remove in old:
+            remove()
+
+    def remove(self, key: K) -> None:
+        """Take a filter out. Raises KeyError where there is none."""
+        for remove in self._removes.pop(key):
+            remove()
+
+    def _file(self, key: K, filter: Indexed, way: Way) -> Iterator[Callable[[], None]]:
+        group, together, _ = self._choice(way)
+        if together:
+            entry = Entry(key, filter.holds, False)
+            yield from self._file_together(entry, together)
+        elif group is not None:
+            entry = Entry(key, filter.holds, way.full and len(way.groups) == 1)
+            field = self._field(group.place)
+            for one in dict.fromkeys(group.keys):
+                yield field.add(one, entry)
+        else:
+            # With no condition at all, it matches; else its conditions find nothing.
+            entry = Entry(key, filter.holds, way.full)
+            self._rest.append(entry)
+            yield lambda: self._take_rest(entry)
+
+    def _choice(self, way: Way) -> tuple[Group | None, tuple[Group, ...], float]:
+        """The group to file a way under, or several together, and what that costs."""
+        best: Group | None = None
+        least = 1e6
+        scalars: list[tuple[float, Group]] = []
+        for group in way.groups:
+            field = self._fields.get(group.place)
+            cost = sum((field or _EMPTY).cost(one) for one in group.keys) / len(group.keys)
+            if cost < least or best is None:
+                best, least = group, cost
+            if all(one.kind == "is" for one in group.keys) and len(group.keys) <= MAX_VALUES:
+                scalars.append((cost, group))
+        if least >= CROWDED and len(scalars) > 1:
+            together = self._together(scalars)
+            if together:
+                return best, together, 0.0
+        return best, (), least
+
+    def _together(self, scalars: list[tuple[float, Group]]) -> tuple[Group, ...]:
+        """Groups of scalars to file a way under together: those with the fewest beside them."""
+        chosen: list[Group] = []
+        for _, group in sorted(scalars, key=lambda one: one[0]):
+            if group.place in {one.place for one in chosen}:
+                continue
+            if len(group.keys) * prod(len(one.keys) for one in chosen) <= MAX_VALUES:
+                chosen.append(group)
+        chosen.sort(key=lambda group: group.place)
+        places = tuple(group.place for group in chosen)
+        if len(chosen) < 2 or (places not in self._shapes and len(self._shapes) >= MAX_SHAPES):
+            return ()
+        return tuple(chosen)
+
+    def _file_together(
+        self, entry: Entry, groups: tuple[Group, ...]
+    ) -> Iterator[Callable[[], None]]:
+        places = tuple(group.place for group in groups)
+        shape = self._shapes.get(places)
+        if shape is None:
+            for place in places:
+                self._field(place)
+            shape = self._shapes[places] = _Shape(places)
+            self._shaped |= set(places)
+        buckets = shape.buckets
+        for values in product(*({one.value for one in group.keys} for group in groups)):
+            bucket = buckets.get(values)
+            if bucket is None:
+                buckets[values] = [entry]
+            else:
+                bucket.append(entry)
+            yield lambda values=values: take(buckets, values, entry)  # type: ignore[misc]
+
+    def _take_rest(self, entry: Entry) -> None:
+        self._rest = [one for one in self._rest if one is not entry]
+
+    def _field(self, place: Place) -> Field:
+        field = self._fields.get(place)
+        if field is None:
+            field = self._fields[place] = Field()
+            if place.root == "data":
+                self._reach(place, field)
+            elif len(place.path) == 1:  # an attribute has no fields
+                self._attributes = (*self._attributes, (place.path[0], place, field))
+        return field
+
+    def _reach(self, place: Place, field: Field) -> None:
+        root = self._data or _Node()
+        node = root
+        for name in place.path:
+            below = node.below.get(name)
+            if below is None:
+                below = node.below[name] = _Node()
+                node.names = tuple(node.below.items()) if len(node.below) <= _FEW else ()
+            node = below
+        node.field, node.place = field, place
+        self._data = root
+
+    # Matching
+
+    def match(self, event: Event) -> set[K]:
+        """The keys of the filters that an event matches. Nothing an event holds makes it raise."""
+        view = View(event)
+        hits: set[K] = set()
+        for bucket in self._found(view):
+            for entry in bucket:
+                if entry.full or (entry.key not in hits and entry.holds(view)):
+                    hits.add(entry.key)
+        return hits
+
+    def _found(self, view: View) -> list[Bucket]:
+        """Buckets of which the entries are looked at."""
+        found: list[Bucket] = [self._rest] if self._rest else []
+        held: dict[Place, list[Any]] = {}
+        event, shaped = view.event, self._shaped
+        for name, place, field in self._attributes:
+            value = event.attribute(name)
+            if value is None:
+                continue
+            if place.root == "text" and value.__class__ is not str:
+                value = canonical(value)
+            field.find(value, found)
+            if place in shaped:
+                held[place] = [value]
+        if self._data is not None:
+            data = view.data
+            if data is not MISSING:
+                self._walk(self._data, data, found, held)
+        if self._shapes:
+            self._find_together(found, held)
+        return found
+
+    def _walk(
+        self, node: _Node, value: Any, found: list[Bucket], held: dict[Place, list[Any]]
+    ) -> None:
+        """Look at a value of the data, and at those below it."""
+        open_: list[tuple[_Node, Any]] = [(node, value)]
+        shaped = self._shaped
+        while open_:
+            node, value = open_.pop()
+            kind = value.__class__
+            if kind is dict:
+                names = node.names
+                if names:
+                    for name, below in names:
+                        inner = value.get(name, MISSING)
+                        if inner is not MISSING:
+                            open_.append((below, inner))
+                elif node.below:
+                    below_of = node.below
+                    for name, inner in value.items():
+                        step = below_of.get(name)
+                        if step is not None:
+                            open_.append((step, inner))
+            elif kind is list:
+                open_.extend((node, item) for item in value)
+            elif node.field is not None:
+                node.field.find(value, found)
+                if node.place in shaped:
+                    held.setdefault(node.place, []).append(value)
+
+    def _find_together(self, found: list[Bucket], held: dict[Place, list[Any]]) -> None:
+        for shape in list(self._shapes.values()):
+            lists = [held.get(place) for place in shape.places]
+            if not all(lists):
+                continue
+            values = [{scalar(value) for value in some or ()} for some in lists]
+            buckets = shape.buckets
+            if prod(map(len, values)) <= len(buckets):
+                for together in product(*values):
+                    if bucket := buckets.get(together):
+                        found.append(bucket)
+            else:
+                found.extend(
+                    bucket
+                    for together, bucket in list(buckets.items())
+                    if all(one in some for one, some in zip(together, values, strict=True))
+                )
+
+    # Explaining
+
+    def plan(self, filter: Indexed) -> list[str]:
+        """How each way of a filter is, or would be, found: by which field, or by none."""
+        plans = []
+        for way in filter.ways():
+            group, together, _ = self._choice(way)
+            if together:
+                plans.append("by " + " and ".join(str(one.place) for one in together))
+            elif group is not None and not all(one.kind == "there" for one in group.keys):
+                kinds = ", ".join(dict.fromkeys(_NAMES[one.kind] for one in group.keys))
+                plans.append(f"by {group.place} ({kinds})")
+            elif group is not None:
+                plans.append(f"with every event that has {group.place}")
+            else:
+                plans.append("with every event")
+        return list(dict.fromkeys(plans))
+
+
+_FEW = 8
+_EMPTY = Field()
+_NAMES = {
+    "is": "value",
+    "fold": "value in any case",
+    "prefix": "prefix",
+    "suffix": "suffix",
+    "like": "text of a wildcard",
+    "cidr": "network",
+    "range": "range",
+    "there": "any value",
+}
