@@ -5,13 +5,25 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from funcrt.sandbox.protocol import Failure
+from funcrt.sandbox.protocol import Failure, Http
 from mesh.event import Event
 from mesh.transport import DeadLetter, Receipt, Transport
 
-__all__ = ["FunctionStatus", "HostApi", "HostState", "Reply", "Route", "TriggerStatus"]
+__all__ = [
+    "Answer",
+    "FunctionStatus",
+    "HostApi",
+    "HostState",
+    "Kind",
+    "Reply",
+    "Route",
+    "TriggerStatus",
+]
 
 HostState = Literal["starting", "ready", "draining", "stopped"]
+Kind = Literal["event", "request", "stream"]
+"""What a function's handler takes and makes: an event and outputs, an HTTP request and its
+response, or an event and outputs that are published as it makes them."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -34,7 +46,24 @@ class Route(msgspec.Struct, frozen=True):
     function: str
     trigger: str
     methods: tuple[str, ...]
+    """None for any."""
     strict: bool
+    params: list[tuple[str, str, str]] = []
+    """Of a path with parameters: (name, convertor, text) each."""
+
+
+class Answer(Protocol):
+    """Where what a call sends before its end goes, as it comes: a slow reader slows the call down.
+    Each raises `funcrt.streams.StreamFailed` for what cannot be sent."""
+
+    async def head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """A response begins."""
+
+    async def chunk(self, body: bytes, more: bool) -> None:
+        """A piece of its body."""
+
+    async def items(self, events: Sequence[Event]) -> None:
+        """What a streaming generator has made; it is durable."""
 
 
 class TriggerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,10 +116,19 @@ class HostApi(Protocol):
         """Store events that came from outside; receipts as `Transport.publish`."""
 
     async def call(
-        self, function: str, event: Event, *, trigger: str = "http", timeout_s: float | None = None
+        self,
+        function: str,
+        event: Event,
+        *,
+        trigger: str = "http",
+        timeout_s: float | None = None,
+        http: Http | None = None,
+        answer: Answer | None = None,
     ) -> Reply:
         """Call a function now and wait. Bypasses the queue: no retry, no dead letter; its outputs
-        are durable before this returns. `timeout_s` can only shorten the manifest's.
+        are durable before this returns. `timeout_s` can only shorten the manifest's. One of a kind
+        other than `event` needs an `answer`; `http` is for a handler that takes a Request, or has
+        path parameters.
 
         Raises FunctionUnknown, or Overloaded where admission is full. Cancelling it cancels the
         call.
@@ -102,8 +140,11 @@ class HostApi(Protocol):
         Raises FunctionUnknown, MeshError.
         """
 
+    def kind(self, function: str) -> Kind:
+        """What kind a function is; `event` for one that there is not."""
+
     def route(self, path: str) -> Route | None:
-        """The HTTP trigger with exactly this path, if a deployed function has one."""
+        """The HTTP trigger that a deployed function has for this path."""
 
     def names(self) -> tuple[list[str], list[str]]:
         """The deployed functions, and the paths of their HTTP triggers, for messages."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from funcrt.ids import cause, derived_id
+from funcrt.paths import converted
 from funcrt.sandbox.protocol import Call
 from mesh.event import Event
 
@@ -75,8 +76,8 @@ class Context:
     """One call. `id` is its number in the host."""
 
     __slots__ = (
-        "_call", "_deadline", "_emitted", "_now", "attempt", "env", "id", "log", "max_attempts",
-        "trigger",
+        "_call", "_deadline", "_emitted", "_http", "_now", "attempt", "env", "id", "log",
+        "max_attempts", "resources", "trigger",
     )  # fmt: skip
 
     def __init__(
@@ -85,8 +86,11 @@ class Context:
         env: Mapping[str, str],
         write: Callable[[int, str, str], None],
         now: Callable[[], float] = time.monotonic,
+        resources: Any = None,
     ) -> None:
         self._call = call
+        self._http: tuple[Any, Any] = ({}, None)
+        self.resources = resources
         self._now = now
         self.id = call.id
         self.trigger = call.trigger
@@ -111,6 +115,13 @@ class Context:
     def idempotency_key(self) -> str:
         """The key of the event; of a batch, of its first."""
         return self.idempotency_keys[0]
+
+    @property
+    def path_params(self) -> dict[str, Any]:
+        """The parameters in the path of the HTTP trigger, e.g. `{"id": 17}` of `/orders/{id:int}`;
+        empty for what came by any other way."""
+        http = self._call.http
+        return converted(http.params) if http is not None else {}
 
     def remaining(self) -> float | None:
         """Seconds until the call's time is over; None where it has no timeout."""

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from funcrt.api import FunctionStatus, Reply, TriggerStatus
+from funcrt.api import FunctionStatus, Kind, TriggerStatus
 from funcrt.calls import TRIGGER
 from funcrt.cron import Cron
-from funcrt.errors import Overloaded
+from funcrt.direct import Direct
 from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger
-from funcrt.outcome import Origin, origin_of, settle, shape
+from funcrt.outcome import Origin, origin_of, settle
 from funcrt.pool import Pending, Pool
 from funcrt.reach import filter_of
 from funcrt.sandbox import Code, HandlerInfo
-from funcrt.sandbox.protocol import Call, Failure, Item, Out, Result
+from funcrt.sandbox.protocol import Aside, Call, Made, Out, Result
 from funcrt.schedule import Schedule
+from funcrt.streams import Items, Stream
 from funcrt.tasks import Tasks
-from mesh.errors import EventError, MeshClosed, MeshCorrupt, MeshError
-from mesh.event import Event
+from mesh.errors import MeshClosed, MeshCorrupt, MeshError
 from mesh.failpoint import point
 from mesh.transport import (
     Dead,
@@ -30,7 +30,6 @@ from mesh.transport import (
     Done,
     Feed,
     Filtered,
-    Output,
     Released,
     Retry,
     Settled,
@@ -49,9 +48,8 @@ __all__ = [
 
 LEASE_S = 60.0
 EXTEND_S = 20.0
-MOST_WAITING_CALLS = 512
-FAILURES = ("reject", "retry", "timeout", "crash", "closing")
-"""Ends of a call that its caller is told apart; any other is an error."""
+STREAM_S = 5.0
+"""What a stream has sent is published within this once its call has ended."""
 
 
 def shown(spec: MeshTrigger) -> str:
@@ -99,12 +97,17 @@ class Function:
         self.mesh_triggers = list(mesh_triggers)
         self.http_triggers = [t for t in manifest.triggers if isinstance(t, HttpTrigger)]
         self.done = self.failed = self.dead = self.outputs = 0
-        self.calling = 0
+        self.kind: Kind = "request" if info.request else "event"
+        if manifest.output.stream:
+            self.kind = "stream"
+        direct = Direct(self)
+        self.call, self.respond = direct.call, direct.respond
         self.log = logging.getLogger(f"funcrt.function.{self.name}")
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(1)
         self._tasks = Tasks(host.failed)
         self._keeping = Tasks(host.failed)
         """Of leases: goes on while what runs is drained."""
+        self._streams = Tasks(host.failed)
         self._origins: dict[str, Origin] = {}
 
     # In service
@@ -198,18 +201,53 @@ class Function:
     def _pending(self, trigger: str, deliveries: Sequence[Delivery]) -> Pending:
         first = deliveries[0]
         call = Call(
-            next(self._numbers),
+            next(self.numbers),
             trigger,
             [delivery.event for delivery in deliveries],
             first.attempt,
             self.manifest.retry.attempts,
             self.manifest.timeout_s,
-            self._origin(trigger).scope,
+            self.origin(trigger).scope,
             [d.replay for d in deliveries] if any(d.replay for d in deliveries) else [],
         )
+        if self.kind == "stream":
+            return self._streamed(call, deliveries[0])
         return Pending(call, deliveries, self._ended, self._released, len(deliveries))
 
-    def _origin(self, trigger: str) -> Origin:
+    def _streamed(self, call: Call, delivery: Delivery) -> Pending:
+        """A call whose outputs are published as they are made."""
+        stream = Stream()
+        pending = Pending(
+            call,
+            (delivery,),
+            lambda _, result: stream.ended(result),
+            lambda _: stream.abandon(),
+            said=stream.said,
+        )
+        self._streams.start(self._follow(pending, stream, delivery), f"stream {self.name}")
+        return pending
+
+    async def _follow(self, pending: Pending, stream: Stream, delivery: Delivery) -> None:
+        items = Items(self, delivery.event, pending.call.trigger, delivery.hops, delivery.replay)
+        kept: list[Out] = []
+
+        async def handle(messages: Sequence[Aside]) -> None:
+            made = [message.out for message in messages if isinstance(message, Made)]
+            if delivery.reply_to:
+                kept.extend(made)  # who asked over the mesh gets them together
+            else:
+                await items.publish(made)
+
+        result = await stream.run(handle)
+        if result is None:
+            self._released(pending)
+            return
+        if kept:
+            result = msgspec.structs.replace(result, outputs=[*kept, *result.outputs])
+        self._settle(pending, result, items.count)
+
+    def origin(self, trigger: str) -> Origin:
+        """Where a trigger's outputs come from."""
         origin = self._origins.get(trigger)
         if origin is None:
             origin = origin_of(self.manifest, self.host.namespace, trigger)
@@ -230,13 +268,17 @@ class Function:
                 ]
             )
             return
+        self._settle(pending, result)
+
+    def _settle(self, pending: Pending, result: Result, published: int = 0) -> None:
         settlement = settle(
             self.manifest,
-            self._origin(pending.call.trigger),
+            self.origin(pending.call.trigger),
             pending.deliveries,
             result,
             now=self.host.clock.time(),
             jitter=self.host.chance.random(),
+            first=published,
         )
         self._count(settlement)
         if self.host.observer is not None:
@@ -281,99 +323,6 @@ class Function:
                 mine = held.get(served.name)
                 if mine and served.feed is not None:
                     await served.feed.extend(mine, LEASE_S)
-
-    # Calls
-
-    async def call(self, event: Event, trigger: str, timeout_s: float | None) -> Reply:
-        """Run the function now. Raises Overloaded."""
-        if self.calling >= MOST_WAITING_CALLS or self.pool.draining:
-            raise Overloaded(self.name, self.calling)
-        limit = self.manifest.timeout_s
-        if timeout_s is not None:
-            limit = min(limit, timeout_s) if limit else timeout_s
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-
-        def ended(pending: Pending, result: Result) -> None:
-            if not future.done():
-                future.set_result(result)
-
-        def expired() -> None:
-            if not future.done():
-                future.set_exception(TimeoutError())
-
-        def released(pending: Pending) -> None:
-            # It had not begun, so it may go to another instance, or to the next version's.
-            if future.done():
-                return
-            if not self.pool.draining:
-                pending.started = 0.0
-                self.pool.submit([pending])
-                return
-            why = Failure("Closing", "the host stopped before the call began")
-            ended(pending, Result(pending.call.id, "closing", [], why))
-
-        call = Call(next(self._numbers), trigger, [event], 1, 1, limit, self._origin(trigger).scope)
-        pending = Pending(call, (), ended, released)
-        self.calling += 1
-        # asyncio.timeout, which can nest, takes 6 % of the gateway's time.
-        timer = loop.call_later(limit, expired) if limit else None
-        try:
-            self.pool.submit([pending])
-            result = await future
-        except TimeoutError:
-            self.pool.cancel(pending)
-            why = Failure("TimeoutError", f"took longer than {limit:g} s")
-            return self._called(event, Reply("timeout", (), why), 0)
-        except asyncio.CancelledError:
-            self.pool.cancel(pending)
-            raise
-        finally:
-            self.calling -= 1
-            if timer is not None:
-                timer.cancel()
-        return self._called(event, await self._reply(event, trigger, result), result.took_us)
-
-    def _called(self, event: Event, reply: Reply, took_us: int) -> Reply:
-        if self.host.observer is not None:
-            self.host.observer.called(self, event, reply, took_us)
-        return reply
-
-    async def _reply(self, event: Event, trigger: str, result: Result) -> Reply:
-        outs: list[Out] = list(result.outputs)
-        ended: Result | Item = result
-        for item in result.items or ():
-            outs.extend(item.outputs)
-            if item.status != "ok" and ended.status == "ok":
-                ended = item
-        if ended.status != "ok":
-            self.failed += ended.status != "closing"
-            status = ended.status if ended.status in FAILURES else "error"
-            return Reply(status, (), ended.failure, ended.retry_after_s)  # type: ignore[arg-type]
-        try:
-            made = shape(
-                self._origin(trigger),
-                event,
-                outs,
-                now=self.host.clock.time(),
-                hops=1,
-                reply_to="caller",
-            )
-        except EventError as error:
-            return Reply("error", (), Failure("EventError", f"an output is refused: {error}"))
-        refused = await self._publish([output for output in made if output.topic])
-        if refused:
-            return Reply("error", (), Failure("MeshFull", refused))
-        self.done += 1
-        return Reply("ok", [output.event for output in made])
-
-    async def _publish(self, outputs: Sequence[Output]) -> str:
-        for output in outputs:
-            (receipt,) = await self.host.mesh.publish(output.topic, [output.event], hops=1)
-            if receipt.status != "stored":
-                return f"an output could not be stored: {receipt.reason or receipt.status}"
-            self.outputs += 1
-        return ""
 
     # Looking
 
@@ -435,6 +384,7 @@ class Function:
         """Finish what runs, give back the rest."""
         await self.stop_pulling()
         await self.pool.drain(seconds)
+        await self._streams.finish(STREAM_S)
         await self._keeping.cancel()
 
     async def close_feeds(self) -> None:

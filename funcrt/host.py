@@ -12,15 +12,17 @@ from pathlib import Path
 import msgspec
 
 from funcrt import bundle, registry
-from funcrt.api import FunctionStatus, HostState, Reply, Route
+from funcrt.api import Answer, FunctionStatus, HostState, Kind, Reply, Route
 from funcrt.calls import TRIGGER, call_topic, call_trigger
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, load_manifest
 from funcrt.observer import Observer
-from funcrt.reach import queued
+from funcrt.paths import Paths, clash, taken
+from funcrt.reach import methods, queued
 from funcrt.router import Router
 from funcrt.sandbox import Code, HandlerInfo, Sandbox
+from funcrt.sandbox.protocol import Http
 from funcrt.settler import Settler
 from funcrt.tasks import OnFailure, Tasks
 from funcrt.zygotes import Zygotes
@@ -84,6 +86,8 @@ def code_of(manifest: Manifest, version: str, path: Path, env: Mapping[str, str]
         memory_bytes=manifest.limits.memory_bytes,
         max_output_bytes=manifest.limits.payload_bytes,
         batch=manifest.batches,
+        stream=manifest.output.stream,
+        queued=bool(queued(manifest)),
     )
 
 
@@ -122,7 +126,7 @@ class Host:
         """Whether unpacked code is synced: not where `code_root` is emptied at each start."""
         self.state: HostState = "starting"
         self.deployed: dict[str, Function] = {}
-        self._routes: dict[str, Route] = {}
+        self._routes: Paths[Route] = Paths(())
         self._letters: dict[str, str] = {}
         self._changing = asyncio.Lock()
         self.settler = Settler(mesh)
@@ -232,13 +236,15 @@ class Host:
         return function
 
     def _check_paths(self, manifest: Manifest) -> None:
-        for trigger in manifest.triggers:
-            if isinstance(trigger, HttpTrigger):
-                route = self._routes.get(trigger.path)
-                if route is not None and route.function != manifest.name:
-                    raise DeployError(
-                        f"{manifest.name}: {route.function} has the path {trigger.path} already"
-                    )
+        for function in self.deployed.values():
+            if function.name == manifest.name:
+                continue
+            for theirs in function.http_triggers:
+                for trigger in manifest.triggers:
+                    if isinstance(trigger, HttpTrigger) and clash(trigger.path, theirs.path):
+                        raise DeployError(
+                            taken(manifest.name, trigger.path, function.name, theirs.path)
+                        )
 
     def _served(self, manifest: Manifest, trigger: MeshTrigger) -> Served:
         """A trigger of a function with the subscription that the mesh keeps for it."""
@@ -263,18 +269,19 @@ class Host:
     def _index(self) -> None:
         """Swap what readers use, whole."""
         topics: dict[str, dict[str, Filter]] = {}
-        routes: dict[str, Route] = {}
+        routes: list[tuple[str, Route]] = []
         letters: dict[str, str] = {}
         for function in self.deployed.values():
             for served in function.mesh_triggers:
                 topics.setdefault(served.spec.topic, {})[served.name] = served.filter
             for http in function.http_triggers:
-                methods = tuple(http.methods)
-                routes[http.path] = Route(function.name, http.name, methods, http.strict)
+                allowed = methods(http, requests=function.kind == "request")
+                route = Route(function.name, http.name, allowed, http.strict)
+                routes.append((http.path, route))
             if function.manifest.dlq is not None:
                 letters[function.manifest.dlq.topic] = function.name
         self._router.update(topics)
-        self._routes, self._letters = routes, letters
+        self._routes, self._letters = Paths(routes), letters
 
     def ready_depth(self, function: Function) -> int | None:
         """Events of a function that wait in the mesh and are due; None where that is not known at
@@ -302,15 +309,29 @@ class Host:
         return function
 
     async def call(
-        self, function: str, event: Event, *, trigger: str = "http", timeout_s: float | None = None
+        self,
+        function: str,
+        event: Event,
+        *,
+        trigger: str = "http",
+        timeout_s: float | None = None,
+        http: Http | None = None,
+        answer: Answer | None = None,
     ) -> Reply:
         """As HostApi says."""
-        asked = self._function(function)
-        reply = await asked.call(event, trigger, timeout_s)
-        while reply.status == "closing" and self.deployed.get(function) is not asked:
+        while True:
             asked = self._function(function)
-            reply = await asked.call(event, trigger, timeout_s)
-        return reply
+            if answer is None:
+                reply = await asked.call(event, trigger, timeout_s, http)
+            else:
+                reply = await asked.respond(event, trigger, timeout_s, http, answer)
+            if reply.status != "closing" or self.deployed.get(function) is asked:
+                return reply
+
+    def kind(self, function: str) -> Kind:
+        """As HostApi says."""
+        found = self.deployed.get(function)
+        return "event" if found is None else found.kind
 
     async def call_async(self, function: str, event: Event) -> Receipt:
         """As HostApi says."""
@@ -337,11 +358,15 @@ class Host:
 
     def route(self, path: str) -> Route | None:
         """As HostApi says."""
-        return self._routes.get(path)
+        found = self._routes.find(path)
+        if found is None:
+            return None
+        route, params = found
+        return msgspec.structs.replace(route, params=params) if params else route
 
     def names(self) -> tuple[list[str], list[str]]:
         """As HostApi says."""
-        return sorted(self.deployed), sorted(self._routes)
+        return sorted(self.deployed), sorted(self._routes.known)
 
     def letters_of(self, topic: str) -> str | None:
         """As HostApi says."""

@@ -44,6 +44,7 @@ from funcrt.manifest_kinds import (
     start,
     timezone,
 )
+from funcrt.paths import clash
 from funcrt.schedule import Missed
 from mesh.errors import NameInvalid
 from mesh.transport import check_name
@@ -97,7 +98,8 @@ class HttpTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="http", tag_fie
 
     name: str
     path: str
-    methods: list[str] = msgspec.field(default_factory=lambda: ["POST"])
+    methods: list[str] | None = None
+    """None: POST, or any where the handler takes a Request."""
     strict: bool = False
     """Refuse what is no CloudEvent, instead of wrapping it."""
 
@@ -123,6 +125,8 @@ class OutputSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Default: `funcrt.<name>.result`."""
     allow_loop: bool = False
     keep_id: bool = False
+    stream: bool = False
+    """Publish each item of a generator as it is made."""
 
 
 class RetrySpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +191,8 @@ MAX_NAME = 188
 TOPIC = Name("topic")
 DAY_S = 86400.0
 
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+
 BATCH: Section = {
     "size": Key(Int(1, 10_000)),
     "wait": Key(Duration(0, 60), "wait_s"),
@@ -212,7 +218,7 @@ HTTP: Section = {
     "kind": Key(Text()),
     "name": Key(Name("trigger")),
     "path": Key(http_path),
-    "methods": Key(ListOf(Choice(("GET", "POST", "PUT", "PATCH", "DELETE")), 5, least=1)),
+    "methods": Key(ListOf(Choice(METHODS), len(METHODS), least=1)),
     "strict": Key(Flag()),
 }
 CRON: Section = {
@@ -228,7 +234,7 @@ OUTPUT: Section = {
     "type": Key(Text("an event type", r"[^\x00-\x1f\x7f]{1,1000}")),
     "allow_loop": Key(Flag()),
     "keep_id": Key(Flag()),
-    "stream": Later("streamed outputs are"),
+    "stream": Key(Flag()),
 }
 RETRY: Section = {
     "attempts": Key(Int(1, 1000)),
@@ -392,7 +398,7 @@ def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest:
     pairs = enumerate(triggers) if isinstance(triggers, list) else ()
     found = {i: _trigger(doc, i, one) for i, one in pairs if isinstance(one, dict)}
     whole = {i: one for i, one in found.items() if one is not None}
-    _check_bounds(doc, values)
+    _check_bounds(doc, values, whole)
     _check_triggers(doc, whole)
     manifest = Manifest(**values, triggers=list(whole.values()))
     if doc.sound(("name",), ("output",), ("dlq",), ("trigger",)):
@@ -454,11 +460,16 @@ def _check_filters(doc: Document, path: KeyPath, raw: dict[str, Any]) -> None:
             doc.report_at(f"{show(path)}.{mistake.path}", message)
 
 
-def _check_bounds(doc: Document, values: dict[str, Any]) -> None:
+def _check_bounds(doc: Document, values: dict[str, Any], triggers: dict[int, Trigger]) -> None:
     retry, scale = values.get("retry", RetrySpec()), values.get("scale", ScaleSpec())
     if doc.sound(("retry",)) and retry.base_s > retry.max_s:
         most = Duration.write(retry.max_s)
         doc.report(("retry", "base"), f"{Duration.write(retry.base_s)} is above retry.max, {most}")
+    if doc.sound(("output",)) and values.get("output", OutputSpec()).stream:
+        for index, trigger in triggers.items():
+            if isinstance(trigger, MeshTrigger) and trigger.batch:
+                message = f"goes with one event a call, and trigger[{index}] has batch"
+                doc.report(("output", "stream"), message)
     if doc.sound(("scale",)) and scale.min > scale.max:
         doc.report(("scale", "min"), f"{scale.min} is above scale.max, {scale.max}")
 
@@ -473,10 +484,17 @@ def _check_triggers(doc: Document, triggers: dict[int, Trigger]) -> None:
             message = f"{describe(trigger.name)} is the name of trigger[{first}] too; set another"
             doc.report(("trigger", index, "name"), message)
         if isinstance(trigger, HttpTrigger):
-            first = paths.setdefault(trigger.path, index)
-            if first != index:
-                message = f"{describe(trigger.path)} is the path of trigger[{first}] too"
-                doc.report(("trigger", index, "path"), message)
+            for path, first in paths.items():
+                if clash(path, trigger.path):
+                    message = f"{describe(trigger.path)} is the path of trigger[{first}] too"
+                    if path != trigger.path:
+                        message = (
+                            f"{describe(trigger.path)} can be the same path as that of"
+                            f" trigger[{first}], {describe(path)}"
+                        )
+                    doc.report(("trigger", index, "path"), message)
+                    break
+            paths.setdefault(trigger.path, index)
 
 
 def check_loops(manifest: Manifest) -> list[tuple[KeyPath, str]]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from funcrt.paths import PathInvalid, PathTemplate
 from funcrt.schedule import NICKNAMES, Schedule, ScheduleInvalid
 from mesh.errors import NameInvalid
 from mesh.transport import check_name
@@ -255,12 +256,16 @@ def _no_more_than_json(value: object) -> None:
 
 
 def http_path(value: object) -> str:
-    """A route of the gateway that is not its own."""
+    """A route of the gateway that is not its own: a path, or one with parameters."""
     path = Text('a path such as "/resize"')(value)
-    if re.search(r"[{}]", path):
-        raise Wrong(f"path parameters are not built yet, found {describe(path)}")
-    if not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*", path) or len(path) > 1000:
-        raise Wrong(f'expected a path such as "/resize", found {describe(path)}')
+    if not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@/{}-]*", path) or len(path) > 1000:
+        raise Wrong(
+            f'expected a path such as "/resize" or "/orders/{{id}}", found {describe(path)}'
+        )
+    try:
+        PathTemplate(path)
+    except PathInvalid as error:
+        raise Wrong(f"{error}, in {describe(path)}") from None
     parts = path[1:].split("/")
     if parts[0] in RESERVED:
         raise Wrong(f"paths below /{parts[0]} are the gateway's own, found {describe(path)}")

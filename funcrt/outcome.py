@@ -25,13 +25,14 @@ from mesh.transport import (
     Settlement,
 )
 
-__all__ = ["MAX_HOPS", "Origin", "origin_of", "retry_wait_s", "settle", "shape"]
+__all__ = ["LOOP", "MAX_HOPS", "Origin", "origin_of", "retry_wait_s", "settle", "shape"]
 
 MAX_HOPS = 16
 MAX_OUTPUTS = 1000
 
 
 DONE = Done()
+LOOP = Failure("Loop", f"the event has come through {MAX_HOPS} functions")
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -89,9 +90,12 @@ def shape(
     hops: int,
     replay: str = "",
     reply_to: str = "",
+    first: int = 0,
 ) -> list[Output]:
     """The outputs as events: named, timed, tied to their cause. An output without a topic is
-    kept only for `reply_to`. Raises EventError for one that is no event or goes where it may not.
+    kept only for `reply_to`. `first`: how many of the call were shaped before.
+
+    Raises EventError for one that is no event or goes where it may not.
     """
     if len(outs) > MAX_OUTPUTS:
         raise EventError(f"{len(outs)} outputs of one call; at most {MAX_OUTPUTS}")
@@ -99,7 +103,7 @@ def shape(
     moment = _moment(now)
     inherited = _inherited(cause)
     made = []
-    for index, out in enumerate(outs):
+    for index, out in enumerate(outs, first):
         topic = out.topic or origin.topic
         if topic not in origin.topics and topic:
             raise EventError(f"may not publish to {topic!r}: add it to [output] topics")
@@ -140,13 +144,17 @@ def settle(
     *,
     now: float,
     jitter: float,
+    first: int = 0,
 ) -> Settlement:
-    """The settlement of a call: of a batch's items each by its own outcome."""
+    """The settlement of a call: of a batch's items each by its own outcome. `first`: how many
+    outputs it has published already."""
     items = result.items
+    outs: Sequence[Out]
     if items is None or len(items) != len(deliveries):
         if len(deliveries) == 1:
             (delivery,) = deliveries
-            outcome, made = _one(manifest, origin, delivery, result, result.outputs, now, jitter)
+            outs = result.outputs
+            outcome, made = _one(manifest, origin, delivery, result, outs, now, jitter, first)
             return Settlement(delivery.subscription, (Settled(delivery, outcome),), tuple(made))
         items = [Item(result.status, [], result.failure, result.retry_after_s)] * len(deliveries)
     settled: list[Settled] = []
@@ -169,6 +177,7 @@ def _one(  # noqa: PLR0917
     outs: Sequence[Out],
     now: float,
     jitter: float,
+    first: int = 0,
 ) -> tuple[Outcome, Sequence[Output]]:
     why = ended.failure
     if ended.status == "ok":
@@ -178,15 +187,14 @@ def _one(  # noqa: PLR0917
         try:
             made = shape(
                 origin, delivery.event, outs,
-                now=now, hops=hops, replay=delivery.replay, reply_to=delivery.reply_to,
+                now=now, hops=hops, replay=delivery.replay, reply_to=delivery.reply_to, first=first,
             )  # fmt: skip
         except EventError as error:
             why = Failure("EventError", f"an output is refused: {error}")
         else:
             if not made or hops <= MAX_HOPS:
                 return DONE, made
-            loop = Failure("Loop", f"the event has come through {MAX_HOPS} functions")
-            return _dead(manifest, delivery, loop, now), ()
+            return _dead(manifest, delivery, LOOP, now), ()
     why = why or Failure("Error", ended.status)
     if ended.status == "reject" or delivery.attempt >= manifest.retry.attempts:
         return _dead(manifest, delivery, why, now), ()

@@ -10,7 +10,17 @@ from typing import Any
 from funcrt.errors import LoadError, SandboxError
 from funcrt.manifest import ScaleSpec
 from funcrt.sandbox import Code, Exit, HandlerInfo, Instance
-from funcrt.sandbox.protocol import Call, Cancel, Failure, Log, Result
+from funcrt.sandbox.lifespan import TEARDOWN_S
+from funcrt.sandbox.protocol import (
+    Aside,
+    Call,
+    Cancel,
+    Failure,
+    FromInstance,
+    Log,
+    Result,
+    Started,
+)
 from funcrt.scale import Decision, Observed, Scaler
 from funcrt.tasks import OnFailure, Tasks
 from funcrt.zygotes import Zygotes
@@ -39,6 +49,8 @@ class Pending:
     ended: Callable[["Pending", Result], None]
     released: Callable[["Pending"], None]
     size: int = 1
+    said: Callable[[Instance, Aside], None] | None = None
+    """Told of what it sends before its result; None where it may send nothing."""
     started: float = 0.0
     """Monotonic; 0 while other calls of the instance are before it."""
     timed_out: bool = False
@@ -178,7 +190,7 @@ class Pool:
 
     # What instances say
 
-    def _said(self, instance: Instance, messages: Sequence[Result | Log]) -> None:
+    def _said(self, instance: Instance, messages: Sequence[FromInstance]) -> None:
         member = self.members.get(instance)
         if member is None:
             return
@@ -186,8 +198,9 @@ class Pool:
         now = self.clock.monotonic()
         took = count = 0
         for message in messages:
-            if isinstance(message, Log):
-                self.log.info("%s: %s", message.level, message.text)
+            if not isinstance(message, Result):
+                if not self._aside(member, message):
+                    return
                 continue
             pending = member.calls.pop(message.id, None)
             if pending is None:
@@ -212,6 +225,18 @@ class Pool:
         if self.waiting:
             self._soon()
         self.room.set()
+
+    def _aside(self, member: Member, message: Log | Aside | Started) -> bool:
+        """What is no result. False where it lies."""
+        if isinstance(message, Log):
+            self.log.info("%s: %s", message.level, message.text)
+            return True
+        pending = None if isinstance(message, Started) else member.calls.get(message.id)
+        if pending is None or pending.said is None or isinstance(message, Started):
+            member.instance.kill("sent what no call of it may")
+            return False
+        pending.said(member.instance, message)
+        return True
 
     def _exited(self, instance: Instance, ended: Exit) -> None:
         """The calls that may have run are charged: the last `concurrency` of those begun. Those
@@ -355,14 +380,7 @@ class Pool:
             self.bytes -= pending.bytes
             pending.released(pending)
         loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        while any(member.calls for member in self.members.values()) and loop.time() < until:
-            self.room.clear()
-            try:
-                async with asyncio.timeout(0.1):
-                    await self.room.wait()
-            except TimeoutError:
-                pass
+        await self._until(lambda: not self.in_flight, loop.time() + seconds)
         for member in list(self.members.values()):
             for pending in member.calls.values():
                 pending.released(pending)
@@ -371,4 +389,16 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
         await self._tasks.cancel()
+        if self.info.lifespan and seconds > 0:
+            await self._until(lambda: not self.members, loop.time() + TEARDOWN_S)
         await self.zygotes.drop(self.code)
+
+    async def _until(self, done: Callable[[], bool], until: float) -> None:
+        loop = asyncio.get_running_loop()
+        while not done() and loop.time() < until:
+            self.room.clear()
+            try:
+                async with asyncio.timeout(0.1):
+                    await self.room.wait()
+            except TimeoutError:
+                pass

@@ -25,11 +25,13 @@ def _directory(test: Path) -> Path:
 
 
 @pytest.fixture
-def function(request: pytest.FixtureRequest) -> "Function":
+def function(request: pytest.FixtureRequest) -> "Iterator[Function]":
     """The function whose directory the test is in: `function.call(...)`."""
     from funcrt.testing import load
 
-    return load(_directory(request.path))
+    loaded = load(_directory(request.path))
+    yield loaded
+    loaded.close()
 
 
 @pytest.fixture

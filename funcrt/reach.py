@@ -5,7 +5,7 @@ from funcrt.cron import cron_trigger
 from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger
 from mesh.event import Event
 
-__all__ = ["Reach", "filter_of", "queued"]
+__all__ = ["Reach", "filter_of", "methods", "queued"]
 
 
 def queued(manifest: Manifest) -> list[MeshTrigger]:
@@ -26,11 +26,21 @@ def filter_of(spec: MeshTrigger) -> triggers.Filter:
     )
 
 
-class Reach:
-    """A manifest's triggers, with their filters parsed."""
+def methods(trigger: HttpTrigger, *, requests: bool) -> tuple[str, ...]:
+    """The methods that an HTTP trigger takes, none for any; `requests` where its handler takes a
+    Request."""
+    if trigger.methods is not None:
+        return tuple(trigger.methods)
+    return () if requests else ("POST",)
 
-    def __init__(self, manifest: Manifest) -> None:
+
+class Reach:
+    """A manifest's triggers, with their filters parsed; `requests` where its handler takes a
+    Request."""
+
+    def __init__(self, manifest: Manifest, *, requests: bool = False) -> None:
         self.manifest = manifest
+        self.requests = requests
         self.specs = {spec.name: spec for spec in queued(manifest)}
         self._filters = {name: filter_of(spec) for name, spec in self.specs.items()}
 
@@ -47,7 +57,8 @@ class Reach:
             if isinstance(trigger, HttpTrigger) and not topic:
                 # What is no request came over the mesh, where there is a mesh trigger.
                 other = method is None and not self.specs
-                if other or method in trigger.methods:
+                taken = methods(trigger, requests=self.requests)
+                if other or not taken or method in taken:
                     found.append(trigger.name)
         return found
 

@@ -13,6 +13,7 @@ from funcrt.function import Function
 from funcrt.host import Host
 from funcrt.manifest import FILE, HttpTrigger, Manifest, load_manifest
 from funcrt.manifest_kinds import nearest
+from funcrt.paths import clash, taken
 
 __all__ = ["TESTS", "clashes", "find_functions", "is_function", "placed", "roll_out"]
 
@@ -91,9 +92,11 @@ def clashes(manifests: dict[Path, Manifest]) -> Iterator[DeployError]:
             continue
         for trigger in manifest.triggers:
             if isinstance(trigger, HttpTrigger):
-                first = paths.setdefault(trigger.path, directory)
-                if first != directory:
-                    yield DeployError(f"{directory}: {first} has the path {trigger.path} too")
+                for path, first in paths.items():
+                    if first != directory and clash(path, trigger.path):
+                        yield DeployError(taken(str(directory), trigger.path, str(first), path))
+                        break
+                paths.setdefault(trigger.path, directory)
 
 
 def placed(error: LoadError, directory: Path) -> LoadError:

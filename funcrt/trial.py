@@ -11,6 +11,7 @@ import msgspec
 
 from funcrt import bundle
 from funcrt.errors import LoadError
+from funcrt.gathered import Gathered, Response
 from funcrt.host import code_of
 from funcrt.manifest import Manifest, load_manifest
 from funcrt.outcome import origin_of
@@ -18,7 +19,16 @@ from funcrt.pool import GRACE_S
 from funcrt.rollout import placed
 from funcrt.sandbox import Exit, Instance, Zygote
 from funcrt.sandbox.process import ProcessSandbox
-from funcrt.sandbox.protocol import Call, Failure, Log, Result
+from funcrt.sandbox.protocol import (
+    Call,
+    Failure,
+    FromInstance,
+    Log,
+    Result,
+    Started,
+    Taken,
+    weight,
+)
 from mesh.event import Event
 
 __all__ = ["NAMESPACE", "Trial", "Tried", "trial"]
@@ -33,6 +43,7 @@ class Tried(msgspec.Struct, frozen=True):
     took_s: float
     fork_s: float | None
     """Of the instance, where the call needed a new one."""
+    response: Response | None = None
 
 
 class Trial:
@@ -46,6 +57,7 @@ class Trial:
         self._instance: Instance | None = None
         self._answer: asyncio.Future[Result] | None = None
         self._numbers = 0
+        self._gathered = Gathered()
 
     async def call(self, trigger: str, events: Sequence[Event]) -> Tried:
         """Call once: on one event, or on a batch. Raises SandboxError."""
@@ -60,6 +72,7 @@ class Trial:
         manifest = self.manifest
         limit = manifest.timeout_s
         self._answer = loop.create_future()
+        self._gathered = Gathered()
         scope = origin_of(manifest, NAMESPACE, trigger).scope
         started = time.perf_counter()
         instance.send(
@@ -72,14 +85,19 @@ class Trial:
         result = await self._answer
         if timer is not None:
             timer.cancel()
-        return Tried(result, time.perf_counter() - started, forked)
+        took = time.perf_counter() - started
+        return Tried(result, took, forked, self._gathered.response)
 
-    def _said(self, _: Instance, messages: Sequence[Result | Log]) -> None:
+    def _said(self, instance: Instance, messages: Sequence[FromInstance]) -> None:
         for message in messages:
             if isinstance(message, Log):
                 self.logs.append(message)
-            elif self._answer is not None and not self._answer.done():
-                self._answer.set_result(message)
+            elif isinstance(message, Result):
+                if self._answer is not None and not self._answer.done():
+                    self._answer.set_result(self._gathered.result(message))
+            elif not isinstance(message, Started):
+                self._gathered.add(message)
+                instance.send([Taken(message.id, weight(message))])
 
     def _exited(self, _: Instance, ended: Exit) -> None:
         self._instance = None

@@ -12,17 +12,19 @@ import mesh.validation
 import mesh.wire
 from funcrt import (
     bundle,
+    direct,
     function,
     locate,
     manifest,
     outcome,
+    paths,
     pool,
     running,
     zygotes,
 )
 from funcrt.cli import reading
-from funcrt.gateway import admin, guard, publish, server
-from funcrt.sandbox import handler, logs, process, protocol, zygote
+from funcrt.gateway import admin, answer, guard, publish, server
+from funcrt.sandbox import handler, lifespan, logs, process, protocol, zygote
 from mesh import catalogue, engine
 from triggers import dialects, jsonpath, match, pattern, view
 from triggers.cesql import syntax
@@ -87,9 +89,14 @@ VALUES: dict[str, float | None] = {
     "events of a batch": most(manifest.BATCH, "size"),
     "attempts": MANIFEST.retry.attempts,
     "time of a call": MANIFEST.timeout_s,
-    "calls of a function over HTTP that wait": function.MOST_WAITING_CALLS,
+    "calls of a function over HTTP that wait": direct.MOST_WAITING_CALLS,
     "outputs of one call": outcome.MAX_OUTPUTS,
     "data of all outputs of one call": MANIFEST.limits.payload_bytes,
+    "what a stream is ahead of who takes it": protocol.WINDOW,
+    "headers of a function's response": answer.MOST_HEADERS,
+    "path that is matched with parameters": paths.MOST_MATCHED,
+    "start of a `lifespan`": process.LOAD_TIMEOUT_S,
+    "end of a `lifespan`": lifespan.TEARDOWN_S,
     "a frame from an instance": protocol.MAX_FRAME,
     "events that an instance holds ahead": pool.MOST_AHEAD,
     "data that a function's instances hold": pool.MOST_BYTES,

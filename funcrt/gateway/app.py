@@ -85,7 +85,7 @@ class _Front:
         if first == "functions" and rest:
             if "/" in rest:
                 raise self.no_such_path(path)
-            if scope["method"] != "POST":
+            if scope["method"] != "POST" and self.host.kind(rest) != "request":
                 raise wrong_method(path, ["POST"])
             await self.calls.function(scope, receive, send, rest)
         elif first == "topics" and scope["method"] == "POST" and rest.endswith("/events"):

@@ -1,6 +1,7 @@
 """Calling a function over HTTP and waiting for its result. The gateway's hottest path."""
 
 import asyncio
+import logging
 import math
 import re
 import uuid
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from funcrt.api import HostApi, Reply, Route
+from funcrt.gateway.answer import Flow
 from funcrt.gateway.limits import (
     ClientGone,
     GatewayConfig,
@@ -21,6 +23,8 @@ from funcrt.gateway.limits import (
 from funcrt.gateway.prefer import APPLIED_ASYNC, preferences
 from funcrt.gateway.problem import HttpProblem, retry_after, wrong_method
 from funcrt.gateway.receipts import send_receipts
+from funcrt.sandbox.protocol import Http
+from funcrt.sandbox.web import REQUEST_TYPE
 from mesh.codec import decode_http, encode_http, validate
 from mesh.errors import EventError
 from mesh.event import AttributeValue, Event
@@ -29,6 +33,8 @@ __all__ = ["CLOUDEVENTS", "Calls", "check_size", "event_headers"]
 
 CLOUDEVENTS = b"application/cloudevents"
 BATCH = b"application/cloudevents-batch"
+
+_LOG = logging.getLogger("funcrt.gateway")
 
 WATCH_AFTER_S = 0.05
 """A call shorter than this is not worth watching for a client that leaves."""
@@ -55,69 +61,96 @@ class Calls:
     def __init__(self, host: HostApi, config: GatewayConfig) -> None:
         self.host = host
         self.limit = config.event_bytes
+        self.most = config.request_bytes
 
     async def function(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
         """Call a function by its name. Raises HttpProblem and the host's errors."""
         timeout_s = _query_timeout(scope["query_string"]) if scope["query_string"] else None
-        await self._call(
-            scope, receive, send, name=name, trigger="http", strict=False, timeout_s=timeout_s
-        )
+        await self._call(scope, receive, send, Route(name, "http", (), False), timeout_s)
 
     async def route(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
         """Call the function behind an HTTP trigger. Raises as `function`."""
-        method = scope["method"]
-        if method not in route.methods and not (method == "HEAD" and "GET" in route.methods):
-            raise wrong_method(scope["path"], route.methods)
-        await self._call(
-            scope,
-            receive,
-            send,
-            name=route.function,
-            trigger=route.trigger,
-            strict=route.strict,
-            timeout_s=None,
-        )
+        method, allowed = scope["method"], route.methods
+        if allowed and method not in allowed and not (method == "HEAD" and "GET" in allowed):
+            raise wrong_method(scope["path"], allowed)
+        await self._call(scope, receive, send, route, None)
 
     async def _call(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        name: str,
-        trigger: str,
-        strict: bool,
-        timeout_s: float | None,
+        self, scope: Scope, receive: Receive, send: Send, route: Route, timeout_s: float | None
     ) -> None:
+        name = route.function
+        kind = self.host.kind(name)
         head: Head = scope["funcrt.head"]
         later = False
         if b"prefer" in head:
             prefer = preferences(scope)
-            later = prefer.respond_async
+            # Never binding: there is nowhere to keep a request's head, or its path's parameters.
+            later = prefer.respond_async and kind != "request" and not route.params
             if prefer.wait_s is not None:
                 timeout_s = prefer.wait_s if timeout_s is None else min(prefer.wait_s, timeout_s)
+        if kind == "request":
+            event = _request_event(scope, await read_body(scope, receive, self.most, encoded=True))
+            asked = http_of(scope, route)
+            await self._flow(scope, receive, send, route, event, asked, timeout_s)
+            return
         structured = head.get(b"content-type", b"")[:23].lower() == CLOUDEVENTS
         body = await read_body(scope, receive, self.limit * 2 if structured else self.limit)
-        event = _event(scope, head, body, strict)
+        event = _event(scope, head, body, route.strict)
         if structured:
             check_size(event, self.limit)
+        http = http_of(scope, route) if route.params else None
         if later:
             receipt = await self.host.call_async(name, event)
             await send_receipts(send, name, [event], [receipt], [APPLIED_ASYNC])
             return
+        if kind == "stream":
+            await self._flow(scope, receive, send, route, event, http, timeout_s)
+            return
         watch = _Watch(receive)
         try:
-            reply = await self.host.call(name, event, trigger=trigger, timeout_s=timeout_s)
+            reply = await self.host.call(
+                name, event, trigger=route.trigger, timeout_s=timeout_s, http=http
+            )
             start, content = _response(reply, name, scope)
             await send(start)
             await send(content)
         except asyncio.CancelledError:
-            if not watch.gone:
-                raise HttpProblem(503, "closed", "the host stopped during the call") from None
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            raise ClientGone from None
+            raise watch.told("the host stopped during the call") from None
+        finally:
+            watch.close()
+
+    async def _flow(  # noqa: PLR0917
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        route: Route,
+        event: Event,
+        http: Http | None,
+        timeout_s: float | None,
+    ) -> None:
+        """A call whose answer begins before it ends. Where it fails then, the connection is closed
+        without the response's end, which tells the client that it is not whole."""
+        flow = Flow(scope, send)
+        name = route.function
+        watch = _Watch(receive)
+        try:
+            reply = await self.host.call(
+                name, event, trigger=route.trigger, timeout_s=timeout_s, http=http, answer=flow
+            )
+            if not flow.begun:
+                start, content = _response(reply, name, scope)
+                await send(start)
+                await send(content)
+            elif reply.status == "ok":
+                await flow.end(reply.outputs)
+            elif reply.failure is not None:
+                why = f"{reply.failure.error}: {reply.failure.message}"
+                _LOG.warning("%s: its response was cut off: %s", name, why)
+        except asyncio.CancelledError:
+            gone = watch.told("the host stopped during the call")
+            if not flow.begun or isinstance(gone, ClientGone):
+                raise gone from None
         finally:
             watch.close()
 
@@ -147,6 +180,14 @@ class _Watch:
         self.gone = True
         if self.task is not None:
             self.task.cancel()
+
+    def told(self, otherwise: str) -> Exception:
+        """What to raise where the request was cancelled."""
+        if not self.gone:
+            return HttpProblem(503, "closed", otherwise)
+        if self.task is not None:
+            self.task.uncancel()
+        return ClientGone()
 
     def close(self) -> None:
         """Stop; whatever happens to the client now is not the call's business."""
@@ -188,20 +229,45 @@ def _event(scope: Scope, head: Head, body: bytes, strict: bool) -> Event:
             "media-type",
             "only CloudEvents are taken here: send ce- headers, or application/cloudevents+json",
         )
+    event = _request_event(scope, body)
+    validate(event)
+    return event
+
+
+def _request_event(scope: Scope, body: bytes) -> Event:
+    """The event that a plain request is wrapped in. Not validated: any request has one."""
+    head: Head = scope["funcrt.head"]
     extensions: dict[str, AttributeValue] = {"httpmethod": scope["method"]}
     if scope["query_string"]:
         extensions["httpquery"] = scope["query_string"].decode("latin-1")
-    event = Event(
+    media = head.get(b"content-type")
+    return Event(
         id=str(uuid.uuid4()),
         source="/http" + quote(scope["raw_path"], safe="/%:@!$&'()*+,;=-._~"),
-        type="funcrt.http.request",
+        type=REQUEST_TYPE,
         time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        datacontenttype=head[b"content-type"].decode("latin-1") if media else None,
+        datacontenttype=media.decode("latin-1") if media else None,
         extensions=extensions,
         data=body or None,
     )
-    validate(event)
-    return event
+
+
+def http_of(scope: Scope, route: Route) -> Http:
+    """The request's head for the function. The gateway's own token is not for it."""
+    headers = scope["headers"]
+    if scope["funcrt.config"].tokens:
+        headers = [each for each in headers if each[0] != b"authorization"]
+    return Http(
+        scope["method"],
+        scope["path"],
+        scope["raw_path"],
+        scope["query_string"],
+        list(headers),
+        route.params,
+        scope["http_version"],
+        scope["client"] or None,
+        scope["server"] or None,
+    )
 
 
 def _response(reply: Reply, name: str, scope: Scope) -> tuple[dict[str, Any], dict[str, Any]]:

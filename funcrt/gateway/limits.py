@@ -42,6 +42,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     event_bytes: int = 1 << 20
     """The most data of one event. A structured one's body may be twice that: base64, escapes."""
     batch_bytes: int = 8 << 20
+    request_bytes: int = 8 << 20
+    """The most of a request's body that a handler of Requests gets."""
     header_bytes: int = 32 << 10
     header_count: int = 100
     concurrent: int = 1024
@@ -78,17 +80,21 @@ class ClientGone(Exception):
     """The client left before its request was whole: nobody waits for an answer."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, limit: int, *, encoded: bool = False) -> bytes:
     """The request's body, at most `limit` bytes; refused as soon as it is known to be more.
 
-    Raises HttpProblem 413, or 415 for a compressed body (a few bytes could hold gigabytes);
-    ClientGone.
+    Raises HttpProblem 413, or 415 for a compressed body (a few bytes could hold gigabytes) unless
+    it is taken `encoded`, as it is; ClientGone.
     """
     head: Head = scope["funcrt.head"]
     declared = head.get(b"content-length")
     if declared is not None and int(declared) > limit:
         raise _too_large(limit)
-    if b"content-encoding" in head and head[b"content-encoding"].lower() != b"identity":
+    if (
+        not encoded
+        and b"content-encoding" in head
+        and head[b"content-encoding"].lower() != b"identity"
+    ):
         raise HttpProblem(
             415, "encoding", "Content-Encoding is not supported; send the body as it is"
         )

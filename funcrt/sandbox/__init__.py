@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from funcrt.sandbox.protocol import Log, Result, ToInstance
+from funcrt.sandbox.protocol import FromInstance, ToInstance
 
 __all__ = ["Code", "Exit", "HandlerInfo", "Instance", "OnExit", "OnMessages", "Sandbox", "Zygote"]
 
@@ -32,6 +32,10 @@ class Code(msgspec.Struct, frozen=True, kw_only=True):
     max_output_bytes: int = 1 << 20
     batch: bool = False
     """A trigger asks for batches: the handler must take a list."""
+    stream: bool = False
+    """What a generator makes is sent as it is made: the handler must be one."""
+    queued: bool = False
+    """A trigger hands over events of the mesh: the handler may not take a Request."""
 
 
 class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +47,10 @@ class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """`sync`, `async`, `generator` or `async generator`."""
     batch: bool
     """The handler takes `list[...]`."""
+    request: bool = False
+    """It takes a Request."""
+    lifespan: bool = False
+    """Its module has one; each instance enters it as it starts."""
     signature: str
     """For people: `async (order: Order, ctx) -> Receipt`."""
     concurrency: int
@@ -64,7 +72,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """Calls that it had begun in all, in the order sent; None where nobody knows."""
 
 
-OnMessages = Callable[["Instance", Sequence[Result | Log]], None]
+OnMessages = Callable[["Instance", Sequence[FromInstance]], None]
 OnExit = Callable[["Instance", Exit], None]
 
 
@@ -95,7 +103,7 @@ class Zygote(Protocol):
 
     async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> Instance:
         """Fork an instance. Raises SandboxError if the zygote is gone, cannot fork, or the instance
-        ended before it could be handed out."""
+        ended before it could be handed out; LoadError where the code's `lifespan` failed."""
 
     async def stop(self) -> None:
         """End it, and with it all its instances. Twice is harmless."""

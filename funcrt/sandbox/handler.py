@@ -20,7 +20,9 @@ import msgspec
 
 from funcrt.context import Context, Failed
 from funcrt.errors import LoadError, Problem
+from funcrt.sandbox.lifespan import Lifespan, mistake
 from funcrt.sandbox.protocol import Failure, Out
+from funcrt.sandbox.web import is_request, is_response
 from mesh.event import Event
 
 __all__ = [
@@ -54,6 +56,9 @@ class Bound(msgspec.Struct, frozen=True):
     batch: bool
     arguments: Callable[[Sequence[Event], Context], tuple[Any, ...]]
     signature: str
+    request: bool = False
+    """It takes a Request."""
+    lifespan: Lifespan | None = None
 
 
 # Finding it
@@ -88,7 +93,11 @@ def bind_handler(module: ModuleType, file: str, attribute: str = "") -> Bound:
         what = "a class" if inspect.isclass(found) else f"of type {type(found).__name__}"
         message = f"{attribute} is {what}, expected a function"
         raise LoadError(Problem(file=file, message=message))
-    return _bind(found, f"{module.__name__}:{attribute}", file)
+    lifespan = getattr(module, "lifespan", None)
+    if lifespan is not None and (wrong := mistake(lifespan)):
+        line = getattr(getattr(lifespan, "__code__", None), "co_firstlineno", None)
+        raise LoadError(Problem(file=file, line=line, message=wrong))
+    return _bind(found, f"{module.__name__}:{attribute}", file, lifespan)
 
 
 def _import(path: Path, name: str) -> ModuleType:
@@ -134,7 +143,7 @@ def _missing(module: ModuleType, wanted: str) -> str:
 # Binding it
 
 
-def _bind(call: Callable[..., Any], name: str, file: str) -> Bound:
+def _bind(call: Callable[..., Any], name: str, file: str, lifespan: Lifespan | None) -> Bound:
     line = getattr(getattr(call, "__code__", None), "co_firstlineno", None)
 
     def refuse(message: str) -> LoadError:
@@ -160,22 +169,37 @@ def _bind(call: Callable[..., Any], name: str, file: str) -> Bound:
     ]
     if keywords:
         raise refuse(f"needs the keyword {keywords[0]!r}, which no call gives; give it a default")
-    if len(parameters) > 2:
-        raise refuse(f"takes {len(parameters)} parameters, expected an event and a context")
+    kind = _kind(call)
+    request = any(is_request(hints.get(name)) for name in names)
+    if len(parameters) > 2 + request:
+        expected = "a request, its data and a context" if request else "an event and a context"
+        raise refuse(f"takes {len(parameters)} parameters, expected {expected}")
+    if request and "generator" in kind:
+        raise refuse("takes a Request and yields; return a StreamingResponse of a generator")
     getters: list[Callable[[Sequence[Event], Context], Any]] = []
     batch = False
     for index, parameter in enumerate(parameters):
         hint = hints.get(parameter.name, Event if index == 0 else Context)
-        if hint is Context:
-            getters.append(lambda events, ctx: ctx)
-            continue
-        origin = typing.get_origin(hint)
-        if origin in (list, collections.abc.Sequence):
-            batch = True
-            getters.append(_many(_decoder(typing.get_args(hint)[0], refuse)))
-        else:
-            getters.append(_one(_decoder(hint, refuse)))
-    return Bound(call, name, _kind(call), batch, _arguments(getters), f"{_kind(call)} {signature}")
+        getter, many = _getter(hint, refuse)
+        getters.append(getter)
+        batch = batch or many
+    if request and batch:
+        raise refuse("takes a Request and a list; a request is one")
+    shown = f"{kind} {signature}"
+    return Bound(call, name, kind, batch, _arguments(getters), shown, request, lifespan)
+
+
+def _getter(
+    hint: Any, refuse: Callable[[str], LoadError]
+) -> tuple[Callable[[Sequence[Event], Context], Any], bool]:
+    """What a parameter gets, and whether that is a batch."""
+    if hint is Context:
+        return lambda events, ctx: ctx, False
+    if is_request(hint):
+        return lambda events, ctx: hint(*ctx._http), False
+    if typing.get_origin(hint) in (list, collections.abc.Sequence):
+        return _many(_decoder(typing.get_args(hint)[0], refuse)), True
+    return _one(_decoder(hint, refuse)), False
 
 
 def _arguments(getters: list[Any]) -> Callable[[Sequence[Event], Context], tuple[Any, ...]]:
@@ -206,7 +230,7 @@ def _decoder(hint: Any, refuse: Callable[[str], LoadError]) -> Callable[[Event],
     if hint is Event:
         return lambda event: event
     if getattr(hint, "__module__", "").startswith("starlette"):
-        raise refuse("starlette's Request is not taken yet; take an Event")
+        raise refuse(f"takes starlette's {hint.__name__}; of its classes only Request is given")
     if getattr(hint, "__module__", "").startswith("cloudevents."):
         from mesh.sdk import to_sdk
 
@@ -239,6 +263,10 @@ def _plain(value: Any) -> Any:
     """For values msgspec does not know: pydantic's models; else an error that names the type."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
+    if is_response(value):
+        raise TypeError(
+            f"a {type(value).__name__} answers a Request: annotate a parameter as Request"
+        )
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
 
 

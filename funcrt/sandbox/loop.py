@@ -2,10 +2,23 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
+from typing import Any
 
-from funcrt.sandbox.protocol import HEADER, MAX_FRAME, Call, Cancel, Log, Result
-from funcrt.sandbox.worker import Worker
+from funcrt.sandbox.protocol import (
+    HEADER,
+    MAX_FRAME,
+    Call,
+    Cancel,
+    Failure,
+    FromInstance,
+    Result,
+    ToInstance,
+)
+from funcrt.sandbox.watchdog import Watchdog
+from funcrt.sandbox.worker import STARTING, Worker
 
 __all__ = ["LoopWorker"]
 
@@ -29,7 +42,39 @@ class LoopWorker(Worker):
         self.flushing = False
         self.slots = asyncio.Semaphore(self.concurrency)
         self.running: dict[int, asyncio.Task[None]] = {}
-        reader, self.writer = await asyncio.open_unix_connection(sock=self.channel, limit=1 << 20)
+        self.watchdog = Watchdog(self.loop, self.path, lambda: bool(self.running))
+        self.reader, self.writer = await asyncio.open_unix_connection(
+            sock=self.channel, limit=1 << 20
+        )
+        try:
+            async with self._lifespan():
+                await self._until_closed()
+        except Exception as error:
+            if self.bound.lifespan is None:
+                raise
+            self.left(error)
+        self._send()
+        await self.writer.drain()
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[None]:
+        if self.bound.lifespan is None:
+            yield
+            return
+        made: Any = self.bound.lifespan(self.context(STARTING))
+        async with made if hasattr(made, "__aenter__") else self.blocking(made) as value:
+            self.entered(value)
+            self._send()
+            yield
+
+    @asynccontextmanager
+    async def blocking(self, made: AbstractContextManager[Any]) -> AsyncIterator[Any]:
+        """A lifespan that is not asynchronous."""
+        with made as value:
+            yield value
+
+    async def _until_closed(self) -> None:
+        reader = self.reader
         try:
             while True:
                 (length,) = HEADER.unpack(await reader.readexactly(4))
@@ -40,20 +85,25 @@ class LoopWorker(Worker):
         if self.running:
             await asyncio.wait(list(self.running.values()))
         self._send()
-        await self.writer.drain()
 
-    def take(self, message: Call | Cancel) -> None:
+    def take(self, message: ToInstance) -> None:
         """A message of the host's."""
-        if isinstance(message, Cancel):
-            if message.id in self.running:
+        if not isinstance(message, Call):
+            if isinstance(message, Cancel) and message.id in self.running:
                 self.running[message.id].cancel()
             return
+        if not self.watchdog.awake:
+            self.watchdog.wake()
         task = self.loop.create_task(self._serve(message))
         self.running[message.id] = task
         task.add_done_callback(partial(self._over, message.id))
 
     def _over(self, key: int, task: "asyncio.Task[None]") -> None:
         self.running.pop(key, None)
+        if task.cancelled():  # before it had begun
+            self._begin()
+            why = Failure("Cancelled", "nobody waits for it any more")
+            self.say(Result(key, "error", [], why))
 
     async def _serve(self, call: Call) -> None:
         async with self.slots:
@@ -62,7 +112,7 @@ class LoopWorker(Worker):
 
     # What is said
 
-    def say(self, message: Result | Log) -> None:
+    def say(self, message: FromInstance) -> None:
         """Send it with what else is said in this turn of the loop."""
         self.out.append(message)
         self._soon()

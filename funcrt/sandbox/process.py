@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,9 +16,19 @@ from typing import Any
 import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
-from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages
+from funcrt.sandbox import Code, Exit, HandlerInfo, Instance, OnExit, OnMessages
+from funcrt.sandbox.fit import file_of, unfit
+from funcrt.sandbox.lifespan import TEARDOWN_S
 from funcrt.sandbox.logs import LogReader
-from funcrt.sandbox.protocol import HEADER, MAX_FRAME, FromInstance, Log, ToInstance
+from funcrt.sandbox.protocol import (
+    HEADER,
+    MAX_FRAME,
+    Failure,
+    FromInstance,
+    Log,
+    Started,
+    ToInstance,
+)
 from funcrt.sandbox.warm import Send, WarmProcesses
 from funcrt.sandbox.zygote import MAX_MESSAGE, Spec
 from mesh.failpoint import point
@@ -74,6 +85,7 @@ class ProcessSandbox:
             memory_bytes=code.memory_bytes or 0,
             max_output_bytes=code.max_output_bytes,
             batch=code.batch,
+            stream=code.stream,
         )
         zygote = await self._fork(code, spec, send=await self._parent(code))
         info = zygote.info
@@ -227,7 +239,7 @@ class ProcessZygote:
 
     async def loaded(self, info: HandlerInfo | None) -> None:
         """Wait for the import. Raises LoadError."""
-        file = f"{self.code.handler.partition(':')[0].replace('.', '/') or 'main'}.py"
+        file = file_of(self.code)
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 message = await self._ready
@@ -241,12 +253,8 @@ class ProcessZygote:
             text = "its process ended during the import: it exited by os._exit, or crashed"
             raise LoadError(Problem(file=file, message=text))
         self.info = info or msgspec.convert(message["ready"], HandlerInfo)
-        if self.code.batch and not self.info.batch:
-            text = (
-                f"its trigger asks for batches, but {self.info.handler} takes one event;"
-                " annotate it list[Event], or remove batch from funcrt.toml"
-            )
-            raise LoadError(Problem(file=file, message=text))
+        if wrong := unfit(self.code, self.info):
+            raise LoadError(Problem(file=file, message=wrong))
 
     async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> "ProcessInstance":
         """As the contract says."""
@@ -283,6 +291,8 @@ class ProcessZygote:
             instance.close()
             raise
         await instance.open()
+        if self.info.lifespan:
+            await instance.started(file_of(self.code))
         return instance
 
     def _register(self, done: "asyncio.Future[int]", instance: "ProcessInstance") -> None:
@@ -330,6 +340,10 @@ class ProcessInstance(asyncio.Protocol):
         self._decode = msgspec.msgpack.Decoder(list[FromInstance]).decode
         self._reason = ""
         self._over = False
+        self._started: asyncio.Future[Failure | None] | None = None
+        if zygote.info.lifespan:
+            self._started = self._loop.create_future()
+            self._on_messages, self._later = self._first, on_messages
         names = ("stdout", "stderr")
         self._logs = [LogReader(fd, name, self._said) for fd, name in zip(logs, names, strict=True)]
 
@@ -357,6 +371,42 @@ class ProcessInstance(asyncio.Protocol):
             self._transport.abort()
         elif self._out:
             self._flush()
+
+    # Its lifespan
+
+    def _first(self, instance: Instance, messages: Sequence[FromInstance]) -> None:
+        """Until it is entered nobody else listens."""
+        for at, message in enumerate(messages, 1):
+            if isinstance(message, Log):
+                said_by(self._zygote.code.name)(message.level, message.text)
+            elif isinstance(message, Started) and self._started is not None:
+                self._on_messages = self._later
+                if not self._started.done():
+                    self._started.set_result(message.failure)
+                self._on_messages(instance, messages[at:])
+                return
+            else:
+                self.kill("answered before its lifespan was entered")
+                return
+
+    async def started(self, file: str) -> None:
+        """Wait until its lifespan is entered. Raises LoadError, SandboxError."""
+        assert self._started is not None
+        name = self._zygote.code.name
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                why = await self._started
+        except TimeoutError:
+            self.kill(f"its lifespan took longer than {LOAD_TIMEOUT_S:g} s to start")
+            raise SandboxError(f"{name}: {self._reason}") from None
+        except asyncio.CancelledError:
+            self.kill("its function was stopped")
+            raise
+        if why is not None:
+            found = re.match(r"(.+):(\d+) in ", why.where)
+            message = f"lifespan failed: {why.error}: {why.message}"
+            place = {"file": found[1], "line": int(found[2])} if found else {"file": file}
+            raise LoadError(Problem(**place, message=message), why.traceback)
 
     def _said(self, level: str, text: str) -> None:
         if not self._over:
@@ -409,6 +459,9 @@ class ProcessInstance(asyncio.Protocol):
         self._flush()
         if self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
+        if self._started is not None:
+            late = f"its lifespan took longer than {TEARDOWN_S:g} s to end"
+            self._loop.call_later(TEARDOWN_S, self.kill, late)
 
     def kill(self, reason: str) -> None:
         """As the contract says. The pid is F's child until F says it ended, so it is no other's."""
@@ -428,6 +481,9 @@ class ProcessInstance(asyncio.Protocol):
         self._over = True
         begun = self._calls_begun()
         self.close()
+        if self._started is not None and not self._started.done():
+            told = f"{self._zygote.code.name}: an instance ended before its lifespan was entered"
+            self._started.set_exception(SandboxError(told))
         code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
         if code >= 0:
             self._reason = self._reason or f"exited {code}"

@@ -14,20 +14,51 @@ from mesh.event import Event
 __all__ = [
     "HEADER",
     "MAX_FRAME",
+    "WINDOW",
+    "Aside",
     "Call",
     "Cancel",
+    "Chunk",
     "Failure",
     "FromInstance",
+    "Http",
     "Item",
     "Log",
+    "Made",
     "Out",
     "Result",
+    "Start",
+    "Started",
+    "Taken",
     "ToInstance",
+    "weight",
 ]
 
 HEADER = struct.Struct("<I")
 MAX_FRAME = 16 << 20
 """A longer frame from an instance ends it: its output is too large, or it lies."""
+
+WINDOW = 256 << 10
+"""What one call may have sent of its stream that the host has not taken yet, by `weight`; more only
+as one message."""
+_OWN_WEIGHT = 512
+
+
+class Http(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The head of an HTTP request. Its body is the data of the call's event."""
+
+    method: str
+    path: str
+    """Percent-decoded."""
+    raw_path: bytes
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    """Names in lower case."""
+    params: list[tuple[str, str, str]] = []
+    """Of the trigger's path: (name, convertor, text) each."""
+    version: str = "1.1"
+    client: tuple[str, int] | None = None
+    server: tuple[str, int | None] | None = None
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
@@ -44,6 +75,8 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     """Of the idempotency keys, which the worker derives where they are asked for."""
     replays: list[str] = []
     """The events' replay ids; empty where none has one."""
+    http: Http | None = None
+    """Where the handler takes a Request, or the trigger's path has parameters."""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -52,7 +85,14 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     id: int
 
 
-ToInstance = Call | Cancel
+class Taken(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """So much of a call's stream, by `weight`, has gone its way: as much more may be sent."""
+
+    id: int
+    weight: int
+
+
+ToInstance = Call | Cancel | Taken
 
 
 class Out(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -109,4 +149,44 @@ class Log(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     text: str
 
 
-FromInstance = Result | Log
+class Start(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """The head of the response to a call's HTTP request."""
+
+    id: int
+    status: int
+    headers: list[tuple[bytes, bytes]]
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """A piece of its body, after Start."""
+
+    id: int
+    body: bytes
+    more: bool
+
+
+class Made(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """An item of a streaming generator, to be published now. The call's Result counts on."""
+
+    id: int
+    out: Out
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
+    """The first message of an instance whose code has a `lifespan`: it was entered, or failed."""
+
+    failure: Failure | None = None
+
+
+Aside = Start | Chunk | Made
+"""What a call says before its Result."""
+FromInstance = Result | Log | Start | Chunk | Made | Started
+
+
+def weight(message: Aside) -> int:
+    """What a message counts for in the window, in bytes."""
+    if isinstance(message, Chunk):
+        return len(message.body) + _OWN_WEIGHT
+    if isinstance(message, Made):
+        return len(message.out.event.data or b"") + _OWN_WEIGHT
+    return sum(len(name) + len(value) for name, value in message.headers) + _OWN_WEIGHT

@@ -19,20 +19,25 @@ import msgspec
 
 from funcrt.context import Context, Reject, Retry
 from funcrt.sandbox.handler import Bound, NotAnEvent, failed, failure, items, output, outputs
+from funcrt.sandbox.lifespan import beside, resources_of
 from funcrt.sandbox.protocol import (
     HEADER,
     MAX_FRAME,
     Call,
-    Cancel,
     Failure,
+    FromInstance,
     Item,
     Log,
     Out,
     Result,
+    Started,
+    ToInstance,
 )
 
-__all__ = ["Worker"]
+__all__ = ["STARTING", "Worker"]
 
+STARTING = Call(0, "", [], 1, 1, 0.0)
+"""What the context of a lifespan is made of."""
 FLUSH_S = 0.0005
 """A result waits for those after it no longer than this."""
 
@@ -62,19 +67,51 @@ class Worker:
             self.begun = memoryview(mmap.mmap(begun, 8)).cast("Q")
             os.close(begun)
         self.beginning = threading.Lock()
+        self.alive = False
+        """Its lifespan was entered."""
         self.env: Mapping[str, str] = dict(os.environ)
         self.now: Callable[[], float] = time.monotonic
-        self.out: list[Result | Log] = []
+        self.out: list[FromInstance] = []
+        self.resources: Any = resources_of(None)
+        """What the lifespan yielded, as `ctx.resources`."""
+        self.state: Mapping[str, Any] = {}
+        """The same as `request.state` has it."""
         self.lock = threading.Lock()
-        self.decode = msgspec.msgpack.Decoder(list[Call | Cancel]).decode
+        self.decode = msgspec.msgpack.Decoder(list[ToInstance]).decode
         self.encode = msgspec.msgpack.Encoder().encode
 
     def run(self) -> None:
         """Serve until the host closes its side of the channel."""
-        if self.concurrency > 1:
-            self._threads()
+        serve = self._threads if self.concurrency > 1 else self._plain
+        if self.bound.lifespan is None:
+            serve()
+            return
+        try:
+            made: Any = self.bound.lifespan(self.context(STARTING))
+            with beside(made) if hasattr(made, "__aenter__") else made as value:
+                self.entered(value)
+                self.flush()
+                serve()
+        except Exception as error:
+            self.left(error)
+            self.flush()
+
+    # Its lifespan
+
+    def entered(self, value: Any) -> None:
+        """It yielded this: calls may come."""
+        self.resources = resources_of(value)
+        self.state = value if isinstance(value, Mapping) else {}
+        self.alive = True
+        self.out.append(Started())
+
+    def left(self, error: BaseException) -> None:
+        """It failed, as it was entered or left."""
+        why = failure(error, self.path)
+        if self.alive:
+            self.out.append(Log(0, "error", f"lifespan failed as it ended: {why.traceback}"[:8192]))
         else:
-            self._plain()
+            self.out.append(Started(why))
 
     # Frames
 
@@ -148,6 +185,10 @@ class Worker:
 
     # One call
 
+    def context(self, call: Call) -> Context:
+        """What the handler gets beside its event."""
+        return Context(call, self.env, self._log, self.now, self.resources)
+
     def _begin(self) -> None:
         with self.beginning:
             self.begun[0] += 1
@@ -161,7 +202,7 @@ class Worker:
         self._begin()
         started = time.perf_counter()
         try:
-            context = Context(call, self.env, self._log, self.now)
+            context = Context(call, self.env, self._log, self.now, self.resources)
             returned = self.bound.call(*self.bound.arguments(call.events, context))
             if self.bound.kind == "generator":
                 returned = [output(item) for item in returned]
@@ -177,7 +218,7 @@ class Worker:
         limit = call.timeout_s or None
         try:
             async with asyncio.timeout(limit) as scope:
-                context = Context(call, self.env, self._log, self.now)
+                context = Context(call, self.env, self._log, self.now, self.resources)
                 made = self.bound.call(*self.bound.arguments(call.events, context))
                 if self.bound.kind == "async generator":
                     returned: Any = [output(item) async for item in made]

@@ -24,6 +24,7 @@ import msgspec
 from funcrt.errors import LoadError
 from funcrt.sandbox.handler import Bound, import_handler, threads
 from funcrt.sandbox.loop import LoopWorker
+from funcrt.sandbox.streaming import StreamWorker
 from funcrt.sandbox.worker import Worker
 
 __all__ = [
@@ -75,6 +76,7 @@ class Spec(msgspec.Struct, frozen=True, tag="load"):
     memory_bytes: int
     max_output_bytes: int
     batch: bool
+    stream: bool
     late: bool = False
     """Import in each instance: the code's import starts threads, which no fork survives."""
 
@@ -248,6 +250,8 @@ def _load(spec: Spec, control: socket.socket) -> Bound | None:
         "handler": bound.name,
         "kind": bound.kind,
         "batch": bound.batch,
+        "request": bound.request,
+        "lifespan": bound.lifespan is not None,
         "signature": bound.signature[:2000],
         "concurrency": spec.concurrency or default,
         "import_ms": (time.perf_counter() - started) * 1000,
@@ -305,4 +309,6 @@ def _instance(spec: Spec, bound: Bound | None, descriptors: list[int]) -> None:
     concurrency = spec.concurrency or default
     most = spec.max_output_bytes
     kind = LoopWorker if bound.kind.startswith("async") else Worker
+    if bound.request or spec.stream:
+        kind = StreamWorker
     kind(channel, bound, Path(spec.path), concurrency, most, begun=begun).run()

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,12 +13,14 @@ import msgspec
 from funcrt.api import Reply
 from funcrt.bundle import Bundle
 from funcrt.errors import FuncrtError, FunctionsRefused
+from funcrt.gathered import Collected, Response
 from funcrt.host import Host, Prepared
 from funcrt.manifest import Manifest
 from funcrt.rollout import clashes, find_functions
 from funcrt.sandbox.protocol import Log
+from funcrt.sandbox.web import REQUEST_TYPE
 from funcrt.testing.clock import FakeClock, FakeTimeLoop
-from funcrt.testing.function import SOURCE, TYPE, Function, load
+from funcrt.testing.function import SOURCE, TYPE, Function, load, requested
 from funcrt.testing.inline import InlineSandbox, code_of, info_of
 from mesh.embedded import open_transport
 from mesh.event import Event
@@ -90,6 +92,8 @@ class App:
                 self._do(self._stop())
             finally:
                 self._loop.close()
+                for function in self.functions.values():
+                    function.close()
 
     # What a test does
 
@@ -123,7 +127,43 @@ class App:
         event = msgspec.structs.replace(
             event, id=event.id or str(next(self._numbers)), source=event.source or SOURCE
         )
-        return self._do(self._host.call(function, event))
+        if self._host.kind(function) == "event":
+            return self._do(self._host.call(function, event))
+        kept = Collected()
+        reply = self._do(self._host.call(function, event, answer=kept))
+        return msgspec.structs.replace(reply, outputs=[*kept.events, *reply.outputs])
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        json: Any = None,
+        body: bytes = b"",
+        headers: Mapping[str, str] = {},
+    ) -> Response:
+        """Send a request to the function whose HTTP trigger has the target's path, and whose
+        handler takes a Request; its response. Raises LookupError where there is none, RuntimeError
+        where it fails before it answers."""
+        head, data, route = requested(self._host._routes, method, target, json, body, headers)
+        if route is None or self._host.kind(route.function) != "request":
+            raise LookupError(f"no handler of Requests is at {head.path}")
+        event = Event(
+            str(next(self._numbers)),
+            f"/http{head.path}",
+            REQUEST_TYPE,
+            extensions={"httpmethod": method},
+            data=data or None,
+        )
+        kept = Collected()
+        asked = self._host.call(
+            route.function, event, trigger=route.trigger, http=head, answer=kept
+        )
+        reply = self._do(asked)
+        if kept.response is None:
+            failed = reply.failure
+            raise RuntimeError(f"{reply.status}: {failed.traceback if failed else reply.outputs}")
+        return kept.response
 
     # What a test looks at
 

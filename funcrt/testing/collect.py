@@ -120,7 +120,10 @@ class SampleItem(pytest.Item):
     def runtest(self) -> None:
         """Call the function with it."""
         function: Function = load(self.path.parent.parent)
-        self.sample.check(function)
+        try:
+            self.sample.check(function)
+        finally:
+            function.close()
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """What differs, without our frames."""

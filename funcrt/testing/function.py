@@ -6,31 +6,42 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
+from urllib.parse import unquote
 
 import msgspec
 
 from funcrt.errors import LoadError, Problem
-from funcrt.manifest import FILE, Manifest, load_manifest
+from funcrt.gathered import Gathered
+from funcrt.host import code_of
+from funcrt.manifest import FILE, HttpTrigger, Manifest, load_manifest
 from funcrt.outcome import origin_of
+from funcrt.paths import Paths
 from funcrt.reach import Reach
 from funcrt.rollout import placed
-from funcrt.sandbox.handler import bind_handler, import_handler
-from funcrt.sandbox.protocol import Call, Failure, Log, Result
-from funcrt.sandbox.worker import Worker
+from funcrt.sandbox import HandlerInfo
+from funcrt.sandbox.fit import file_of, unfit
+from funcrt.sandbox.handler import Bound, bind_handler, failure, import_handler
+from funcrt.sandbox.lifespan import beside
+from funcrt.sandbox.protocol import Aside, Call, Failure, Http, Log, Result, weight
+from funcrt.sandbox.streaming import Outlet, StreamWorker
+from funcrt.sandbox.web import REQUEST_TYPE
+from funcrt.sandbox.worker import STARTING, Worker
 from funcrt.testing.clock import FakeClock
 from funcrt.testing.modules import OwnModules
 from funcrt.testing.outcome import Outcome, judged
 from mesh.event import Event
 from mesh.transport import Clock
 
-__all__ = ["SOURCE", "TYPE", "Function", "call", "load"]
+__all__ = ["SOURCE", "TYPE", "Function", "call", "load", "requested"]
 
 T = TypeVar("T")
 NAMESPACE = "test"
+MOST_SENT = 100_000
+"""Messages of one call's stream that a test may gather: an endless one is ended there."""
 SOURCE = "/test"
 TYPE = "funcrt.test"
 
@@ -51,20 +62,29 @@ class Function:
                 module = sys.modules[bound.name.partition(":")[0]]
             else:
                 bound = bind_handler(module, Path(str(module.__file__)).name)
-        self._check_batch(bound.batch)
+        self._check(bound)
         self.bound = bound
         self.module = module
         """The handler's module, e.g. to monkeypatch what it uses."""
-        self._reach = Reach(manifest)
+        self._reach = Reach(manifest, requests=bound.request)
         # The worker as an instance has it. Its channel is for calls from a host: there is none.
         most = manifest.limits.payload_bytes
-        self._worker = Worker(cast(Any, None), bound, path, 1, most)
+        self.streams = bound.request or manifest.output.stream
+        """Whether a call may send something before its result."""
+        kind = StreamWorker if self.streams else Worker
+        self._worker = kind(cast(Any, None), bound, path, 1, most)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._open: ExitStack | None = None
 
-    def _check_batch(self, takes_list: bool) -> None:
-        if self.manifest.batches and not takes_list:
-            message = "a trigger has batch, but the handler takes one event; annotate it list[...]"
-            raise LoadError(Problem(file=FILE, message=message))
+    def _check(self, bound: Bound) -> None:
+        """As a zygote does. Raises LoadError."""
+        code = code_of(self.manifest, "test", self.path, {})
+        info = HandlerInfo(
+            handler=bound.name, kind=bound.kind, batch=bound.batch, request=bound.request,
+            signature="", concurrency=1, import_ms=0.0,
+        )  # fmt: skip
+        if wrong := unfit(code, info):
+            raise LoadError(Problem(file=file_of(code), message=wrong))
 
     def __repr__(self) -> str:
         return f"<Function {self.name} of {self.path}: {self.bound.signature}>"
@@ -103,10 +123,40 @@ class Function:
         events = self._events(given)
         time = clock or FakeClock()
         name = trigger or next(iter(self.matches(events[0])), "") or self._first_trigger()
-        result, logs = self.answer(self._call(events, name, attempt), time)
+        return self._outcome(self._call(events, name, attempt), time)
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        json: Any = None,
+        body: bytes = b"",
+        headers: Mapping[str, str] = {},
+        clock: Clock | None = None,
+    ) -> Outcome:
+        """Call a handler that takes a Request: `function.request("GET", "/orders/17?full=1")`. The
+        target's path goes by the function's own HTTP triggers. `json` is sent as such in the place
+        of `body`. What it answers is the outcome's `response`."""
+        head, data, route = requested(self._paths, method, target, json, body, headers)
+        event = Event(
+            "1", f"/http{head.path}", REQUEST_TYPE, extensions={"httpmethod": method},
+            datacontenttype=dict(head.headers).get(b"content-type", b"").decode() or None,
+            data=data or None,
+        )  # fmt: skip
+        call = self._call([event], route or self._first_trigger(), 1)
+        return self._outcome(msgspec.structs.replace(call, http=head), clock or FakeClock())
+
+    @property
+    def _paths(self) -> Paths[str]:
+        triggers = self.manifest.triggers
+        return Paths((t.path, t.name) for t in triggers if isinstance(t, HttpTrigger))
+
+    def _outcome(self, call: Call, time: Clock) -> Outcome:
+        gathered, result, logs = self.answer(call, time)
         return judged(
-            self.manifest, NAMESPACE, name, events, result,
-            now=time.time(), attempt=attempt, logs=logs,
+            self.manifest, NAMESPACE, call.trigger, call.events, gathered.result(result),
+            now=time.time(), attempt=call.attempt, logs=logs, response=gathered.response,
         )  # fmt: skip
 
     def _events(self, given: Any) -> list[Event]:
@@ -129,18 +179,15 @@ class Function:
         most = manifest.retry.attempts
         return Call(1, trigger, events, attempt, most, manifest.timeout_s, scope)
 
-    def answer(self, call: Call, clock: Clock) -> tuple[Result, list[Log]]:
-        """What an instance would answer to a call, and the lines it would log."""
+    def answer(self, call: Call, clock: Clock) -> tuple[Gathered, Result, list[Log]]:
+        """What an instance would answer to a call: before its result, and as that; and the lines
+        it would log. Raises LoadError where its `lifespan` fails."""
         worker = self._worker
         worker.now, worker.env = clock.monotonic, dict(self.env)
         started = clock.monotonic()
+        gathered = Gathered()
         with self.active():
-            if self.bound.kind.startswith("async"):
-                result = _beside(
-                    lambda: self._own_loop().run_until_complete(worker.call_async(call))
-                )
-            else:
-                result = _beside(lambda: worker.call(call))
+            result = _beside(lambda: self._run(call, gathered))
         logs = [message for message in worker.out if isinstance(message, Log)]
         worker.out = []
         if result.failure is not None and result.failure.error == "KeyboardInterrupt":
@@ -148,7 +195,75 @@ class Function:
         if call.timeout_s and clock.monotonic() - started > call.timeout_s:
             why = Failure("TimeoutError", f"took longer than {call.timeout_s:g} s")
             result = Result(call.id, "timeout", [], why, result.took_us)
-        return result, logs
+        return gathered, result, logs
+
+    def _run(self, call: Call, gathered: Gathered) -> Result:
+        worker = self._worker
+        self._enter()
+        if isinstance(worker, StreamWorker):
+            return self._own_loop().run_until_complete(_streamed(worker, call, gathered))
+        if self.bound.kind.startswith("async"):
+            return self._own_loop().run_until_complete(worker.call_async(call))
+        return worker.call(call)
+
+    # Its lifespan
+
+    def _enter(self) -> None:
+        """As an instance does as it starts; here before the first call."""
+        if self._open is not None or self.bound.lifespan is None:
+            return
+        worker = self._worker
+        stack = ExitStack()
+        try:
+            made: Any = self.bound.lifespan(worker.context(STARTING))
+            if not hasattr(made, "__aenter__"):
+                value = stack.enter_context(made)
+            elif self.bound.kind.startswith("async"):
+                value = self._hold(made, stack)
+            else:
+                value = stack.enter_context(beside(made))
+        except Exception as error:
+            why = failure(error, self.path)
+            message = f"lifespan failed: {why.error}: {why.message}"
+            raise LoadError(
+                Problem(file=why.where or FILE, message=message), why.traceback
+            ) from error
+        worker.entered(value)
+        worker.out = [message for message in worker.out if isinstance(message, Log)]
+        self._open = stack
+
+    def _hold(self, made: AbstractAsyncContextManager[Any], stack: ExitStack) -> Any:
+        """Enter it on the loop of the calls, in a task that leaves it too."""
+        loop = self._own_loop()
+        entered: asyncio.Future[Any] = loop.create_future()
+        leaving = asyncio.Event()
+
+        async def hold() -> None:
+            async with made as value:
+                entered.set_result(value)
+                await leaving.wait()
+
+        holding = loop.create_task(hold())
+
+        def leave() -> None:
+            leaving.set()
+            loop.run_until_complete(holding)
+
+        async def begun() -> None:
+            await asyncio.wait([holding, entered], return_when=asyncio.FIRST_COMPLETED)
+            if not entered.done():
+                await holding  # raises
+
+        loop.run_until_complete(begun())
+        stack.callback(leave)
+        return entered.result()
+
+    def close(self) -> None:
+        """Leave its lifespan, if it has one that was entered. Again is harmless."""
+        stack, self._open = self._open, None
+        if stack is not None:
+            with self.active():
+                _beside(stack.close)
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         """One for all calls, as in an instance: what a handler keeps open stays usable."""
@@ -156,6 +271,43 @@ class Function:
             self._loop = asyncio.new_event_loop()
             weakref.finalize(self, self._loop.close)
         return self._loop
+
+
+async def _streamed(worker: StreamWorker, call: Call, gathered: Gathered) -> Result:
+    """Run the call where whoever takes what it sends is never slow."""
+
+    def say(message: Aside) -> None:
+        gathered.add(message)
+        if len(gathered.messages) > MOST_SENT:
+            outlet.stop()
+        outlet.taken(weight(message))
+
+    outlet = Outlet(say)
+    return await worker.streamed(call, outlet)
+
+
+def requested(  # noqa: PLR0917
+    paths: Paths[Any],
+    method: str,
+    target: str,
+    json: Any,
+    body: bytes,
+    headers: Mapping[str, str],
+) -> tuple[Http, bytes, Any]:
+    """A request of a test: its head, its body, and what is at its path."""
+    raw, _, query = target.partition("?")
+    path = unquote(raw)
+    found = paths.find(path)
+    named = {name.lower(): value for name, value in headers.items()}
+    if json is not None:
+        body = msgspec.json.encode(json)
+        named.setdefault("content-type", "application/json")
+    named.setdefault("host", "testserver")
+    named.setdefault("content-length", str(len(body)))
+    pairs = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
+    route, params = found if found is not None else (None, [])
+    head = Http(method, path, raw.encode(), query.encode("latin-1"), pairs, params)
+    return head, body, route
 
 
 def _beside(run: Callable[[], T]) -> T:

@@ -5,7 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from funcrt.errors import SandboxError
 from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages
-from funcrt.sandbox.protocol import Call, Log, ToInstance
+from funcrt.sandbox.protocol import (
+    WINDOW,
+    Call,
+    FromInstance,
+    Log,
+    Result,
+    Started,
+    Taken,
+    ToInstance,
+    weight,
+)
 from funcrt.testing.function import Function
 from mesh.transport import Clock
 
@@ -27,6 +37,7 @@ def info_of(function: Function) -> HandlerInfo:
         handler=bound.name,
         kind=bound.kind,
         batch=bound.batch,
+        request=bound.request,
         signature=bound.signature,
         concurrency=1,
         import_ms=0.0,
@@ -92,6 +103,9 @@ class InlineInstance:
         self._on_messages = on_messages
         self._on_exit = on_exit
         self._calls: list[Call] = []
+        self._sending: list[FromInstance] = []
+        """What the last call has to say yet: no more at once than a host takes."""
+        self._ahead = 0
         self._over = self._finishing = False
 
     def send(self, messages: Sequence[ToInstance]) -> None:
@@ -100,23 +114,41 @@ class InlineInstance:
             if isinstance(message, Call):
                 self._calls.append(message)
                 asyncio.get_running_loop().call_soon(self._next)
+            elif isinstance(message, Taken):
+                self._ahead -= message.weight
+                asyncio.get_running_loop().call_soon(self._say)
 
     def _next(self) -> None:
-        if self._over or not self._calls:
+        if self._over or not self._calls or self._sending:
             return
         call = self._calls.pop(0)
         sandbox, function = self.zygote.sandbox, self.zygote.function
-        result, logs = function.answer(call, sandbox.clock)
+        gathered, result, logs = function.answer(call, sandbox.clock)
         for log in logs:
             sandbox.logged(function.name, log)
-        self._on_messages(self, [*logs, result])
-        if self._finishing and not self._calls:
+        self._sending = [*logs, *gathered.messages, result]
+        self._say()
+
+    def _say(self) -> None:
+        while self._sending and not self._over:
+            message = self._sending[0]
+            if not isinstance(message, Log | Result | Started):
+                size = weight(message)
+                if self._ahead and self._ahead + size > WINDOW:
+                    return
+                self._ahead += size
+            del self._sending[0]
+            if isinstance(message, Result):
+                self._ahead = 0
+            self._on_messages(self, [message])
+        asyncio.get_running_loop().call_soon(self._next)
+        if self._finishing and not self._calls and not self._sending:
             self._end(Exit(code=0, signal=None, reason="exited 0"))
 
     def finish(self) -> None:
         """As Instance says."""
         self._finishing = True
-        if not self._calls:
+        if not self._calls and not self._sending:
             asyncio.get_running_loop().call_soon(
                 self._end, Exit(code=0, signal=None, reason="exited 0")
             )

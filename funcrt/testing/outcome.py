@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from funcrt.gathered import Response
 from funcrt.manifest import Manifest
 from funcrt.outcome import origin_of, settle
 from funcrt.sandbox.protocol import Failure, Item, Log, Result
@@ -34,6 +35,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Of a batch: each event's own outcome. `outputs` above are then all of theirs."""
     logs: list[tuple[str, str]] = []
     """(level, text) of what the handler wrote to `ctx.log`."""
+    response: Response | None = None
+    """What it answered to a Request: `status`, `headers`, `body`, `text`, `json()`."""
 
     @property
     def error(self) -> str:
@@ -42,10 +45,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data(self) -> Any:
-        """The data of the only output: decoded JSON, text, or bytes. Raises AssertionError that
-        says what happened instead."""
+        """The data of the only output, or of the response: decoded JSON, text, or bytes. Raises
+        AssertionError that says what happened instead."""
         if self.failure is not None:
             raise AssertionError(f"the handler failed: {self.failure.traceback or self.error}")
+        if self.response is not None and not self.outputs:
+            kind = self.response.header("content-type")
+            return plain(Event("", "", "", datacontenttype=kind, data=self.response.body or None))
         if len(self.outputs) != 1:
             raise AssertionError(f"expected one output, found {len(self.outputs)}: {self.outputs}")
         return plain(self.outputs[0])
@@ -78,6 +84,7 @@ def judged(
     now: float,
     attempt: int = 1,
     logs: Sequence[Log] = (),
+    response: Response | None = None,
 ) -> Outcome:
     """What a host would make of the result of a call on these events; `now` in wall-clock
     seconds."""
@@ -89,7 +96,8 @@ def judged(
     ]
     origin = origin_of(manifest, namespace, trigger)
     settlement = settle(manifest, origin, deliveries, result, now=now, jitter=1.0)
-    return outcome_of(result, settlement, logs)
+    outcome = outcome_of(result, settlement, logs)
+    return msgspec.structs.replace(outcome, response=response) if response else outcome
 
 
 def outcome_of(result: Result, settlement: Settlement, logs: Sequence[Log]) -> Outcome:

@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 
-from funcrt.api import FunctionStatus, HostState, Reply, Route, TriggerStatus
+from funcrt.api import Answer, FunctionStatus, HostState, Kind, Reply, Route, TriggerStatus
 from funcrt.calls import call_topic
 from funcrt.errors import FunctionUnknown
 from funcrt.gateway import GatewayConfig, make_admin_app, make_app, serve_http
-from funcrt.sandbox.protocol import Failure
+from funcrt.sandbox.protocol import Failure, Http
 from funcrt.sockets import bind_unix, unlink_unix
 from mesh.event import Event
 from mesh.schemes import connect
@@ -42,8 +42,18 @@ class FakeHost:
             return self.receipts
         return await self.mesh.publish(topic, events)
 
+    def kind(self, function: str) -> Kind:
+        return "event"
+
     async def call(
-        self, function: str, event: Event, *, trigger: str = "http", timeout_s: float | None = None
+        self,
+        function: str,
+        event: Event,
+        *,
+        trigger: str = "http",
+        timeout_s: float | None = None,
+        http: Http | None = None,
+        answer: Answer | None = None,
     ) -> Reply:
         if function not in self.by_name:
             raise FunctionUnknown(function, sorted(self.by_name))

@@ -356,8 +356,8 @@ MEND = "set output.allow_loop = true if that is meant"
         ("retry.backoff = 'x'",
          '1: retry.backoff: expected "exponential" or "constant", found "x"'),
         (f"{HTTP}methods = ['get']", '4: trigger[0].methods[0]: expected "GET", "POST", "PUT", '
-         '"PATCH" or "DELETE", found "get", write "GET"'),
-        (f"{HTTP}methods = []", "4: trigger[0].methods: expected an array of 1 to 5, found "
+         '"PATCH", "DELETE", "HEAD" or "OPTIONS", found "get", write "GET"'),
+        (f"{HTTP}methods = []", "4: trigger[0].methods: expected an array of 1 to 7, found "
          "an empty array"),
         ("[[trigger]]\nkind = 'kafka'",
          '2: trigger[0].kind: expected "mesh", "http" or "cron", found "kafka"'),
@@ -378,19 +378,35 @@ MEND = "set output.allow_loop = true if that is meant"
         (f"{MESH}{MESH}", '3: trigger[1].name: "images" is the name of trigger[0] too; '
          "set another"),
         (f"{HTTP}{HTTP}name = 'b'", '6: trigger[1].path: "/a" is the path of trigger[0] too'),
+        (f"{MESH}batch.size = 2\n[output]\nstream = true", "5: output.stream: goes with one event "
+         "a call, and trigger[0] has batch"),
         # HTTP paths
         ("[[trigger]]\nkind = 'http'\npath = 'a'",
-         '3: trigger[0].path: expected a path such as "/resize", found "a"'),
+         '3: trigger[0].path: expected a path such as "/resize" or "/orders/{id}", found "a"'),
         ("[[trigger]]\nkind = 'http'\npath = '/a b?c'",
-         '3: trigger[0].path: expected a path such as "/resize", found "/a b?c"'),
+         '3: trigger[0].path: expected a path such as "/resize" or "/orders/{id}", found "/a b?c"'),
         ("[[trigger]]\nkind = 'http'\npath = '/a/../b'", "3: trigger[0].path: expected no empty, "
          '. or .. part in a path, found "/a/../b"'),
         ("[[trigger]]\nkind = 'http'\npath = '/a//b'", "3: trigger[0].path: expected no empty, "
          '. or .. part in a path, found "/a//b"'),
         ("[[trigger]]\nkind = 'http'\npath = '/admin/x'", "3: trigger[0].path: paths below /admin "
          'are the gateway\'s own, found "/admin/x"'),
-        ("[[trigger]]\nkind = 'http'\npath = '/u/{id}'",
-         '3: trigger[0].path: path parameters are not built yet, found "/u/{id}"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/u/{id'",
+         '3: trigger[0].path: a { without its }, or a } without its {, in "/u/{id"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/u/{1d}'", "3: trigger[0].path: expected {name} or "
+         '{name:convertor}, found {1d}, in "/u/{1d}"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/u/{id:number}'", "3: trigger[0].path: no convertor "
+         '\'number\'; there are str, path, int, float, uuid, in "/u/{id:number}"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/{a}/{a}'",
+         '3: trigger[0].path: two parameters are named \'a\', in "/{a}/{a}"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/{a}{b}'", "3: trigger[0].path: two parameters in "
+         'one part; put a / between them, in "/{a}{b}"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/{a:path}/{b:path}'", "3: trigger[0].path: two "
+         'parameters go on over slashes; one may, in "/{a:path}/{b:path}"'),
+        ("[[trigger]]\nkind = 'http'\npath = '/u/{a}'\n"
+         "[[trigger]]\nkind = 'http'\npath = '/u/{b}'\nname = 'b'",
+         '6: trigger[1].path: "/u/{b}" can be the same path as that of trigger[0], '
+         '"/u/{a}"'),
         # The environment
         ("[env]\nPORT = 8080", '2: env.PORT: expected a string, found 8080; write "8080"'),
         ("[env]\nON = true", '2: env.ON: expected a string, found true; write "true"'),
@@ -412,7 +428,6 @@ MEND = "set output.allow_loop = true if that is meant"
         ("[secrets]\nA = 'x'", f"1: secrets: secrets are {LATER}"),
         ("[idempotency]\nkey = 'id'", f"1: idempotency: idempotency keys are {LATER}"),
         ("[limits]\ncpu = 1.0", f"2: limits.cpu: CPU limits are {LATER}"),
-        ("[output]\nstream = true", f"2: output.stream: streamed outputs are {LATER}"),
         # Schedules
         ("[[trigger]]\nkind = 'cron'",
          "1: trigger[0].schedule: missing; add schedule = ..."),

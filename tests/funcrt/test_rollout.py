@@ -110,6 +110,8 @@ def test_all_mistakes_of_all_functions_are_told_at_once(folder: Path) -> None:
         write(folder, name, GOOD, 'name = "twice"')
     for name in ("path1", "path2"):
         write(folder, name, GOOD, HTTP)
+    write(folder, "path3", GOOD, HTTP.replace("/same", "/u/{a}"))
+    write(folder, "path4", GOOD, HTTP.replace("/same", "/u/{b}"))
     write(folder, "good")
 
     refused = serve("functions")
@@ -128,7 +130,8 @@ def test_all_mistakes_of_all_functions_are_told_at_once(folder: Path) -> None:
         "✗ functions/my func/funcrt.toml: name: 'my func' is no function name",
         "✗ functions/twice2: functions/twice1 is named 'twice' too; set name in one funcrt.toml",
         "✗ functions/path2: functions/path1 has the path /same too",
-        f"  {len(BROKEN) + 7} mistakes, all of them above; no function was started",
+        "✗ functions/path4: the path /u/{b} can be the same as /u/{a}, which functions/path3 has",
+        f"  {len(BROKEN) + 8} mistakes, all of them above; no function was started",
     ):
         assert any(line.startswith(wanted) for line in said), wanted
     text = refused.stderr

@@ -216,12 +216,99 @@ def test_what_load_refuses(tmp_path: Path) -> None:
     one = write(
         tmp_path / "f", "def handler(event): pass", '[[trigger]]\ntopic = "a"\nbatch = {size = 2}'
     )
-    with pytest.raises(LoadError, match=r"the handler takes one event; annotate it list\[...\]"):
+    with pytest.raises(LoadError, match=r"main:handler takes one event; annotate it list\[Event\]"):
         load(one)
     with pytest.raises(LoadError, match=rf"{tmp_path}/main.py: is missing"):
         load(tmp_path)
     with pytest.raises(LoadError, match='did you mean "handlr"'):
         load(write(tmp_path / "g", "def handlr(event): pass"))
+    stream = write(tmp_path / "h", "def handler(event): pass", "[output]\nstream = true")
+    with pytest.raises(LoadError, match=r"output\.stream = true, but main:handler is no generator"):
+        load(stream)
+    takes = "from starlette.requests import Request\ndef handler(request: Request): "
+    with pytest.raises(LoadError, match="takes a Request, and a trigger that is not of kind http"):
+        load(write(tmp_path / "i", takes + "pass", '[[trigger]]\ntopic = "a"'))
+    with pytest.raises(LoadError, match="takes a Request and yields; return a StreamingResponse"):
+        load(write(tmp_path / "j", takes + "yield 1"))
+
+
+ASKED = (
+    """
+        from starlette.requests import Request
+        from starlette.responses import JSONResponse, StreamingResponse
+        from funcrt import Context, Event
+        async def handler(request: Request, ctx: Context):
+            if request.method == "DELETE": raise KeyError("no")
+            if request.url.path == "/many":
+                async def pieces():
+                    for n in range(3000): yield b"x" * 1000
+                return StreamingResponse(pieces())
+            ctx.emit(Event.create("asked", {"by": request.headers["x-who"]}))
+            body = await request.json() if request.method == "POST" else None
+            return JSONResponse([ctx.trigger, ctx.path_params, request.url.query, body], 201)
+    """,
+    """
+        [[trigger]]
+        kind = "http"
+        path = "/order/{n:int}"
+        [[trigger]]
+        kind = "http"
+        path = "/many"
+        [output]
+        topic = "asked"
+    """,
+)
+
+
+def test_a_request_is_answered_in_memory(tmp_path: Path) -> None:
+    function = load(write(tmp_path / "f", *ASKED))
+    outcome = function.request("POST", "/order/7?a=1", json={"x": 1}, headers={"X-Who": "me"})
+    assert outcome.status == "ok", outcome.error
+    assert outcome.response is not None
+    assert outcome.response.status == 201
+    assert outcome.response.header("Content-Type") == "application/json"
+    wanted = ["order-n-int", {"n": 7}, "a=1", {"x": 1}]
+    assert outcome.response.json() == wanted == outcome.response.json()
+    assert [event.json() for event in outcome.to("asked")] == [{"by": "me"}]
+    assert function.request("DELETE", "/order/1").error == "KeyError: 'no'"
+    large = function.request("GET", "/many").response
+    assert large is not None
+    assert large.whole
+    assert large.body == b"x" * 3_000_000
+    assert function.matches(Event.create("x", id="1", source="/", httpmethod="MKCOL"))
+
+
+def test_and_in_an_app(tmp_path: Path) -> None:
+    write(tmp_path / "f", *ASKED)
+    with App(tmp_path / "f") as app:
+        answer = app.request("GET", "/order/8", headers={"x-who": "you"})
+        assert (answer.status, answer.json()) == (201, ["order-n-int", {"n": 8}, "", None])
+        assert [event.json() for event in app.outputs("asked")] == [{"by": "you"}]
+        assert len(app.request("GET", "/many").body) == 3_000_000
+        with pytest.raises(RuntimeError, match="KeyError"):
+            app.request("DELETE", "/many")
+        with pytest.raises(LookupError, match="no handler of Requests is at /order/x"):
+            app.request("GET", "/order/x")
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_stream_in_memory(tmp_path: Path, kind: str) -> None:
+    code = f"""
+        {kind} handler(data: dict, ctx):
+            for n in range(data["n"]):
+                if n == 2 and ctx.attempt == 1: raise ValueError("half way")
+                yield {{"n": n, "pad": "x" * 1000}}
+    """
+    manifest = '[[trigger]]\ntopic = "in"\n[output]\ntopic = "out"\nstream = true'
+    folder = write(tmp_path / "f", code, manifest)
+    outcome = load(folder).call({"n": 600}, attempt=2)
+    assert [event.json()["n"] for event in outcome.outputs] == [*range(600)]
+    with App(folder) as app:
+        app.publish("in", {"n": 600})
+        app.run()
+        assert [event.json()["n"] for event in app.outputs("out")] == [*range(600)]
+        assert [event.json()["n"] for event in app.call("f", {"n": 2}).outputs] == [0, 1]
+        assert app.dead == []
 
 
 # Functions together
