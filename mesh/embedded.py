@@ -63,6 +63,9 @@ __all__ = [
     "take_lock",
 ]
 
+TAILED_BYTES = 256 << 10
+"""Of events that a tail reads at once, in whole chunks."""
+
 FEATURES = Features(
     name="embedded",
     atomic_settle=True,
@@ -369,6 +372,7 @@ class Embedded(Admin):
         self._check_open()
         check_name("topic", topic)
         offset: int | None = None
+        limit = 1
         while not self.closed:
             client = None if self.engine is not None else await self._client()
             if client is not None:
@@ -379,7 +383,10 @@ class Embedded(Admin):
                 continue
             if offset is None:
                 offset = self.resolve(topic, start)
-            chunks = self._chunks(topic, offset)
+            chunks = self._chunks(topic, offset, limit)
+            # Whoever is slow to take them holds few bytes meanwhile, large events or small.
+            small = sum(len(chunk.body) for chunk in chunks) < TAILED_BYTES
+            limit = min(limit * 2, 16) if chunks and small else 1
             for chunk in chunks:
                 for item in logged(topic, chunk, offset):
                     yield item

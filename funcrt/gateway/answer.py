@@ -97,11 +97,7 @@ class Flow:
         self._count += 1
         text = event.to_json()
         if self.media == EVENTS:
-            return b"id: %b\nevent: %b\ndata: %b\n\n" % (
-                event.id.encode(),
-                event.type.encode(),
-                text,
-            )
+            return b"id: %b\ndata: %b\n\n" % (event.id.encode(), text)
         if self.media in LINES:
             return text + b"\n"
         return (b"[" if self._count == 1 else b",") + text

@@ -19,6 +19,7 @@ from funcrt.gateway.guard import Guard, refuse
 from funcrt.gateway.limits import ClientGone, GatewayConfig, Receive, Scope, Send
 from funcrt.gateway.problem import HttpProblem, problem_of, shown, wrong_method
 from funcrt.gateway.publish import Topics, json_response
+from funcrt.gateway.tail import MEDIA, Tails
 
 __all__ = ["OPEN_NOTICE", "RESERVED", "make_admin_app", "make_app"]
 
@@ -55,6 +56,7 @@ class _Front:
         self.config = config
         self.calls = Calls(host, config)
         self.topics = Topics(host, config)
+        self.tails = Tails(host, config)
         self.rest = _router(host, self.topics, extra)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,6 +92,13 @@ class _Front:
             await self.calls.function(scope, receive, send, rest)
         elif first == "topics" and scope["method"] == "POST" and rest.endswith("/events"):
             await self.topics.publish(scope, receive, send, rest.removesuffix("/events"))
+        elif (
+            first == "topics"
+            and scope["method"] == "GET"
+            and rest.endswith("/events")
+            and MEDIA in scope["funcrt.head"].get(b"accept", b"").lower()
+        ):
+            await self.tails.serve(scope, receive, send, rest.removesuffix("/events"))
         elif first in RESERVED:
             scope["app"] = self  # makes the router raise its 404 and 405, for us to answer
             await self.rest(scope, receive, send)

@@ -29,7 +29,7 @@ from mesh.codec import decode_http, encode_http, validate
 from mesh.errors import EventError
 from mesh.event import AttributeValue, Event
 
-__all__ = ["CLOUDEVENTS", "Calls", "check_size", "event_headers"]
+__all__ = ["CLOUDEVENTS", "Calls", "Watch", "check_size", "event_headers"]
 
 CLOUDEVENTS = b"application/cloudevents"
 BATCH = b"application/cloudevents-batch"
@@ -106,7 +106,7 @@ class Calls:
         if kind == "stream":
             await self._flow(scope, receive, send, route, event, http, timeout_s)
             return
-        watch = _Watch(receive)
+        watch = Watch(receive)
         try:
             reply = await self.host.call(
                 name, event, trigger=route.trigger, timeout_s=timeout_s, http=http
@@ -133,7 +133,7 @@ class Calls:
         without the response's end, which tells the client that it is not whole."""
         flow = Flow(scope, send)
         name = route.function
-        watch = _Watch(receive)
+        watch = Watch(receive)
         try:
             reply = await self.host.call(
                 name, event, trigger=route.trigger, timeout_s=timeout_s, http=http, answer=flow
@@ -155,7 +155,7 @@ class Calls:
             watch.close()
 
 
-class _Watch:
+class Watch:
     """Cancels the running request when its client leaves.
 
     It starts to listen only once the call has lasted for a while: one timer is all that a short

@@ -48,6 +48,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     header_count: int = 100
     concurrent: int = 1024
     """Requests being answered at once; more get a 429."""
+    tails: int = 256
+    """Topics being tailed by server-sent events, each a request that is being answered."""
     buffered_bytes: int = 64 << 20
     """Of bodies that are still coming, in all; more get a 429."""
     connections: int = 4096

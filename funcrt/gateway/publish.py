@@ -1,5 +1,6 @@
 """Topics over HTTP: publishing events, and reading them back."""
 
+import heapq
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from mesh.codec import decode_http
 from mesh.event import Event
 from mesh.transport import check_name
 
-__all__ = ["Topics", "json_response", "logged_json", "number"]
+__all__ = ["Topics", "after", "json_response", "logged_json", "number"]
 
 READ_MAX = 1000
 READ_BYTES = 8 << 20
@@ -104,11 +105,16 @@ class Topics:
         return json_response({"events": rows, "next": start})
 
     async def list(self, request: Request) -> Response:
-        """`GET /topics`: names, and how many events each holds; the host's own for admins."""
+        """`GET /topics?after=NAME&limit=N`: a page of names, in order, and how many events each
+        holds; the host's own for admins. `next` is what to pass as `after`, or null."""
+        last = request.query_params.get("after", "")
+        limit = number(request, "limit", READ_MAX, READ_MAX)
         found = await self.host.mesh.topics()
-        if "admin" not in request.scope["funcrt.grant"].scopes:
-            found = {name: size for name, size in found.items() if not name.startswith(OWN_NAMES)}
-        return json_response({"topics": found})
+        admin = "admin" in request.scope["funcrt.grant"].scopes
+        open_ = (n for n in found if n > last and (admin or not n.startswith(OWN_NAMES)))
+        names = heapq.nsmallest(limit + 1, open_)
+        rest = names[limit - 1] if len(names) > limit > 0 else None
+        return json_response({"topics": {n: found[n] for n in names[:limit]}, "next": rest})
 
 
 def _forged(event: Event) -> HttpProblem:
