@@ -14,6 +14,7 @@ from funcrt.sandbox.protocol import (
     Cancel,
     Failure,
     FromInstance,
+    Log,
     Result,
     ToInstance,
 )
@@ -96,12 +97,12 @@ class LoopWorker(Worker):
             self.watchdog.wake()
         task = self.loop.create_task(self._serve(message))
         self.running[message.id] = task
-        task.add_done_callback(partial(self._over, message.id))
+        task.add_done_callback(partial(self._done, message.id))
 
-    def _over(self, key: int, task: "asyncio.Task[None]") -> None:
+    def _done(self, key: int, task: "asyncio.Task[None]") -> None:
         self.running.pop(key, None)
         if task.cancelled():  # before it had begun
-            self._begin()
+            self._begin(0)
             why = Failure("Cancelled", "nobody waits for it any more")
             self.say(Result(key, "error", [], why))
 
@@ -122,8 +123,9 @@ class LoopWorker(Worker):
             self.flushing = True
             self.loop.call_soon(self._send)
 
-    def _log(self, call: int, level: str, text: str) -> None:
-        super()._log(call, level, text)
+    def _say(self, log: Log) -> None:
+        with self.lock:
+            self.out.append(log)
         if threading.get_ident() == self.thread:
             self._soon()
         else:

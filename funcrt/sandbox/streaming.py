@@ -113,7 +113,13 @@ class StreamWorker(LoopWorker):
 
     async def streamed(self, call: Call, outlet: Outlet) -> Result:
         """Run the handler, its stream going by the outlet; never raises."""
-        self._begin()
+        self._begin(call.id)
+        try:
+            return await self._streamed(call, outlet)
+        finally:
+            self._over(call.id)
+
+    async def _streamed(self, call: Call, outlet: Outlet) -> Result:
         started = time.perf_counter()
         # A thread cannot be cancelled: the host ends an instance in which one takes too long.
         limit = (call.timeout_s or None) if self.bound.kind.startswith("async") else None

@@ -9,6 +9,7 @@ import mmap
 import os
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ from funcrt.sandbox.protocol import (
     Started,
     ToInstance,
 )
+from funcrt.sandbox.said import CALL, LINE, Budget, Printed
 
 __all__ = ["STARTING", "Worker"]
 
@@ -76,9 +78,21 @@ class Worker:
         """What the lifespan yielded, as `ctx.resources`."""
         self.state: Mapping[str, Any] = {}
         """The same as `request.state` has it."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        """Of `out`. A destructor may print while it is held."""
+        self.flushed = 0.0
+        """When `out` was sent last, by time.perf_counter."""
+        self.budget = Budget()
+        self.streams: list[Printed] = []
         self.decode = msgspec.msgpack.Decoder(list[ToInstance]).decode
         self.encode = msgspec.msgpack.Encoder().encode
+
+    def listen(self) -> None:
+        """Take what calls print, which is told with the call from then on."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, Printed):
+                stream.say = self._log
+                self.streams.append(stream)
 
     def run(self) -> None:
         """Serve until the host closes its side of the channel."""
@@ -133,6 +147,7 @@ class Worker:
     def flush(self) -> None:
         """Send what is ready, in frames that the host takes."""
         with self.lock:
+            self.flushed = time.perf_counter()
             ready, self.out = self.out, []
             if not ready:
                 return
@@ -147,19 +162,17 @@ class Worker:
     # The ways to serve without an event loop
 
     def _plain(self) -> None:
-        flushed = time.perf_counter()
         for messages in self._frames():
             for message in messages:
                 if type(message) is Call:
-                    if self.out and time.perf_counter() - flushed > FLUSH_S:
+                    if self.out and time.perf_counter() - self.flushed > FLUSH_S:
                         self.flush()
-                    self.out.append(self.call(message))
-                    now = time.perf_counter()
-                    if now - flushed > FLUSH_S:
+                    result = self.call(message)
+                    with self.lock:
+                        self.out.append(result)
+                    if time.perf_counter() - self.flushed > FLUSH_S:
                         self.flush()
-                        flushed = now
             self.flush()
-            flushed = time.perf_counter()
 
     def _threads(self) -> None:
         calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
@@ -189,17 +202,37 @@ class Worker:
         """What the handler gets beside its event."""
         return Context(call, self.env, self._log, self.now, self.resources)
 
-    def _begin(self) -> None:
+    def _begin(self, call: int) -> None:
+        CALL.set(call)
         with self.beginning:
             self.begun[0] += 1
 
+    def _over(self, call: int) -> None:
+        """Nothing more is the call's."""
+        for stream in self.streams:
+            stream.ended(call)
+        if self.budget.dropped and (remark := self.budget.remark()):
+            self._say(Log(call, "warning", remark))
+        CALL.set(0)
+
     def _log(self, call: int, level: str, text: str) -> None:
+        text = text[:LINE]
+        if not self.budget.take(len(text)):
+            return
+        if self.budget.dropped and (remark := self.budget.remark()):
+            self._say(Log(call, "warning", remark))
+        self._say(Log(call, level, text))
+
+    def _say(self, log: Log) -> None:
+        """Send it soon, not only with the call's result: the call may be long, or the last."""
         with self.lock:
-            self.out.append(Log(call, level, text[:8192]))
+            self.out.append(log)
+        if self.channel is not None and time.perf_counter() - self.flushed > FLUSH_S:
+            self.flush()
 
     def call(self, call: Call) -> Result:
         """Run a synchronous handler; never raises."""
-        self._begin()
+        self._begin(call.id)
         started = time.perf_counter()
         try:
             context = Context(call, self.env, self._log, self.now, self.resources)
@@ -209,11 +242,18 @@ class Worker:
             result = self._ok(call, returned, context, started)
         except BaseException as error:
             result = self._failed(call, error, started)
+        self._over(call.id)
         return result
 
     async def call_async(self, call: Call) -> Result:
         """Run an asynchronous handler; never raises."""
-        self._begin()
+        self._begin(call.id)
+        try:
+            return await self._run(call)
+        finally:
+            self._over(call.id)
+
+    async def _run(self, call: Call) -> Result:
         started = time.perf_counter()
         limit = call.timeout_s or None
         try:

@@ -24,6 +24,7 @@ import msgspec
 from funcrt.errors import LoadError
 from funcrt.sandbox.handler import Bound, import_handler, threads
 from funcrt.sandbox.loop import LoopWorker
+from funcrt.sandbox.said import Printed
 from funcrt.sandbox.streaming import StreamWorker
 from funcrt.sandbox.worker import Worker
 
@@ -201,6 +202,7 @@ def _warm(warm: Warm, control: socket.socket) -> None:
 
 
 def _function(spec: Spec, control: socket.socket) -> None:
+    _streams()
     os.chdir(spec.path)
     sys.path.insert(0, spec.path)
     bound: Bound | None = None
@@ -223,6 +225,18 @@ def _standard(out: int, err: int) -> None:
     os.dup2(err, 2)
     os.close(out)
     os.close(err)
+
+
+def _streams() -> None:
+    """Python's end of what `_standard` laid. Loggers keep the stream that they were made with, so
+    an instance goes on with its version's."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        file = open(fd, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
+        stream = getattr(sys, name)
+        if isinstance(stream, Printed):
+            stream.file = file
+        else:
+            setattr(sys, name, Printed(file, name))
 
 
 def _lock_down(most: int) -> None:
@@ -298,8 +312,7 @@ def _instance(spec: Spec, bound: Bound | None, descriptors: list[int]) -> None:
     channel_fd, out, err, begun = descriptors
     os.setsid()
     _standard(out, err)
-    sys.stdout = open(1, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
+    _streams()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     random.seed()
@@ -311,4 +324,6 @@ def _instance(spec: Spec, bound: Bound | None, descriptors: list[int]) -> None:
     kind = LoopWorker if bound.kind.startswith("async") else Worker
     if bound.request or spec.stream:
         kind = StreamWorker
-    kind(channel, bound, Path(spec.path), concurrency, most, begun=begun).run()
+    worker = kind(channel, bound, Path(spec.path), concurrency, most, begun=begun)
+    worker.listen()
+    worker.run()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -208,11 +209,65 @@ def test_prints_are_logs_and_a_flood_is_dropped_not_waited_for(tmp_path: Path) -
     async def body(running: Running) -> None:
         running.send(1, event(b'{"a": 0}'))
         await running.result(1)
-        await running.until(lambda: any(log.text == "hello" for log in running.logs))
-        assert any((log.level, log.text) == ("info", "seen 1") for log in running.logs)
+        told = [(log.id, log.level, log.text) for log in running.logs]
+        assert told == [(1, "info", "seen 1"), (1, "stdout", "hello")]
         running.send(2, event(b'{"a": 100}'))
         assert (await running.result(2)).status == "ok"
         assert sum(len(log.text) for log in running.logs) < 3_000_000
+        dropped = re.compile(r"\(\d+ bytes of output dropped: too much a second\)")
+        assert any(dropped.fullmatch(log.text) and log.id == 2 for log in running.logs)
+
+    run(tmp_path, source, body)
+
+
+def test_a_line_is_told_with_its_call_wherever_python_wrote_it(tmp_path: Path) -> None:
+    """Of calls side by side, too; what only the descriptor saw is told without one."""
+    source = (
+        "import asyncio, logging, os, sys\n"
+        "logging.basicConfig(level='INFO', format='%(levelname)s %(message)s')\n"
+        "print('as it is imported')\n"
+        "async def handler(event):\n"
+        "    print('begin', end=' ')\n"
+        "    await asyncio.sleep(0.05)\n"
+        "    print(event.id)\n"
+        "    logging.info('of %s', event.id)\n"
+        "    await asyncio.to_thread(print, 'thread', event.id, file=sys.stderr)\n"
+        "    os.write(1, b'raw\\n')\n"
+        "    print('end', end='')\n"
+    )
+
+    async def body(running: Running) -> None:
+        running.send(1, event())
+        running.send(2, event())
+        await running.result(1)
+        await running.result(2)
+        await running.until(lambda: sum(log.text == "raw" for log in running.logs) == 2)
+        for call in (1, 2):
+            assert [(log.level, log.text) for log in running.logs if log.id == call] == [
+                ("stdout", "begin 1"),
+                ("stderr", "INFO of 1"),
+                ("stderr", "thread 1"),
+                ("stdout", "end"),
+            ]
+        assert {(log.id, log.text) for log in running.logs} >= {(0, "raw")}
+
+    run(tmp_path, source, body)
+
+
+def test_lines_of_a_call_come_while_it_runs_and_before_it_dies(tmp_path: Path) -> None:
+    source = (
+        "import os, time\n"
+        "def handler(event, ctx):\n"
+        "    time.sleep(0.01); ctx.log.info('first'); time.sleep(0.2); print('last')\n"
+        "    os._exit(3)\n"
+    )
+
+    async def body(running: Running) -> None:
+        running.send(1, event())
+        await running.until(lambda: bool(running.logs))
+        assert running.exit is None
+        await running.until(lambda: running.exit is not None)
+        assert [(log.id, log.text) for log in running.logs] == [(1, "first"), (1, "last")]
 
     run(tmp_path, source, body)
 
