@@ -1,7 +1,7 @@
 """What the gateway, the admin API and the CLI see of a host: plain data and one protocol."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -9,12 +9,16 @@ from funcrt.sandbox.protocol import Failure, Http
 from mesh.event import Event
 from mesh.transport import DeadLetter, Receipt, Transport
 
+if TYPE_CHECKING:
+    from funcrt.observation import Observation
+
 __all__ = [
     "Answer",
     "FunctionStatus",
     "HostApi",
     "HostState",
     "Kind",
+    "Refusal",
     "Reply",
     "Route",
     "TriggerStatus",
@@ -66,6 +70,18 @@ class Answer(Protocol):
         """What a streaming generator has made; it is durable."""
 
 
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """The last event that a trigger's filters are known to have refused: of the last eight, with up
+    to 16 KiB of data, that any trigger of the topic refused."""
+
+    at: float
+    """Wall-clock seconds."""
+    id: str
+    type: str
+    clause: str
+    """The condition that it failed on, e.g. `type = "order.placed", found "order.paid"`."""
+
+
 class TriggerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One trigger, as `ls` shows it."""
 
@@ -78,6 +94,8 @@ class TriggerStatus(msgspec.Struct, frozen=True, kw_only=True):
     ready: int = 0
     leased: int = 0
     delayed: int = 0
+    refusal: Refusal | None = None
+    """None where nothing is known to have been since the version came into service."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.target}" + (f" [{self.filter}]" if self.filter else "")
@@ -111,6 +129,10 @@ class HostApi(Protocol):
 
     mesh: Transport
     state: HostState
+
+    @property
+    def observation(self) -> "Observation":
+        """What functions said and did, and why."""
 
     async def publish(self, topic: str, events: Sequence[Event]) -> list[Receipt]:
         """Store events that came from outside; receipts as `Transport.publish`."""

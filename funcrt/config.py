@@ -89,6 +89,8 @@ class ServeConfig:
     """What `[profile.NAME]` of the manifests changes; empty for nothing."""
     drain_s: float = 30.0
     """How long calls in flight may take to finish once the host was told to stop."""
+    logs: bool = False
+    """Write what functions write to standard error, too."""
     json: bool = False
     """Say what happens as JSON lines."""
     quiet: bool = False

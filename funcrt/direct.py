@@ -84,7 +84,7 @@ class Direct:
             result = await future
         except TimeoutError:
             function.pool.cancel(pending)
-            return self._called(event, _late(limit), 0)
+            return self._called(event, _late(limit), int(limit * 1e6))
         except asyncio.CancelledError:
             function.pool.cancel(pending)
             raise
@@ -129,7 +129,7 @@ class Direct:
         except TimeoutError:
             function.pool.cancel(pending)
             stream.abandon()
-            return self._called(event, _late(limit), 0)
+            return self._called(event, _late(limit), int(limit * 1e6))
         except BaseException:
             function.pool.cancel(pending)
             stream.abandon()
@@ -150,8 +150,14 @@ class Direct:
         pending.ended(pending, Result(pending.call.id, "closing", [], why))
 
     def _called(self, event: Event, reply: Reply, took_us: int) -> Reply:
-        if self.function.host.observer is not None:
-            self.function.host.observer.called(self.function, event, reply, took_us)
+        function = self.function
+        if reply.status != "closing":
+            function.meter.ran(function.pool.stamp, took_us)
+            if reply.status != "ok":
+                function.meter.failed += 1
+                function.diary.call_failed(event, reply)
+        if function.host.observer is not None:
+            function.host.observer.called(function, event, reply, took_us)
         return reply
 
     async def _reply(self, event: Event, trigger: str, result: Result, published: int = 0) -> Reply:
@@ -163,7 +169,6 @@ class Direct:
             if item.status != "ok" and ended.status == "ok":
                 ended = item
         if ended.status != "ok":
-            function.failed += ended.status != "closing"
             status = ended.status if ended.status in FAILURES else "error"
             return Reply(status, (), ended.failure, ended.retry_after_s)  # type: ignore[arg-type]
         try:
@@ -181,7 +186,7 @@ class Direct:
         refused = await self._publish([output for output in made if output.topic])
         if refused:
             return Reply("error", (), Failure("MeshFull", refused))
-        function.done += 1
+        function.meter.done += 1
         return Reply("ok", [output.event for output in made])
 
     async def _publish(self, outputs: Sequence[Output]) -> str:
@@ -190,7 +195,7 @@ class Direct:
             (receipt,) = await function.host.mesh.publish(output.topic, [output.event], hops=1)
             if receipt.status != "stored":
                 return f"an output could not be stored: {receipt.reason or receipt.status}"
-            function.outputs += 1
+            function.meter.outputs += 1
         return ""
 
 

@@ -13,7 +13,9 @@ __all__ = [
     "ManifestError",
     "Overloaded",
     "Problem",
+    "ReplayRefused",
     "SandboxError",
+    "TriggerUnknown",
     "nearest",
 ]
 
@@ -113,6 +115,20 @@ class FunctionUnknown(FuncrtError):
             more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
             there = f"deployed: {', '.join(names[:MOST_NAMED]) or 'none'}{more}"
         super().__init__(f"no function is named {name[:LONGEST]!r}; {there}")
+
+
+class TriggerUnknown(FuncrtError):
+    """A function has no trigger of that name that reads a topic."""
+
+    def __init__(self, function: str, name: str, known: Sequence[str]) -> None:
+        there = ", ".join(known) or "none"
+        super().__init__(
+            f"{function} has no trigger {name[:LONGEST]!r} that reads a topic; it has: {there}"
+        )
+
+
+class ReplayRefused(FuncrtError):
+    """Events that cannot be replayed as it was asked."""
 
 
 class Overloaded(FuncrtError):

@@ -12,8 +12,10 @@ import msgspec
 from funcrt.api import FunctionStatus, Kind, TriggerStatus
 from funcrt.calls import TRIGGER
 from funcrt.cron import Cron
+from funcrt.diary import Diary
 from funcrt.direct import Direct
 from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger
+from funcrt.observation import refusal_of
 from funcrt.outcome import Origin, origin_of, settle
 from funcrt.pool import Pending, Pool
 from funcrt.reach import filter_of
@@ -23,6 +25,7 @@ from funcrt.schedule import Schedule
 from funcrt.streams import Items, Stream
 from funcrt.tasks import Tasks
 from mesh.errors import MeshClosed, MeshCorrupt, MeshError
+from mesh.event import Event
 from mesh.failpoint import point
 from mesh.transport import (
     Dead,
@@ -73,6 +76,10 @@ class Served:
         self.subscription = subscription
         self.name = subscription.name
         self.filter = filter_of(spec)
+        self.matches = self.filter.matches
+        self.missed: Event | None = None
+        """The last that was pulled and that its filters did not match; and when."""
+        self.missed_at = 0.0
         self.feed: Feed | None = None
         self.pulled = 0
 
@@ -96,10 +103,14 @@ class Function:
         self.pool.backlog = self._backlog
         self.mesh_triggers = list(mesh_triggers)
         self.http_triggers = [t for t in manifest.triggers if isinstance(t, HttpTrigger)]
-        self.done = self.failed = self.dead = self.outputs = 0
         self.kind: Kind = "request" if info.request else "event"
         if manifest.output.stream:
             self.kind = "stream"
+        self.meter = host.meter(self.name)
+        self.diary = Diary(host.logbook, self.name, self.version, host.clock)
+        self.pool.line = self.diary.said
+        self.since = host.clock.time()
+        """When it was made."""
         direct = Direct(self)
         self.call, self.respond = direct.call, direct.respond
         self.log = logging.getLogger(f"funcrt.function.{self.name}")
@@ -183,12 +194,13 @@ class Function:
         return deliveries
 
     def _dispatch(self, served: Served, deliveries: Sequence[Delivery]) -> None:
-        matches = served.filter.matches
+        matches = served.matches
         wanted = [delivery for delivery in deliveries if matches(delivery.event)]
         if len(wanted) < len(deliveries):
             kept = {delivery.fence for delivery in wanted}
             for delivery in deliveries:
                 if delivery.fence not in kept:
+                    served.missed, served.missed_at = delivery.event, self.host.clock.time()
                     self._settle_as(delivery, Filtered())
         if not wanted:
             return
@@ -271,38 +283,51 @@ class Function:
         self._settle(pending, result)
 
     def _settle(self, pending: Pending, result: Result, published: int = 0) -> None:
+        now = self.host.clock.time()
         settlement = settle(
             self.manifest,
             self.origin(pending.call.trigger),
             pending.deliveries,
             result,
-            now=self.host.clock.time(),
+            now=now,
             jitter=self.host.chance.random(),
             first=published,
         )
-        self._count(settlement)
+        self._measure(pending.deliveries[0], result.took_us, now)
+        if self._count(settlement):
+            self.diary.failed(self.manifest, result, settlement)
         if self.host.observer is not None:
             self.host.observer.settled(self, result, settlement)
         self.host.settler.soon(settlement)
 
-    def _count(self, settlement: Settlement) -> None:
-        self.outputs += len(settlement.outputs)
+    def _measure(self, first: Delivery, took_us: int, now: float) -> None:
+        meter = self.meter
+        meter.ran(self.pool.stamp, took_us)
+        if first.attempt == 1 and not first.replay:
+            meter.waited(int((now - first.published_at) * 1e6) - took_us)
+
+    def _count(self, settlement: Settlement) -> int:
+        """Count how its deliveries ended; how many of them failed."""
+        meter, bad = self.meter, 0
+        meter.outputs += len(settlement.outputs)
         for settled in settlement.settled:
             outcome, event = settled.outcome, settled.delivery.event
             if isinstance(outcome, Done):
-                self.done += 1
+                meter.done += 1
             elif isinstance(outcome, Retry):
-                self.failed += 1
+                bad += 1
                 if self.host.observer is not None:
                     continue
                 attempt, most = settled.delivery.attempt, self.manifest.retry.attempts
                 why = outcome.error
                 self.log.warning("%s failed (attempt %d of %d): %s", event.id, attempt, most, why)
             elif isinstance(outcome, Dead):
-                self.failed += 1
-                self.dead += 1
+                bad += 1
+                meter.dead += 1
                 if self.host.observer is None:
                     self.log.error("%s failed for good: %s", event.id, outcome.reason)
+        meter.failed += bad
+        return bad
 
     def _released(self, pending: Pending) -> None:
         for delivery in pending.deliveries:
@@ -332,7 +357,10 @@ class Function:
         for served in self.mesh_triggers:
             kind, target, which = self._shown(served.spec)
             name = served.spec.name
-            rows.append(TriggerStatus(name=name, kind=kind, target=target, filter=which))
+            refusal = refusal_of(served, self.host.router, self.since)
+            rows.append(
+                TriggerStatus(name=name, kind=kind, target=target, filter=which, refusal=refusal)
+            )
         rows += [TriggerStatus(name=t.name, kind="http", target=t.path) for t in self.http_triggers]
         return rows
 
@@ -365,10 +393,10 @@ class Function:
             wanted=pool.decision.wanted,
             reason=pool.decision.reason,
             depth=depth,
-            done=self.done,
-            failed=self.failed,
-            dead=self.dead,
-            outputs=self.outputs,
+            done=self.meter.done,
+            failed=self.meter.failed,
+            dead=self.meter.dead,
+            outputs=self.meter.outputs,
             triggers=rows,
             output_topic=manifest.output.topic,
             dlq_topic=manifest.dlq.topic if manifest.dlq else None,

@@ -16,7 +16,10 @@ from funcrt.api import Answer, FunctionStatus, HostState, Kind, Reply, Route
 from funcrt.calls import TRIGGER, call_topic, call_trigger
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
+from funcrt.logbook import Logbook
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, load_manifest
+from funcrt.meter import Meter
+from funcrt.observation import Observation
 from funcrt.observer import Observer
 from funcrt.paths import Paths, clash, taken
 from funcrt.reach import methods, queued
@@ -135,7 +138,10 @@ class Host:
         self.observer: Observer | None = None
         """Told of every call that ended; without one, failures are logged."""
         self.tasks = Tasks(self.failed)
-        self._router = Router()
+        self.router = Router(clock.time)
+        self.logbook = Logbook()
+        self._meters: dict[str, Meter] = {}
+        self.observation = Observation(self)
         depth_now = getattr(mesh, "ready_now", None)
         self._ready_now: Callable[[str], int] | None = depth_now
 
@@ -144,8 +150,15 @@ class Host:
     async def start(self) -> None:
         """Begin to route and to settle."""
         bundle.sweep(self.code_root)
-        self.mesh.set_router(self._router.route)
+        self.mesh.set_router(self.router.route)
         self.tasks.start(self.settler.run(), "settler")
+
+    def meter(self, name: str) -> Meter:
+        """What counts a function's calls, over all its versions."""
+        found = self._meters.get(name)
+        if found is None:
+            found = self._meters[name] = Meter(self.clock.monotonic())
+        return found
 
     def failed(self, error: BaseException) -> None:
         """Something that runs here ended as it never should."""
@@ -229,7 +242,7 @@ class Host:
         """Take a function out of service. Its queues stay, and what comes into them. Returns it,
         to be retired. Raises FunctionUnknown."""
         async with self._changing:
-            function = self._function(name)
+            function = self.function(name)
             await function.stop_pulling()
             del self.deployed[name]
             self._index()
@@ -280,7 +293,7 @@ class Host:
                 routes.append((http.path, route))
             if function.manifest.dlq is not None:
                 letters[function.manifest.dlq.topic] = function.name
-        self._router.update(topics)
+        self.router.update(topics)
         self._routes, self._letters = Paths(routes), letters
 
     def ready_depth(self, function: Function) -> int | None:
@@ -302,7 +315,8 @@ class Host:
         """As HostApi says."""
         return await self.mesh.publish(topic, events)
 
-    def _function(self, name: str) -> Function:
+    def function(self, name: str) -> Function:
+        """A function in service. Raises FunctionUnknown."""
         function = self.deployed.get(name)
         if function is None:
             raise FunctionUnknown(name, list(self.deployed))
@@ -320,7 +334,7 @@ class Host:
     ) -> Reply:
         """As HostApi says."""
         while True:
-            asked = self._function(function)
+            asked = self.function(function)
             if answer is None:
                 reply = await asked.call(event, trigger, timeout_s, http)
             else:
@@ -335,7 +349,7 @@ class Host:
 
     async def call_async(self, function: str, event: Event) -> Receipt:
         """As HostApi says."""
-        if not self._function(function).queues_calls:
+        if not self.function(function).queues_calls:
             await self._queue_calls(function)
         (receipt,) = await self.mesh.publish(call_topic(function), [event])
         return receipt
@@ -343,7 +357,7 @@ class Host:
     async def _queue_calls(self, name: str) -> None:
         """Make the queue of a function's asynchronous calls, at the first of them."""
         async with self._changing:
-            function = self._function(name)
+            function = self.function(name)
             if function.queues_calls:
                 return
             if self.state in ("draining", "stopped"):
@@ -382,7 +396,7 @@ class Host:
         """As HostApi says."""
         found: list[DeadLetter] = []
         seen = sys.maxsize
-        for served in self._function(function).mesh_triggers:
+        for served in self.function(function).mesh_triggers:
             page = await self.mesh.dead_letters(served.name, after=after, limit=limit)
             if page:
                 found += page
@@ -395,14 +409,15 @@ class Host:
         """As HostApi says."""
         replay_id = str(uuid.UUID(int=self.chance.getrandbits(128), version=4))
         count = 0
-        for served in self._function(function).mesh_triggers:
-            chosen = list(ids) if ids is not None else await self._all_dead(served.name)
+        for served in self.function(function).mesh_triggers:
+            chosen = list(ids) if ids is not None else await self.all_dead(served.name)
             for start in range(0, len(chosen), REDRIVEN):
                 some = chosen[start : start + REDRIVEN]
                 count += await self.mesh.redrive(served.name, some, replay_id)
         return count
 
-    async def _all_dead(self, name: str) -> list[int]:
+    async def all_dead(self, name: str) -> list[int]:
+        """The ids of all dead letters of a subscription."""
         found: list[int] = []
         while page := await self.mesh.dead_letters(name, after=found[-1] if found else 0):
             found += [letter.id for letter in page]

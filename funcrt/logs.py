@@ -24,9 +24,12 @@ class OneLine(logging.Formatter):
         return "\n".join(lines)
 
 
-def set_up() -> None:
-    """Write warnings and errors, and every admin act, to standard error."""
+def set_up(*, functions: bool = False) -> None:
+    """Write warnings and errors, and every admin act, to standard error; where asked, what
+    functions write as well."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().handlers[:] = [handler]
     logging.getLogger("funcrt.audit").setLevel(logging.INFO)
+    if functions:
+        logging.getLogger("funcrt.function").setLevel(logging.INFO)

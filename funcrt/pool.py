@@ -103,6 +103,10 @@ class Pool:
         """Of data, of all calls that are here."""
         self.starting = 0
         self.decision = Decision(wanted=0)
+        self.stamp = 0.0
+        """When an instance was heard of last, on the monotonic clock."""
+        self.line: Callable[[Instance, Pending | None, Log], None] = lambda *_: None
+        """Told of each line that is written, with the call that it came in."""
         self.backlog: Callable[[], int | None] = lambda: 0
         """Events that wait in the mesh and are due; None where that is unknown."""
         self.room = asyncio.Event()
@@ -195,7 +199,7 @@ class Pool:
         if member is None:
             return
         point("result.received")
-        now = self.clock.monotonic()
+        now = self.stamp = self.clock.monotonic()
         took = count = 0
         for message in messages:
             if not isinstance(message, Result):
@@ -230,6 +234,7 @@ class Pool:
         """What is no result. False where it lies."""
         if isinstance(message, Log):
             self.log.info("%s: %s", message.level, message.text)
+            self.line(member.instance, member.calls.get(message.id), message)
             return True
         pending = None if isinstance(message, Started) else member.calls.get(message.id)
         if pending is None or pending.said is None or isinstance(message, Started):
@@ -246,6 +251,7 @@ class Pool:
         member = self.members.pop(instance, None)
         if member is None:
             return
+        self.stamp = self.clock.monotonic()
         calls = list(member.calls.values())
         if calls:
             self.log.warning("an instance %s with %d calls", ended.reason, len(calls))

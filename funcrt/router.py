@@ -1,6 +1,7 @@
 """Which subscriptions an event of a topic goes to."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 
 from mesh.event import Event
 from triggers import Filter, Index, View
@@ -11,10 +12,18 @@ FEW = 4
 """Filters of a topic up to which trying each is quicker than looking them up."""
 
 
+MISSED = 8
+"""Events of a topic that are remembered because some filter refused them."""
+MISSED_BYTES = 16 << 10
+"""Of the data of one; larger ones are not remembered."""
+
+
 class Router:
     """The filters of the subscriptions that are served, by topic."""
 
-    def __init__(self) -> None:
+    def __init__(self, time: Callable[[], float]) -> None:
+        self.time = time
+        self._missed: dict[str, deque[tuple[float, Event]]] = {}
         self._filters: dict[str, dict[str, Filter]] = {}
         self._indexes: dict[str, Index[str]] = {}
 
@@ -24,9 +33,20 @@ class Router:
         if filters is None:
             return []
         if len(filters) > FEW:
-            return sorted(self._indexes[topic].match(event))
-        view = View(event)
-        return [name for name, filter in filters.items() if filter.holds(view)]
+            names = sorted(self._indexes[topic].match(event))
+        else:
+            view = View(event)
+            names = [name for name, filter in filters.items() if filter.holds(view)]
+        if len(names) < len(filters) and len(event.data or b"") <= MISSED_BYTES:
+            self._missed[topic].append((self.time(), event))
+        return names
+
+    def missed(self, topic: str, filter: Filter, since: float) -> Iterator[tuple[float, Event]]:
+        """The last events that a filter refused from a moment on, the latest first, and when: of
+        the few that any filter of their topic refused."""
+        for at, event in reversed(self._missed.get(topic, ())):
+            if at >= since and not filter.matches(event):
+                yield at, event
 
     def update(self, wanted: Mapping[str, Mapping[str, Filter]]) -> None:
         """Route by these from now on: topic, subscription, filter. Only what is new is indexed."""
@@ -44,4 +64,6 @@ class Router:
                 self._indexes.pop(topic, None)
         for topic in self._filters.keys() - wanted.keys():
             self._indexes.pop(topic, None)
+        none: deque[tuple[float, Event]] = deque()
+        self._missed = {topic: deque(self._missed.get(topic, none), MISSED) for topic in wanted}
         self._filters = {topic: dict(filters) for topic, filters in wanted.items()}

@@ -99,6 +99,7 @@ async def hosting(
                 host_id=config.data.host_id(),
             )
             host.on_failure = ending.ask
+            sandbox.heard = host.observation.imported
             await host.start()
             try:
                 yield host

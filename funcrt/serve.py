@@ -25,7 +25,7 @@ def run(config: ServeConfig) -> int:
     """
     tokens = Tokens.load(config.tokens) if config.tokens else Tokens()
     check_bind(config.host, tokens)
-    logs.set_up()
+    logs.set_up(functions=config.logs)
     return uvloop.run(_serve(config, tokens))
 
 

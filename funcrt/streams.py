@@ -147,4 +147,4 @@ class Items:
             if receipt.status != "stored":
                 told = f"an output could not be stored: {receipt.reason or receipt.status}"
                 raise StreamFailed(Failure("MeshFull", told))
-        self.function.outputs += len(receipts)
+        self.function.meter.outputs += len(receipts)

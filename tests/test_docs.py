@@ -52,7 +52,7 @@ from funcrt.testing.samples import read_samples
 from mesh.embedded import FEATURES
 from mesh.errors import MeshError
 from tests.calling import call
-from tests.serving import FUNCRT, Serving
+from tests.serving import FUNCRT, Serving, until
 from triggers import FilterError
 
 ROOT = Path(__file__).parent.parent
@@ -217,6 +217,44 @@ def test_what_a_test_uses_is_documented() -> None:
         names += ["functions", "logs", "clock"] if cls is testing.App else []
         for name in names:
             assert name == "close" or f"{word}.{name}" in text, name
+
+
+# docs/operate.md
+
+
+def test_the_session_in_the_page_is_as_it_says(tmp_path: Path) -> None:
+    text = page("docs/operate.md")
+    (code,), (manifest,), (events,) = (blocks(text, each) for each in ("python", "toml", "json"))
+    (tmp_path / "events.jsonl").write_text(events)
+    (tmp_path / "event.json").write_text(events.splitlines()[1])
+    host = Serving(tmp_path / "data", price=f"{code}---{manifest}")
+
+    def run(line: str) -> "subprocess.CompletedProcess[str]":
+        words = [*FUNCRT, *shlex.split(line)[1:]]
+        return subprocess.run(
+            words, env=host.env, cwd=tmp_path, capture_output=True, text=True, timeout=30,
+            check=False,
+        )  # fmt: skip
+
+    try:
+        assert run("funcrt publish orders events.jsonl").returncode == 0
+        until(
+            lambda: '"dead":1' in (found := run("funcrt ls --json").stdout) and '"done":1' in found
+        )
+        sessions = re.findall(r"^```sh\n(.*?)^```\n(?:```\n(.*?)^```\n)?", text, re.S | re.M)
+        assert len(sessions) == 8
+        for commands, shown in sessions:
+            for line in commands.splitlines():
+                done = run(line)
+                assert done.returncode in (0, 1), done.stderr
+                assert "✗" not in done.stderr or "--local" in line, (line, done.stderr)
+            if shown:
+                assert len(done.stdout.splitlines()) == len(shown.splitlines()), done.stdout
+                for said, wanted in zip(done.stdout.splitlines(), shown.splitlines(), strict=True):
+                    form = re.escape(wanted).replace(re.escape("#"), ".+")
+                    assert re.fullmatch(form, said), (said, wanted)
+    finally:
+        host.stop(15)
 
 
 # docs/manifest.md

@@ -15,7 +15,9 @@ from funcrt import (
     direct,
     function,
     locate,
+    logbook,
     manifest,
+    observation,
     outcome,
     paths,
     pool,
@@ -23,7 +25,7 @@ from funcrt import (
     zygotes,
 )
 from funcrt.cli import reading
-from funcrt.gateway import admin, answer, guard, publish, server
+from funcrt.gateway import admin, answer, guard, observe, publish, server
 from funcrt.sandbox import handler, lifespan, logs, process, protocol, zygote
 from mesh import catalogue, engine
 from triggers import dialects, jsonpath, match, pattern, view
@@ -74,7 +76,9 @@ VALUES: dict[str, float | None] = {
     "fields of a query": guard.QUERY_FIELDS,
     "events of a page": publish.READ_MAX,
     "data of a page of events": publish.READ_BYTES,
-    "dead letters replayed by their ids": admin._IDS_MAX,
+    "dead letters replayed by their ids": admin.IDS_MAX,
+    "events replayed by `--last`": observe.LAST_MAX,
+    "events of a replay with `--local`": observation.FOUND_BYTES,
     "body of an admin's request": admin._BODY,
     "connections that wait to be accepted": server.BACKLOG,
     "open files of a host": running.MOST_FILES,
@@ -102,6 +106,10 @@ VALUES: dict[str, float | None] = {
     "data that a function's instances hold": pool.MOST_BYTES,
     "log of an instance a second": logs.LOG_BYTES_A_SECOND,
     "a line of its log": logs.LINE,
+    "lines that are kept of a function": logbook.LINES,
+    "their text": logbook.BYTES,
+    "text that is kept of all functions": logbook.ALL_BYTES,
+    "lines that wait for one `funcrt logs -f`": logbook.FOLLOWED,
     "import of its code": process.LOAD_TIMEOUT_S,
     "message of an exception": len(handler._text(ValueError("x" * 9999))),
     "zygotes without instances": zygotes.MOST_IDLE,

@@ -23,7 +23,12 @@ COMMANDS = {
     "publish": "Publish events to a topic.",
     "tail": "Show a topic's events as they come.",
     "ls": "List the deployed functions.",
-    "dlq": "List, show and replay dead letters.",
+    "logs": "Show what a function wrote, and how its calls failed.",
+    "stats": "Show what functions did in the last minutes.",
+    "explain": "Show which triggers take an event, and why others do not.",
+    "filter": "Try a filter on events.",
+    "replay": "Run a function again on events that it had before.",
+    "dlq": "List, show, replay and drop dead letters.",
     "token": "Make a token for the gateway.",
     "doctor": "Check this machine and the host on it.",
 }

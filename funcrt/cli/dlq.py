@@ -8,14 +8,16 @@ import msgspec
 import typer
 
 from funcrt.cli.client import AdminClient
-from funcrt.cli.errors import USAGE, CliError
+from funcrt.cli.errors import FAILED, USAGE, CliError
 from funcrt.cli.options import Data, Json, Socket, place
 from funcrt.cli.output import clock, json_line, line, note, rows, safe
 
-__all__ = ["app", "ls", "replay", "show"]
+__all__ = ["app", "drop", "letters", "ls", "replay", "show"]
 
 app = typer.Typer(no_args_is_help=True)
 
+GROUPS = ("FUNCTION", "COUNT", "ERROR", "WHERE", "FIRST", "LAST", "IDS")
+IDS_SHOWN = 3
 COLUMNS = ("ID", "FUNCTION", "DIED", "ATTEMPTS", "TYPE", "EVENT", "REASON")
 PAGE = 500
 
@@ -24,7 +26,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The function.")]
 
 @app.callback()
 def dlq() -> None:
-    """List, show and replay dead letters.
+    """List, show, replay and drop dead letters.
 
     Example: funcrt dlq ls resize
     """
@@ -35,21 +37,30 @@ def ls(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="The function; all where left out.")
     ] = None,
+    *,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 1000,
+    group: Annotated[
+        bool, typer.Option("--group", help="One row for all that failed alike, at one line.")
+    ] = False,
     data: Data = None,
     admin_socket: Socket = None,
     json: Json = False,
 ) -> None:
-    """List dead letters, oldest first.
+    """List dead letters, oldest first; or how many failed alike, most first.
 
     Example: funcrt dlq ls resize --json | jq -r .event.id
+
+    Example: funcrt dlq ls resize --group
     """
     client = AdminClient(place(data, admin_socket=admin_socket).admin_socket)
     names = [name] if name else [each["name"] for each in client.get("functions")["functions"]]
+    if group:
+        _grouped(client, names, limit, json)
+        return
     table = []
     left = limit
     for each in names:
-        for letter in _letters(client, each, left):
+        for letter in letters(client, each, left):
             left -= 1
             if json:
                 json_line({"function": each, **letter})
@@ -132,11 +143,90 @@ def replay(
     return 0
 
 
-def _letters(client: AdminClient, name: str, limit: int) -> Iterator[dict[str, Any]]:
-    """Page by page, so that a million of them need no memory."""
+@app.command()
+def drop(
+    name: Name,
+    ids: Annotated[
+        list[int] | None, typer.Argument(metavar="ID...", help="Dead letters' IDs, of `dlq ls`.")
+    ] = None,
+    *,
+    all_: Annotated[bool, typer.Option("--all", help="All dead letters of the function.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    data: Data = None,
+    admin_socket: Socket = None,
+    json: Json = False,
+) -> int:
+    """Forget dead letters: they can be replayed no more. The host's audit keeps who did it.
+
+    Example: funcrt dlq drop resize 3 4
+
+    Example: funcrt dlq drop resize --all --yes
+
+    The letters stay in the dead-letter topic for as long as that is kept.
+    """
+    if bool(ids) == all_:
+        raise CliError(
+            "say which dead letters: either their IDs or --all", f"funcrt dlq ls {name}", USAGE
+        )
+    some = f"{len(set(ids))} dead letter{'s' * (len(set(ids)) > 1)}" if ids else "all dead letters"
+    if not yes:
+        if not sys.stdin.isatty():
+            words = "--all" if all_ else " ".join(map(str, ids or ()))
+            raise CliError(
+                f"{some} of {name} would be dropped for good, and nobody is here to ask",
+                f"funcrt dlq drop {name} {words} --yes",
+                USAGE,
+            )
+        sys.stderr.write(f"Drop {some} of {name}, for good? [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            note("nothing was dropped")
+            return FAILED
+    client = AdminClient(place(data, admin_socket=admin_socket).admin_socket)
+    body = {"all": True} if all_ else {"ids": ids}
+    count: int = client.post("functions", name, "dlq", "drop", body=body)["dropped"]
+    if json:
+        json_line({"function": name, "dropped": count})
+    else:
+        line(f"{name}: {count} dropped")
+    missed = 0 if all_ else len(set(ids or ())) - count
+    if missed > 0:
+        raise CliError(f"{missed} of them are no dead letters of {name}", f"funcrt dlq ls {name}")
+    return 0
+
+
+def _grouped(client: AdminClient, names: list[str], limit: int, json: bool) -> None:
+    """What failed with the same exception at the same line, together."""
+    table = []
+    for name in names:
+        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for letter in letters(client, name, limit, causes=1):
+            groups.setdefault((letter["error"], letter["where"]), []).append(letter)
+        for (error, where), alike in sorted(groups.items(), key=lambda item: -len(item[1])):
+            ids = [letter["id"] for letter in alike]
+            died = [letter["died_at"] for letter in alike]
+            if json:
+                json_line(
+                    {"function": name, "count": len(ids), "error": error, "where": where,
+                     "reason": alike[-1]["reason"], "first": min(died), "last": max(died),
+                     "ids": ids}
+                )  # fmt: skip
+                continue
+            more = f" +{len(ids) - IDS_SHOWN}" if len(ids) > IDS_SHOWN else ""
+            shown = ",".join(map(str, ids[:IDS_SHOWN])) + more
+            table.append((name, len(ids), error, where or "-", clock(min(died)), clock(max(died)),
+                          shown))  # fmt: skip
+    if not json:
+        rows(GROUPS, table, right="COUNT")
+        if not table:
+            note("no dead letters")
+
+
+def letters(client: AdminClient, name: str, limit: int, **query: Any) -> Iterator[dict[str, Any]]:
+    """A function's dead letters, page by page, so that a million of them need no memory."""
     after = 0
     while limit > 0:
-        page = client.get("functions", name, "dlq", after=after, limit=min(PAGE, limit))
+        page = client.get("functions", name, "dlq", after=after, limit=min(PAGE, limit), **query)
         found = page["dead_letters"]
         yield from found
         if not found:

@@ -14,7 +14,7 @@ from funcrt.cli.errors import FAILED, USAGE, CliError
 from funcrt.cli.options import DataDirOnly, Json, Socket, place
 from mesh.event import Event
 
-__all__ = ["app", "invoke"]
+__all__ = ["app", "directory_of", "invoke"]
 
 app = typer.Typer()
 
@@ -67,7 +67,7 @@ def invoke(
     Here it runs in the sandbox that a host would run it in, without a mesh: what it returns is
     shown, and published nowhere. In a host it is a call like any over HTTP.
     """
-    directory = _directory(function)
+    directory = directory_of(function)
     if local and directory is None:
         raise CliError(
             f"no function's directory is named {function}, here or in ./functions",
@@ -80,7 +80,7 @@ def invoke(
     events = _events(function, directory, event, sample=sample, type_=type_, payload=payload)
     if here:
         assert directory is not None
-        return asyncio.run(invoked.here(directory, events, repeat, json))
+        return asyncio.run(invoked.here(directory, [events], repeat, json))
     name = function
     if directory is not None:
         from funcrt.manifest import load_manifest
@@ -90,7 +90,7 @@ def invoke(
     return invoked.there(socket, name, events, repeat, later=later, json=json)
 
 
-def _directory(function: str) -> Path | None:
+def directory_of(function: str) -> Path | None:
     """The function's directory: a path, or a name in ./functions or here."""
     places = [Path(function)]
     if "/" not in function:

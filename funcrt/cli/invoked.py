@@ -6,13 +6,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from funcrt.cli.errors import FAILED, UNREACHABLE, USAGE, CliError
 from funcrt.cli.output import json_line, line, note, safe
 from mesh.event import Event
+
+if TYPE_CHECKING:
+    from funcrt.trial import Trial
 
 __all__ = ["here", "there"]
 
@@ -22,60 +25,72 @@ SHOWN = 2000
 """Characters of an event's data that a line shows."""
 
 
-async def here(directory: Path, events: list[Event], repeat: int, json: bool) -> int:
-    """Call the directory's function in the sandbox; the exit code."""
+async def here(directory: Path, calls: Sequence[list[Event]], repeat: int, json: bool) -> int:
+    """Call the directory's function in the sandbox, on one event at a time or a batch; the exit
+    code."""
+    from funcrt.trial import trial
+
+    failed = 0
+    async with trial(directory) as function:
+        for events in calls:
+            failed += await _here(function, directory, events, repeat, json)
+    return FAILED if failed else 0
+
+
+async def _here(
+    function: "Trial", directory: Path, events: list[Event], repeat: int, json: bool
+) -> int:
+    """How many of the calls failed."""
     from funcrt.reach import Reach
     from funcrt.testing.outcome import judged
-    from funcrt.trial import NAMESPACE, trial
+    from funcrt.trial import NAMESPACE
 
-    async with trial(directory) as function:
-        manifest, batch = function.manifest, function.zygote.info.batch
-        if len(events) > 1 and not batch:
-            raise CliError(f"{len(events)} events, and {manifest.name} takes one at a time",
-                           code=USAGE)  # fmt: skip
-        reach = Reach(manifest)
-        names = reach.matches(events[0])
-        trigger = names[0] if names else next((t.name for t in manifest.triggers), "http")
-        verdict = _verdict(reach, names)
-        took: list[float] = []
-        failed = 0
-        for number in range(repeat):
-            tried = await function.call(trigger, events)
-            took.append(tried.took_s)
-            outcome = judged(manifest, NAMESPACE, trigger, events, tried.result, now=time.time())
-            failed += outcome.failure is not None
-            row = {
-                "function": manifest.name,
-                "status": outcome.status,
-                "filter": names,
-                "outputs": [
-                    {"topic": topic, "event": msgspec.Raw(event.to_json())}
-                    for topic, event in zip(outcome.topics, outcome.outputs, strict=True)
-                ],
-                "failure": outcome.failure and msgspec.structs.asdict(outcome.failure),
-                "retry_after_s": outcome.retry_after_s,
-                "dead": outcome.dead,
-                "logs": [[log.level, log.text] for log in function.logs],
-                "ms": round(tried.took_s * 1000, 3),
-                "fork_ms": tried.fork_s and round(tried.fork_s * 1000, 3),
-                "import_ms": round(function.zygote.info.import_ms, 3),
-            }
-            if json:
-                json_line(row)
-            elif number == 0:
-                _said(events, verdict)
-                for log in function.logs:
-                    line(f"  {log.level.upper():<7} {safe(log.text)}")
-                if outcome.failure is None or outcome.outputs:
-                    _outputs(outcome.outputs, outcome.topics)
-                times = f"{tried.took_s * 1000:.1f} ms · fork {(tried.fork_s or 0) * 1000:.1f} ms"
-                line(f"  {times} · import {function.zygote.info.import_ms:.0f} ms")
-                if outcome.failure is not None:
-                    _failed(manifest.name, row, str(directory), manifest.retry.attempts)
-            function.logs.clear()
-        if repeat > 1 and not json:
-            _many(took, failed)
-    return FAILED if failed else 0
+    manifest, batch = function.manifest, function.zygote.info.batch
+    if len(events) > 1 and not batch:
+        raise CliError(f"{len(events)} events, and {manifest.name} takes one at a time", code=USAGE)
+    reach = Reach(manifest)
+    names = reach.matches(events[0])
+    trigger = names[0] if names else next((t.name for t in manifest.triggers), "http")
+    verdict = _verdict(reach, names)
+    took: list[float] = []
+    failed = 0
+    for number in range(repeat):
+        tried = await function.call(trigger, events)
+        took.append(tried.took_s)
+        outcome = judged(manifest, NAMESPACE, trigger, events, tried.result, now=time.time())
+        failed += outcome.failure is not None
+        row = {
+            "function": manifest.name,
+            "status": outcome.status,
+            "filter": names,
+            "outputs": [
+                {"topic": topic, "event": msgspec.Raw(event.to_json())}
+                for topic, event in zip(outcome.topics, outcome.outputs, strict=True)
+            ],
+            "failure": outcome.failure and msgspec.structs.asdict(outcome.failure),
+            "retry_after_s": outcome.retry_after_s,
+            "dead": outcome.dead,
+            "logs": [[log.level, log.text] for log in function.logs],
+            "ms": round(tried.took_s * 1000, 3),
+            "fork_ms": tried.fork_s and round(tried.fork_s * 1000, 3),
+            "import_ms": round(function.zygote.info.import_ms, 3),
+        }
+        if json:
+            json_line(row)
+        elif number == 0:
+            _said(events, verdict)
+            for log in function.logs:
+                line(f"  {log.level.upper():<7} {safe(log.text)}")
+            if outcome.failure is None or outcome.outputs:
+                _outputs(outcome.outputs, outcome.topics)
+            times = f"{tried.took_s * 1000:.1f} ms · fork {(tried.fork_s or 0) * 1000:.1f} ms"
+            line(f"  {times} · import {function.zygote.info.import_ms:.0f} ms")
+            if outcome.failure is not None:
+                _failed(manifest.name, row, str(directory), manifest.retry.attempts)
+        function.logs.clear()
+    if repeat > 1 and not json:
+        _many(took, failed)
+    return failed
 
 
 def _verdict(reach: Any, names: list[str]) -> str:

@@ -46,6 +46,9 @@ def serve(
     drain: Annotated[
         float, typer.Option(help="Seconds for calls in flight to finish at the end.", min=0)
     ] = 30.0,
+    logs: Annotated[
+        bool, typer.Option("--logs", help="Write functions' lines to standard error, too.")
+    ] = False,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only what went wrong.")] = False,
 ) -> int:
@@ -68,6 +71,7 @@ def serve(
         allowed_origins=tuple(allow_origin or ()),
         profile=profile,
         drain_s=drain,
+        logs=logs,
         json=json,
         quiet=quiet,
     )

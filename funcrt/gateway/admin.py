@@ -20,20 +20,20 @@ from funcrt.gateway.problem import HttpProblem
 from funcrt.gateway.publish import json_response, number
 from mesh.transport import DeadLetter
 
-__all__ = ["Admin", "audit", "json_body"]
+__all__ = ["IDS_MAX", "Admin", "Redrive", "audit", "json_body"]
 
 AUDIT = "audit"
 """The kind of the mesh's records that keep what admins did."""
 
 _AUDIT = logging.getLogger("funcrt.audit")
-_IDS_MAX = 10_000
+IDS_MAX = 10_000
 _BODY = 1 << 20
 T = TypeVar("T")
 _JSON = re.compile(rb"application/json\s*(;.*)?", re.IGNORECASE)
 
 
 class Redrive(msgspec.Struct, forbid_unknown_fields=True):
-    """Which dead letters to queue again: `{"ids": [1, 2]}` or `{"all": true}`."""
+    """Which dead letters: `{"ids": [1, 2]}` or `{"all": true}`."""
 
     ids: list[int] | None = None
     all: bool = False
@@ -73,13 +73,19 @@ class Admin:
         return json_response({"functions": await self.host.functions()})
 
     async def dead_letters(self, request: Request) -> Response:
-        """A page of a function's dead letters, oldest first; `after` is the last page's last id."""
+        """A page of a function's dead letters, oldest first; `after` is the last page's last id.
+        With `causes=1` each with the exception's class and the author's line."""
         found = await self.host.dead_letters(
             request.path_params["name"],
             after=number(request, "after", 0, 2**63 - 1),
             limit=number(request, "limit", 100, 1000),
         )
-        return json_response({"dead_letters": [_letter_json(letter) for letter in found]})
+        rows = [_letter_json(letter) for letter in found]
+        if request.query_params.get("causes") in ("1", "true"):
+            causes = await self.host.observation.causes(found)
+            for row, (error, where) in zip(rows, causes, strict=True):
+                row |= {"error": error, "where": where}
+        return json_response({"dead_letters": rows})
 
     async def acts(self, request: Request) -> Response:
         """A page of what admins did, oldest first; `after` is the last page's last seq."""
@@ -94,8 +100,8 @@ class Admin:
         asked = await json_body(request, Redrive)
         if asked.all == (asked.ids is not None):
             raise HttpProblem(400, "body", 'expected either {"ids": [...]} or {"all": true}')
-        if asked.ids is not None and len(asked.ids) > _IDS_MAX:
-            raise HttpProblem(400, "body", f"more than {_IDS_MAX} ids; replay them in parts")
+        if asked.ids is not None and len(asked.ids) > IDS_MAX:
+            raise HttpProblem(400, "body", f"more than {IDS_MAX} ids; replay them in parts")
         count = await self.host.redrive(name, asked.ids)
         ids = "all" if asked.all else asked.ids
         await audit(self.host, request, "dlq.replay", function=name, ids=ids, replayed=count)

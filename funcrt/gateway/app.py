@@ -17,6 +17,7 @@ from funcrt.gateway.admin import Admin
 from funcrt.gateway.call import Calls
 from funcrt.gateway.guard import Guard, refuse
 from funcrt.gateway.limits import ClientGone, GatewayConfig, Receive, Scope, Send
+from funcrt.gateway.observe import Observe
 from funcrt.gateway.problem import HttpProblem, problem_of, shown, wrong_method
 from funcrt.gateway.publish import Topics, json_response
 from funcrt.gateway.tail import MEDIA, Tails
@@ -133,6 +134,7 @@ def _router(host: HostApi, topics: Topics, extra: Sequence[BaseRoute]) -> Router
             # A POST never comes so far; it is here for the Allow header.
             Route("/topics/{topic}/events", topics.read, methods=["GET", "POST"]),
             *Admin(host).routes(),
+            *Observe(host).routes(),
             *extra,
         ],
         redirect_slashes=False,

@@ -4,10 +4,10 @@ import asyncio
 import os
 from typing import Any
 
-__all__ = ["LogReader"]
+from funcrt.sandbox.said import BYTES_A_SECOND as LOG_BYTES_A_SECOND
+from funcrt.sandbox.said import LINE
 
-LINE = 8192
-LOG_BYTES_A_SECOND = 256 << 10
+__all__ = ["LogReader"]
 
 
 class LogReader:

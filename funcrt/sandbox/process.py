@@ -56,6 +56,18 @@ class ProcessSandbox:
         self._runtime: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._zygotes: set[ProcessZygote] = set()
+        self.heard: Callable[[Code, str, str], None] = lambda *_: None
+        """Told of each line (level, text) that an import writes."""
+
+    def said_by(self, code: Code) -> Callable[[str, str], None]:
+        """Takes what an import prints, which is not a call's: it goes to the host's own log too."""
+        log = logging.getLogger(f"funcrt.function.{code.name}")
+
+        def said(level: str, text: str) -> None:
+            log.info("%s: %s", level, text)
+            self.heard(code, level, text)
+
+        return said
 
     async def start(self) -> None:
         """As the contract says."""
@@ -99,7 +111,7 @@ class ProcessSandbox:
         """What takes the message to fork this version."""
         if self._warm is not None:
             try:
-                warmed = await self._warm.get(code, self._send, said_by(code.name))
+                warmed = await self._warm.get(code, self._send, self.said_by(code))
             except OSError as error:
                 raise SandboxError(f"the runtime zygote is gone ({error})") from None
             if warmed is not None:
@@ -157,12 +169,6 @@ class ProcessSandbox:
             self._runtime = None
 
 
-def said_by(name: str) -> Callable[[str, str], None]:
-    """What an import prints is not a call's: it goes to the host's own log."""
-    log = logging.getLogger(f"funcrt.function.{name}")
-    return lambda level, text: log.info("%s: %s", level, text)
-
-
 class ProcessZygote:
     """F: one version's code, loaded."""
 
@@ -180,7 +186,9 @@ class ProcessZygote:
         self._spawning: dict[int, asyncio.Future[int]] = {}
         self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
-        self._logs = [LogReader(fd, "stderr", said_by(code.name)) for fd in logs]
+        said = sandbox.said_by(code)
+        names = ("stdout", "stderr")
+        self._logs = [LogReader(fd, name, said) for fd, name in zip(logs, names, strict=True)]
         self.instances: dict[int, ProcessInstance] = {}
         self._loop.add_reader(control.fileno(), self._readable)
 
@@ -378,7 +386,7 @@ class ProcessInstance(asyncio.Protocol):
         """Until it is entered nobody else listens."""
         for at, message in enumerate(messages, 1):
             if isinstance(message, Log):
-                said_by(self._zygote.code.name)(message.level, message.text)
+                self._zygote.sandbox.said_by(self._zygote.code)(message.level, message.text)
             elif isinstance(message, Started) and self._started is not None:
                 self._on_messages = self._later
                 if not self._started.done():

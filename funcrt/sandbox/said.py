@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, TextIO
 
-__all__ = ["CALL", "Budget", "Printed"]
+__all__ = ["BYTES_A_SECOND", "CALL", "LINE", "Budget", "Printed"]
 
 CALL: ContextVar[int] = ContextVar("call", default=0)
 """The number of the call that runs here; 0 outside of any."""

@@ -210,10 +210,10 @@ class Worker:
     def _over(self, call: int) -> None:
         """Nothing more is the call's."""
         for stream in self.streams:
-            stream.ended(call)
+            if stream.rest:
+                stream.ended(call)
         if self.budget.dropped and (remark := self.budget.remark()):
             self._say(Log(call, "warning", remark))
-        CALL.set(0)
 
     def _log(self, call: int, level: str, text: str) -> None:
         text = text[:LINE]

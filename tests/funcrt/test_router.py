@@ -24,7 +24,7 @@ _wanted = st.dictionaries(
 
 @given(st.lists(_wanted, min_size=1, max_size=6))
 def test_it_is_trying_each(steps: list[dict[str, dict[str, str]]]) -> None:
-    router = Router()
+    router = Router(lambda: 0.0)
     kept: dict[tuple[str, str, str], triggers.Filter] = {}  # a version that stays has its filter
     for step in steps:
         wanted = {
@@ -47,7 +47,7 @@ def test_a_thousand_filters_cost_little_more_than_one() -> None:
     event = Event("1", "/", "t7", data=data)
 
     def seconds(count: int) -> float:
-        router = Router()
+        router = Router(lambda: 0.0)
         spec = [{"pattern": {"type": [f"t{n}"], "data": {"kind": [f"k{n}"]}}} for n in range(count)]
         router.update({"in": {str(n): triggers.parse(one) for n, one in enumerate(spec)}})
         best = float("inf")
