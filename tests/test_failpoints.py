@@ -40,7 +40,7 @@ ALLOWED = {
     "funcrt/cli/token.py token": "one line, written at once to a file opened to append",
     "funcrt/cli/doctor.py _sync_times": "measures a disk with a file that is thrown away",
     "funcrt/sandbox/process.py spawn": "a few bytes of shared memory, no file",
-    "funcrt/sandbox/zygote.py _instance": "pipes, under the names of files",
+    "funcrt/sandbox/zygote.py _streams": "pipes, under the names of files",
 }
 """Functions that write, and need no points of their own."""
 

@@ -60,3 +60,23 @@ def test_a_thousand_filters_cost_little_more_than_one() -> None:
 
     # An event of the common job takes the host some 50 us more than this, so twice is far off.
     assert seconds(1000) < 5 * seconds(8)
+
+
+def test_the_last_events_that_a_filter_refused_are_remembered() -> None:
+    now = iter(range(100))
+    router = Router(lambda: float(next(now)))
+    all_, a, b = triggers.parse({}), filter_of("a"), filter_of("b")
+    router.update({"in": {"all": all_, "a": a, "b": b}})
+    for id_, type_ in (("1", "a"), ("2", "b"), ("3", "a")):
+        router.route("in", Event(id_, "/s", type_))
+    router.route("in", Event("4", "/s", "c", data=b"x" * 20_000))
+    assert [(at, e.id) for at, e in router.missed("in", b, 0.0)] == [(2.0, "3"), (0.0, "1")]
+    assert [e.id for _, e in router.missed("in", a, 0.0)] == ["2"]
+    assert [e.id for _, e in router.missed("in", b, 1.0)] == ["3"]
+    assert list(router.missed("in", all_, 0.0)) == []
+    for n in range(20):
+        router.route("in", Event(str(n), "/s", "c"))
+    assert len(list(router.missed("in", a, 0.0))) == 8
+    router.update({"in": {"all": all_, "a": a}})
+    assert len(list(router.missed("in", a, 0.0))) == 8
+    assert list(router.missed("out", a, 0.0)) == []
