@@ -28,6 +28,8 @@ VARIABLES = {
     "FUNCRT_MESH": "`--mesh`: the mesh's URL ([transports.md](transports.md))",
     "FUNCRT_NAMESPACE": "`--namespace`: the prefix of every name",
     "FUNCRT_ADMIN_SOCKET": "`--admin-socket`: the Unix socket of the admin API",
+    "FUNCRT_HOST": "`--host`: the gateway of a host elsewhere, for what changes deployments",
+    "FUNCRT_TOKEN": "the token that is sent to `--host`",
     "FUNCRT_TOKENS": "`--tokens`: the token file of the gateway",
     "FUNCRT_FAILPOINT": "for tests: end at a failpoint (docs/guarantees.md)",
     "FUNCRT_TRACEBACK": "set to anything: show the traceback of an error that is a bug",

@@ -10,6 +10,7 @@ from mesh.event import Event
 from mesh.transport import DeadLetter, Receipt, Transport
 
 if TYPE_CHECKING:
+    from funcrt.deployments import DeploymentsApi
     from funcrt.observation import Observation
 
 __all__ = [
@@ -133,6 +134,10 @@ class HostApi(Protocol):
     @property
     def observation(self) -> "Observation":
         """What functions said and did, and why."""
+
+    @property
+    def operations(self) -> "DeploymentsApi":
+        """What changes which functions are in service."""
 
     async def publish(self, topic: str, events: Sequence[Event]) -> list[Receipt]:
         """Store events that came from outside; receipts as `Transport.publish`."""

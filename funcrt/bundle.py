@@ -34,7 +34,7 @@ __all__ = ["Bundle", "BundleError", "Caps", "files", "ignored", "pack", "sweep",
 
 MAGIC = b"funcrt bundle 1\n"
 _HEAD = struct.Struct(">cHQ")
-_UNPACKING = ".unpack-"
+UNPACKING = ".unpack-"
 VENV = "pyvenv.cfg"
 """A directory with this file is a virtual environment, whatever its name."""
 _SKIPPED = (
@@ -285,7 +285,7 @@ def unpack(
     target = dest_root / digest
     if _is_there(target):
         return target
-    temporary = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=dest_root))
+    temporary = Path(tempfile.mkdtemp(prefix=UNPACKING, dir=dest_root))
     try:
         point("unpack.before")
         write_tree(temporary, members, durable=durable)
@@ -306,7 +306,7 @@ def unpack(
 
 def sweep(dest_root: Path) -> None:
     """Remove what an unpacking that was killed left behind. Only while none is under way."""
-    for left in Path(dest_root).glob(f"{_UNPACKING}*"):
+    for left in Path(dest_root).glob(f"{UNPACKING}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 

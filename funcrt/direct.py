@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from funcrt.api import Answer, Reply
-from funcrt.errors import Overloaded
+from funcrt.errors import FunctionPaused, Overloaded
 from funcrt.outcome import shape
 from funcrt.pool import Pending
 from funcrt.sandbox.protocol import (
@@ -43,8 +43,10 @@ class Direct:
         self.calling = 0
 
     def _limit(self, timeout_s: float | None) -> float:
-        """The call's time. Raises Overloaded."""
+        """The call's time. Raises Overloaded, FunctionPaused."""
         function = self.function
+        if function.paused:
+            raise FunctionPaused(function.name)
         if self.calling >= MOST_WAITING_CALLS or function.pool.draining:
             raise Overloaded(function.name, self.calling)
         limit = function.manifest.timeout_s

@@ -7,6 +7,7 @@ import msgspec
 __all__ = [
     "DeployError",
     "FuncrtError",
+    "FunctionPaused",
     "FunctionUnknown",
     "FunctionsRefused",
     "LoadError",
@@ -16,6 +17,7 @@ __all__ = [
     "ReplayRefused",
     "SandboxError",
     "TriggerUnknown",
+    "mistakes",
     "nearest",
 ]
 
@@ -101,6 +103,15 @@ class FunctionsRefused(DeployError):
         super().__init__("\n".join(str(error) for error in self.errors))
 
 
+def mistakes(errors: Sequence[BaseException]) -> list[str]:
+    """Every mistake that these errors tell of, each as its author reads it."""
+    found: list[str] = []
+    for error in errors:
+        problems = getattr(error, "problems", None)
+        found += [str(error)] if problems is None else map(str, problems)
+    return found
+
+
 class FunctionUnknown(FuncrtError):
     """No function of that name is deployed."""
 
@@ -115,6 +126,17 @@ class FunctionUnknown(FuncrtError):
             more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
             there = f"deployed: {', '.join(names[:MOST_NAMED]) or 'none'}{more}"
         super().__init__(f"no function is named {name[:LONGEST]!r}; {there}")
+
+
+class FunctionPaused(FuncrtError):
+    """A call of a function that is paused."""
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        super().__init__(
+            f"{function} is paused: it answers no calls until `funcrt resume {function}`;"
+            " events and queued calls wait"
+        )
 
 
 class TriggerUnknown(FuncrtError):

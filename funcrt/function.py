@@ -14,11 +14,12 @@ from funcrt.calls import TRIGGER
 from funcrt.cron import Cron
 from funcrt.diary import Diary
 from funcrt.direct import Direct
-from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger
+from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger, ScaleSpec
 from funcrt.observation import refusal_of
 from funcrt.outcome import Origin, origin_of, settle
 from funcrt.pool import Pending, Pool
 from funcrt.reach import filter_of
+from funcrt.registry import Deployment
 from funcrt.sandbox import Code, HandlerInfo
 from funcrt.sandbox.protocol import Aside, Call, Made, Out, Result
 from funcrt.schedule import Schedule
@@ -82,6 +83,12 @@ class Served:
         self.missed_at = 0.0
         self.feed: Feed | None = None
         self.pulled = 0
+        self.pulled_at = 0.0
+        """Wall-clock seconds of the last pull that brought something; 0 for none."""
+        self.refused = 0
+        """Of what was pulled: what this version's filters did not match."""
+        self.trouble = ""
+        """Why the last pull failed."""
 
 
 class Function:
@@ -94,14 +101,22 @@ class Function:
         code: Code,
         info: HandlerInfo,
         mesh_triggers: Sequence[Served],
+        *,
+        paused: bool = False,
     ) -> None:
         self.host = host
+        self.paused = paused
+        """It takes nothing from the mesh, and answers no call."""
         self.manifest = manifest
         self.version = code.version
         self.name = manifest.name
         self.pool = Pool(code, info, host.zygotes, manifest.scale, host.clock, failed=host.failed)
         self.pool.backlog = self._backlog
         self.mesh_triggers = list(mesh_triggers)
+        self.made: list[str] = []
+        """Subscriptions that it was the first to have."""
+        self.deployment: Deployment | None = None
+        """As it is recorded; None where nothing is, as in `funcrt dev`."""
         self.http_triggers = [t for t in manifest.triggers if isinstance(t, HttpTrigger)]
         self.kind: Kind = "request" if info.request else "event"
         if manifest.output.stream:
@@ -123,24 +138,50 @@ class Function:
 
     # In service
 
-    async def start(self, feeds: Sequence[Feed]) -> None:
-        """Begin to pull. `feeds` as `mesh_triggers`."""
-        for served, feed in zip(self.mesh_triggers, feeds, strict=True):
-            self.serve(served, feed)
+    def start(self) -> None:
+        """Begin to pull the feeds of `mesh_triggers`, unless it is paused."""
+        for served in self.mesh_triggers:
+            if served.feed is not None:
+                self.serve(served, served.feed)
+        if not self.paused:
+            self._start_clocks()
+        for _ in range(self.manifest.scale.min):
+            self.pool.rescale()
+
+    def _start_clocks(self) -> None:
         host = self.host
         for trigger in self.manifest.triggers:
             if isinstance(trigger, CronTrigger):
                 cron = Cron(host.mesh, host.clock, host.namespace, self.name, trigger)
                 self._tasks.start(cron.run(), f"cron {self.name}/{trigger.name}")
-        for _ in range(self.manifest.scale.min):
-            self.pool.rescale()
 
     def serve(self, served: Served, feed: Feed) -> None:
-        """Begin to pull one of `mesh_triggers`."""
+        """Begin to pull one of `mesh_triggers`, unless it is paused."""
         if not self._keeping:
             self._keeping.start(self._keep_leases(), f"leases {self.name}")
         served.feed = feed
-        self._tasks.start(self._pump(served, feed), f"pump {served.name}")
+        if not self.paused:
+            self._tasks.start(self._pump(served, feed), f"pump {served.name}")
+
+    async def pause(self) -> None:
+        """Take no more, from the mesh or from callers. What runs finishes; what waits for an
+        instance goes back to its queue. Ticks of a schedule are missed, as while no host runs."""
+        self.paused = True
+        await self.stop_pulling()
+        self.pool.give_back()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.paused = False
+        for served in self.mesh_triggers:
+            if served.feed is not None:
+                self.serve(served, served.feed)
+        self._start_clocks()
+        self.pool.rescale()
+
+    def bound(self, spec: ScaleSpec) -> None:
+        """Scale within these bounds from now on."""
+        self.pool.bound(spec)
 
     def serves(self, manifest: Manifest, code: Code) -> bool:
         """Whether this is that version of it."""
@@ -153,7 +194,7 @@ class Function:
 
     def _backlog(self) -> int | None:
         """What waits in the mesh and could run now; None where that is unknown."""
-        return self.host.ready_depth(self)
+        return 0 if self.paused else self.host.ready_depth(self)
 
     async def _pump(self, served: Served, feed: Feed) -> None:
         """Pull what the instances can take, for as long as the function is in service."""
@@ -175,12 +216,14 @@ class Function:
             except MeshCorrupt:
                 raise  # it will not get better: the host ends
             except MeshError as error:
+                served.trouble = str(error)
                 self.log.error("%s: cannot pull: %s", served.spec.name, error)
                 await asyncio.sleep(1.0)
                 continue
             if deliveries:
                 point("pulled")
                 served.pulled += len(deliveries)
+                served.pulled_at, served.trouble = self.host.clock.time(), ""
                 self._dispatch(served, deliveries)
                 await asyncio.sleep(0)
 
@@ -189,8 +232,13 @@ class Function:
         loop = asyncio.get_running_loop()
         deliveries = await feed.pull(size, 60.0)
         until = loop.time() + wait_s
-        while deliveries and len(deliveries) < size and (left := until - loop.time()) > 0:
-            deliveries += await feed.pull(size - len(deliveries), left)
+        try:
+            while deliveries and len(deliveries) < size and (left := until - loop.time()) > 0:
+                deliveries += await feed.pull(size - len(deliveries), left)
+        except asyncio.CancelledError:
+            for delivery in deliveries:
+                self._settle_as(delivery, Released())
+            raise
         return deliveries
 
     def _dispatch(self, served: Served, deliveries: Sequence[Delivery]) -> None:
@@ -200,6 +248,7 @@ class Function:
             kept = {delivery.fence for delivery in wanted}
             for delivery in deliveries:
                 if delivery.fence not in kept:
+                    served.refused += 1
                     served.missed, served.missed_at = delivery.event, self.host.clock.time()
                     self._settle_as(delivery, Filtered())
         if not wanted:
@@ -384,10 +433,11 @@ class Function:
         pool, manifest = self.pool, self.manifest
         alive = len(pool.members)
         state = "ready" if alive else "warming" if pool.starting else "zero"
+        state = "paused" if self.paused else "failing" if pool.trouble else state
         return FunctionStatus(
             name=self.name,
             version=self.version,
-            state="failing" if pool.trouble else state,  # type: ignore[arg-type]
+            state=state,  # type: ignore[arg-type]
             instances=alive,
             busy=pool.busy,
             wanted=pool.decision.wanted,
@@ -408,12 +458,13 @@ class Function:
         """Take no more from the mesh."""
         await self._tasks.cancel()
 
-    async def drain(self, seconds: float) -> None:
-        """Finish what runs, give back the rest."""
+    async def drain(self, seconds: float) -> int:
+        """Finish what runs, give back the rest; how many that ran were given back too."""
         await self.stop_pulling()
-        await self.pool.drain(seconds)
+        cut = await self.pool.drain(seconds)
         await self._streams.finish(STREAM_S)
         await self._keeping.cancel()
+        return cut
 
     async def close_feeds(self) -> None:
         """What is still leased is ready for others at once."""

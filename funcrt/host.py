@@ -6,25 +6,27 @@ import logging
 import random
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from funcrt import bundle, registry
+from funcrt import bundle
 from funcrt.api import Answer, FunctionStatus, HostState, Kind, Reply, Route
 from funcrt.calls import TRIGGER, call_topic, call_trigger
+from funcrt.deployer import Deployer, Prepared
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
 from funcrt.logbook import Logbook
-from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, load_manifest
+from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger
 from funcrt.meter import Meter
 from funcrt.observation import Observation
 from funcrt.observer import Observer
+from funcrt.operations import Operations
 from funcrt.paths import Paths, clash, taken
 from funcrt.reach import methods, queued
 from funcrt.router import Router
-from funcrt.sandbox import Code, HandlerInfo, Sandbox
+from funcrt.sandbox import Code, Sandbox
 from funcrt.sandbox.protocol import Http
 from funcrt.settler import Settler
 from funcrt.tasks import OnFailure, Tasks
@@ -94,15 +96,6 @@ def code_of(manifest: Manifest, version: str, path: Path, env: Mapping[str, str]
     )
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """A version that was packed and imported, and is not in service yet."""
-
-    manifest: Manifest
-    packed: bundle.Bundle
-    code: Code
-    info: HandlerInfo
-
-
 class Host:
     """A running host on an open mesh and a started sandbox, neither of which it closes."""
 
@@ -133,6 +126,8 @@ class Host:
         self._letters: dict[str, str] = {}
         self._changing = asyncio.Lock()
         self.settler = Settler(mesh)
+        self.deploys = Deployer(self)
+        self.operations = Operations(self)
         self.on_failure: OnFailure = lambda error: None
         """Told of an unexpected end of anything that runs here; the host is then to be ended."""
         self.observer: Observer | None = None
@@ -165,11 +160,6 @@ class Host:
         log.critical("the host failed", exc_info=error)
         self.on_failure(error)
 
-    async def deploy(self, directory: Path) -> Function:
-        """Put a function directory into service: read, pack, import in the sandbox, and only then
-        take the place of the version before. Raises ManifestError, DeployError, LoadError."""
-        return await self.replace(await self.prepare(load_manifest(directory), directory))
-
     async def prepare(
         self,
         manifest: Manifest,
@@ -177,13 +167,14 @@ class Host:
         *,
         packed: bundle.Bundle | None = None,
         env: Mapping[str, str] | None = None,
+        together: Collection[str] = (),
     ) -> Prepared:
         """All that can fail, without a change to what is in service. `packed` is the directory's
         bundle where it was made already; `env` is added to the manifest's environment, and beats
-        it."""
+        it; `together` are functions that are replaced with it, whose paths it may take over."""
         packed = packed or bundle.pack(directory)
         path = bundle.unpack(packed.body, packed.digest, self.code_root, durable=self.durable_code)
-        self._check_paths(manifest)
+        self._check_paths(manifest, together)
         version = packed.digest[:12]
         if env:
             version += f"+{hashlib.sha256(repr(sorted(env.items())).encode()).hexdigest()[:4]}"
@@ -194,13 +185,13 @@ class Host:
     async def replace(self, made: Prepared) -> Function:
         """Put it into service, in the place of the version before, which is drained. It is
         recorded as a deployment."""
-        await registry.deploy(self.mesh, made.manifest, made.packed, self.clock.time())
-        function, before = await self.swap(made)
-        if before is not None:
-            await self.retire(before)
-        return function
+        (done,) = await self.deploys.put([made])
+        await self.deploys.retired([done])
+        return done.function
 
-    async def swap(self, made: Prepared) -> tuple[Function, Function | None]:
+    async def swap(
+        self, made: Prepared, *, paused: bool = False
+    ) -> tuple[Function, Function | None]:
         """Put it into service, and stop the version before from taking more. Returns both; the
         one before is to be retired. Raises MeshError where the mesh refuses a trigger, such as one
         on another topic while events of the old one wait; the version before then goes on."""
@@ -208,35 +199,52 @@ class Host:
         async with self._changing:
             before = self.deployed.get(manifest.name)
             served = [self._served(manifest, trigger) for trigger in queued(manifest)]
-            if f"{manifest.name}/{TRIGGER}" in {s.name for s in await self.mesh.subscriptions()}:
+            there = {s.name for s in await self.mesh.subscriptions()}
+            if f"{manifest.name}/{TRIGGER}" in there:
                 served.append(self._served(manifest, call_trigger(manifest.name)))
-            function = Function(self, manifest, made.code, made.info, served)
+            function = Function(self, manifest, made.code, made.info, served, paused=paused)
             if before is not None:
                 await before.stop_pulling()
             self.deployed[manifest.name] = function
             self._index()
             try:
-                feeds = [await self._subscribe(served) for served in function.mesh_triggers]
+                for each in function.mesh_triggers:
+                    each.feed = await self._subscribe(each)
+                    function.made += [each.name] if each.name not in there else []
             except MeshError:
                 await self._put_back(function, before)
                 raise
-            await function.start(feeds)
+            function.start()
         return function, before
 
+    async def put_back(self, function: Function, before: Function | None) -> None:
+        """Undo a swap: the version before goes on, and what ran on the new one is given back."""
+        async with self._changing:
+            await self._put_back(function, before)
+
     async def _put_back(self, function: Function, before: Function | None) -> None:
-        """The mesh refused a trigger of the new version, so the one before goes on."""
         del self.deployed[function.name]
         if before is not None:
             self.deployed[before.name] = before
         self._index()
         await function.drain(0.0)
+        await function.close_feeds()
+        try:
+            for name in function.made:
+                await self.mesh.unsubscribe(name, purge=True)
+            for served in before.mesh_triggers if before is not None else ():
+                await (await self._subscribe(served)).close()  # for what the new version changed
+        except MeshError as error:
+            log.error("%s: its triggers are not all as they were: %s", function.name, error)
         if before is not None:
-            await before.start([await self._subscribe(served) for served in before.mesh_triggers])
+            before.start()
 
-    async def retire(self, before: Function) -> None:
-        """Let what runs on a version out of service finish, and let go of it."""
-        await before.drain(before.manifest.timeout_s or 30.0)
+    async def retire(self, before: Function) -> int:
+        """Let what runs on a version out of service finish, and let go of it; how many calls were
+        given back instead, as they took too long."""
+        cut = await before.drain(before.manifest.timeout_s or 30.0)
         await before.close_feeds()
+        return cut
 
     async def withdraw(self, name: str) -> Function:
         """Take a function out of service. Its queues stay, and what comes into them. Returns it,
@@ -248,9 +256,9 @@ class Host:
             self._index()
         return function
 
-    def _check_paths(self, manifest: Manifest) -> None:
+    def _check_paths(self, manifest: Manifest, together: Collection[str]) -> None:
         for function in self.deployed.values():
-            if function.name == manifest.name:
+            if function.name in (manifest.name, *together):
                 continue
             for theirs in function.http_triggers:
                 for trigger in manifest.triggers:
@@ -428,6 +436,7 @@ class Host:
     async def drain(self, seconds: float) -> None:
         """Stop pulling, finish what runs, settle it, give the rest back."""
         self.state = "draining"
+        await self.deploys.close(seconds)
         functions = list(self.deployed.values())
         await asyncio.gather(*(function.drain(seconds) for function in functions))
         await self.settler.flush(max(seconds, SETTLE_S))

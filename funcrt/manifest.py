@@ -53,6 +53,7 @@ from triggers import FilterError, parse
 __all__ = [
     "FILE",
     "MAX_NAME",
+    "SCALE_MOST",
     "BatchSpec",
     "CronTrigger",
     "DlqSpec",
@@ -242,9 +243,10 @@ RETRY: Section = {
     "base": Key(Duration(0.001, DAY_S), "base_s"),
     "max": Key(Duration(0.001, DAY_S), "max_s"),
 }
+SCALE_MOST = 1000
 SCALE: Section = {
-    "min": Key(Int(0, 1000)),
-    "max": Key(Int(1, 1000)),
+    "min": Key(Int(0, SCALE_MOST)),
+    "max": Key(Int(1, SCALE_MOST)),
     "target_lag": Key(Duration(0.01, DAY_S), "target_lag_s"),
     "idle": Key(Duration(0, DAY_S), "idle_s"),
 }
@@ -293,10 +295,10 @@ PLACES: Mapping[str, Section] = {
 ELSEWHERE = {key: place for place, section in reversed(list(PLACES.items())) for key in section}
 
 
-def load_manifest(directory: Path, profile: str = "") -> Manifest:
+def load_manifest(directory: Path, profile: str = "", folder: str = "") -> Manifest:
     """The manifest of a function's directory: from its `funcrt.toml`, from `[tool.funcrt]` of its
     `pyproject.toml`, or from defaults alone; with what `[profile.NAME]` changes of it, if it has
-    that profile.
+    that profile. `folder` is the directory's own name, where it lies under another.
 
     Raises ManifestError with every mistake in the order of the file, those of all profiles too;
     paths in it begin with `directory` as given.
@@ -306,9 +308,10 @@ def load_manifest(directory: Path, profile: str = "") -> Manifest:
         raise ManifestError([Problem(file=str(directory), message="no such directory")])
     doc, raw = _document(directory)
     profiles = raw.pop("profile", {})
-    manifest = _manifest(doc, raw, _name(directory))
+    folder = folder or _name(directory)
+    manifest = _manifest(doc, raw, folder)
     for name, over in _profiles(doc, profiles):
-        changed = _changed(doc, raw, name, over, _name(directory))
+        changed = _changed(doc, raw, name, over, folder)
         if name == profile:
             manifest = changed
     if doc.problems:

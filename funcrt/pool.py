@@ -153,6 +153,30 @@ class Pool:
         self.scaler.arrived(self.clock.monotonic(), count)
         self._assign()
 
+    def give_back(self) -> None:
+        """Release the deliveries that wait for an instance; calls that somebody waits for stay."""
+        kept = [pending for pending in self.waiting if not pending.deliveries]
+        freed = [pending for pending in self.waiting if pending.deliveries]
+        self.waiting.clear()
+        self.waiting.extend(kept)
+        for pending in freed:
+            self.waiting_events -= pending.size
+            self.bytes -= pending.bytes
+            pending.released(pending)
+
+    def bound(self, spec: ScaleSpec) -> None:
+        """Scale within other bounds from now on. Instances above the new most take no more calls,
+        and end once they have none."""
+        self.scaler.bound(spec)
+        there = [member for member in self.members.values() if not member.retiring]
+        there.sort(key=lambda member: len(member.calls))
+        for member in there[: max(len(there) - spec.max, 0)]:
+            member.retiring = True
+            if not member.calls:
+                member.instance.finish()
+        self.rescale()
+        self.room.set()
+
     def _soon(self) -> None:
         if not self._assigning:
             self._assigning = True
@@ -226,6 +250,8 @@ class Pool:
                 pending.started = now
         if not member.calls:
             member.idle_since = now
+            if member.retiring:
+                member.instance.finish()
         if self.waiting:
             self._soon()
         self.room.set()
@@ -377,9 +403,11 @@ class Pool:
         held = [p for member in self.members.values() for p in member.calls.values()]
         return [d for pending in (*held, *self.waiting) for d in pending.deliveries]
 
-    async def drain(self, seconds: float) -> None:
-        """Take no more; let what runs finish for up to `seconds`; give the rest back."""
+    async def drain(self, seconds: float) -> int:
+        """Take no more; let what runs finish for up to `seconds`; give the rest back. How many of
+        the calls that instances held are among that."""
         self.draining = True
+        cut = 0
         while self.waiting:
             pending = self.waiting.popleft()
             self.waiting_events -= pending.size
@@ -389,6 +417,7 @@ class Pool:
         await self._until(lambda: not self.in_flight, loop.time() + seconds)
         for member in list(self.members.values()):
             for pending in member.calls.values():
+                cut += 1
                 pending.released(pending)
             member.calls.clear()
             member.instance.finish()
@@ -398,6 +427,7 @@ class Pool:
         if self.info.lifespan and seconds > 0:
             await self._until(lambda: not self.members, loop.time() + TEARDOWN_S)
         await self.zygotes.drop(self.code)
+        return cut
 
     async def _until(self, done: Callable[[], bool], until: float) -> None:
         loop = asyncio.get_running_loop()

@@ -2,20 +2,33 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from funcrt.bundle import ignored
+from funcrt.deployer import Done
 from funcrt.errors import DeployError, FuncrtError, FunctionsRefused, LoadError
-from funcrt.function import Function
-from funcrt.host import Host
 from funcrt.manifest import FILE, HttpTrigger, Manifest, load_manifest
 from funcrt.manifest_kinds import nearest
 from funcrt.paths import clash, taken
+from funcrt.registry import Source
 
-__all__ = ["TESTS", "clashes", "find_functions", "is_function", "placed", "roll_out"]
+if TYPE_CHECKING:
+    from funcrt.host import Host
+
+__all__ = [
+    "TESTS",
+    "clashes",
+    "find_functions",
+    "is_function",
+    "no_profile",
+    "placed",
+    "read_manifests",
+    "roll_out",
+]
 
 TESTS = "tests"
 """A directory beside functions that holds tests of them together, and is passed over in silence."""
@@ -49,12 +62,10 @@ def is_function(directory: Path) -> bool:
     return any(os.path.lexists(directory / mark) for mark in MARKS)
 
 
-async def roll_out(host: Host, directories: Sequence[Path], profile: str = "") -> list[Function]:
-    """Put these directories into service, those that have it with a profile. Raises
-    FunctionsRefused; then none was.
-
-    Every manifest is read and all code imported before the first changes what is in service.
-    """
+def read_manifests(
+    directories: Sequence[Path], profile: str = ""
+) -> tuple[dict[Path, Manifest], list[FuncrtError]]:
+    """The manifests that can be read, with a profile, and every mistake."""
     errors: list[FuncrtError] = []
     manifests: dict[Path, Manifest] = {}
     for directory in directories:
@@ -63,21 +74,43 @@ async def roll_out(host: Host, directories: Sequence[Path], profile: str = "") -
         except FuncrtError as error:
             errors.append(error)
     errors += clashes(manifests)
-    known = sorted({name for manifest in manifests.values() for name in manifest.profiles})
-    if profile and manifests and profile not in known:
-        near = nearest(profile, known) or f"; there are: {', '.join(known) or 'none'}"
-        errors.append(DeployError(f"no function has the profile {profile!r}{near}"))
+    errors += no_profile(manifests.values(), profile)
+    return manifests, errors
+
+
+def no_profile(manifests: Collection[Manifest], profile: str) -> list[DeployError]:
+    """A profile that none of them has is none that was meant."""
+    known = sorted({name for manifest in manifests for name in manifest.profiles})
+    if not profile or not manifests or profile in known:
+        return []
+    near = nearest(profile, known) or f"; there are: {', '.join(known) or 'none'}"
+    return [DeployError(f"no function has the profile {profile!r}{near}")]
+
+
+async def roll_out(host: "Host", directories: Sequence[Path], profile: str = "") -> list[Done]:
+    """Put these directories into service, those that have it with a profile. Raises
+    FunctionsRefused; then none was.
+
+    Every manifest is read and all code imported before the first changes what is in service.
+    """
+    manifests, errors = read_manifests(directories, profile)
+    names = {manifest.name for manifest in manifests.values()}
     prepared = []
     for directory, manifest in manifests.items():
         try:
-            prepared.append(await host.prepare(manifest, directory))
+            one = await host.prepare(manifest, directory, together=names)
+            used = profile if profile in manifest.profiles else ""
+            source = Source(path=str(directory), profile=used)
+            prepared.append(msgspec.structs.replace(one, source=source))
         except LoadError as error:
             errors.append(placed(error, directory))
         except FuncrtError as error:
             errors.append(error)
     if errors:
         raise FunctionsRefused(errors)
-    return [await host.replace(one) for one in prepared]
+    done = await host.deploys.put(prepared)
+    await host.deploys.retired(done)
+    return done
 
 
 def clashes(manifests: dict[Path, Manifest]) -> Iterator[DeployError]:

@@ -72,6 +72,11 @@ class Scaler:
         self._last_event = -math.inf
         self._gap_s = 0.0
 
+    def bound(self, spec: ScaleSpec) -> None:
+        """Decide within other bounds; needs that were seen under the old ones are forgotten."""
+        self.spec = spec
+        self._needs.clear()
+
     def arrived(self, now: float, n: int = 1) -> None:
         """`n` events came into the queue, or into view."""
         if self._last_event > -math.inf and now > self._last_event:
@@ -153,7 +158,8 @@ class Scaler:
         if floor == 0 or (need == 0 and least == 0 and not seen.backlog and not seen.busy):
             if quiet >= zero_after:
                 retire = len(seen.idle_s)
-                reason = f"idle for {quiet:.0f} s -> 0"
+                idle_for = f"idle for {quiet:.0f} s" if quiet < math.inf else "no event yet"
+                reason = f"{idle_for} -> 0"
                 return Decision(wanted=0, retire=retire, reason=reason)
             floor = max(floor, 1)
         wait = None if not have else min(max(zero_after - quiet, 0.05), DOWN_EVERY_S)

@@ -11,7 +11,7 @@ from funcrt.auth import Tokens, check_bind
 from funcrt.config import ServeConfig
 from funcrt.gateway import OPEN_NOTICE
 from funcrt.host import Host
-from funcrt.rollout import find_functions, roll_out
+from funcrt.rollout import find_functions, read_manifests, roll_out
 from funcrt.running import Ending, hosting, listening, settle_down
 
 __all__ = ["run"]
@@ -51,20 +51,38 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
 
 
 async def _deploy(config: ServeConfig, host: Host) -> None:
-    """All functions of the directories, and a line for each."""
+    """All that is to be in service, and a line for each: what was deployed over the API, and the
+    functions of the directories, which count where both have one."""
     directories, passed = find_functions(config.functions)
     for directory in passed:
         _warn(config, f"{directory} was passed over: it has no main.py of its own")
-    if not directories:
+    if config.functions and not directories:
         where = ", ".join(map(str, config.functions))
         _warn(config, f"no function in {where}; expected {config.functions[0]}/NAME/main.py")
-    functions = await roll_out(host, directories, config.profile)
-    width = max((len(function.name) for function in functions), default=0)
-    for function in functions:
+    manifests, _ = read_manifests(directories, config.profile)
+    named = {manifest.name for manifest in manifests.values()}
+    for was, error in await host.deploys.restore(named):
+        _warn(config, f"{was.name} v{was.number} could not be brought back, and is not in service:"
+              f" {error}; its queue fills. Deploy it again")  # fmt: skip
+    for done in await roll_out(host, directories, config.profile):
+        if done.was is not None and done.was.source.kind == "api" and done.made.source.path:
+            now = done.function.deployment
+            if now is not None and now.seq != done.was.seq:
+                _warn(config, f"{now.name} v{now.number} of {done.made.source.path} takes the place"
+                      f" of v{done.was.number}, which was deployed over the API")  # fmt: skip
+    for gone in await host.deploys.settle_in():
+        _warn(config, f"{gone.name} v{gone.number} is out of service: {gone.source.path} is not"
+              " served any more; its queue stays")  # fmt: skip
+    width = max(map(len, host.deployed), default=0)
+    for name, function in sorted(host.deployed.items()):
         info, status = function.pool.info, await function.status()
         triggers = ", ".join(map(str, status.triggers)) or "no trigger: called by name only"
-        line = f"  {function.name:<{width}}  {triggers} → {status.output_topic or '-'}"
-        _say(config, "deployed", f"{line}   {info.kind}, imported in {info.import_ms:.0f} ms")
+        line = f"  {name:<{width}}  {triggers} → {status.output_topic or '-'}"
+        kept = " · paused" if function.paused else ""
+        one = function.deployment
+        number = f"v{one.number}, " if one is not None else ""
+        more = f"   {number}{info.kind}, imported in {info.import_ms:.0f} ms{kept}"
+        _say(config, "deployed", line + more)
 
 
 def _warn(config: ServeConfig, text: str) -> None:

@@ -37,6 +37,7 @@ ALLOWED = {
     "funcrt/tree.py write_tree": "below a temporary directory, by bundle.unpack between its points",
     "funcrt/tree.py _write_file": "by write_tree",
     "funcrt/tree.py sync": "by bundle.unpack and DataDir.host_id, each between its points",
+    "funcrt/deployer.py sweep": "takes away what a blob can make again",
     "funcrt/cli/token.py token": "one line, written at once to a file opened to append",
     "funcrt/cli/doctor.py _sync_times": "measures a disk with a file that is thrown away",
     "funcrt/sandbox/process.py spawn": "a few bytes of shared memory, no file",

@@ -122,19 +122,11 @@ def _ours(error: BaseException) -> CliError | None:
 
 def _refused(errors: Sequence[BaseException]) -> CliError:
     """Every mistake of every function, in the order of the directories."""
-    from funcrt.errors import LoadError
+    from funcrt.errors import mistakes
 
-    mistakes: list[str] = []
-    for error in errors:
-        problems = getattr(error, "problems", None)
-        if problems is None or isinstance(error, LoadError):
-            mistakes.append(str(error))
-        else:
-            mistakes += map(str, problems)
-    many = f"{len(mistakes)} mistakes, all of them above" if len(mistakes) > 1 else "1 mistake"
-    return CliError(
-        mistakes[0], code=USAGE, more=mistakes[1:], then=f"{many}; no function was started"
-    )
+    first, *more = mistakes(errors)
+    many = f"{len(more) + 1} mistakes, all of them above" if more else "1 mistake"
+    return CliError(first, code=USAGE, more=more, then=f"{many}; no function was started")
 
 
 def _usage(error: Any) -> CliError | None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from funcrt.cli.client import AdminClient
-from funcrt.cli.options import Data, Json, Socket, place
+from funcrt.cli.client import client_of
+from funcrt.cli.options import Data, HostUrl, Json, Socket, place
 from funcrt.cli.output import json_line, note, rows
 
 __all__ = ["app", "ls"]
@@ -16,14 +16,16 @@ COLUMNS = ("FUNCTION", "STATE", "INSTANCES", "DEPTH", "DONE", "FAILED", "DEAD", 
 
 
 @app.command()
-def ls(data: Data = None, admin_socket: Socket = None, json: Json = False) -> None:
+def ls(
+    host: HostUrl = None, data: Data = None, admin_socket: Socket = None, json: Json = False
+) -> None:
     """List the deployed functions.
 
     Example: funcrt ls --json | jq .depth
 
     INSTANCES is busy/running, and the number that the scaler wants where that differs.
     """
-    client = AdminClient(place(data, admin_socket=admin_socket).admin_socket)
+    client = client_of(host, place(data, admin_socket=admin_socket).admin_socket)
     functions = client.get("functions")["functions"]
     if json:
         for function in functions:

@@ -13,6 +13,7 @@ from funcrt.config import DEFAULT_NAMESPACE, DataDir
 __all__ = [
     "Data",
     "DataDirOnly",
+    "HostUrl",
     "Json",
     "Mesh",
     "Namespace",
@@ -64,6 +65,16 @@ Socket = Annotated[
         help="Unix socket of the admin API.",
         show_default="admin.sock in the data directory",
         metavar="PATH",
+    ),
+]
+HostUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        envvar="FUNCRT_HOST",
+        help="Gateway of a host elsewhere; FUNCRT_TOKEN holds a token with the scope admin.",
+        show_default="the admin socket",
+        metavar="URL",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]

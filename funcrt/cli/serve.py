@@ -16,8 +16,11 @@ app = typer.Typer()
 @app.command()
 def serve(
     functions: Annotated[
-        list[Path], typer.Argument(metavar="DIR", help="Functions, or directories of them.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="DIR", help="Functions, or directories of them.", show_default=False
+        ),
+    ] = None,
     *,
     data: Data = None,
     mesh: Mesh = None,
@@ -55,11 +58,14 @@ def serve(
     """Run a host: functions, mesh, HTTP gateway. Ctrl-C or SIGTERM drains and stops it.
 
     Example: funcrt serve ./functions --port 8080
+
+    What was deployed with `funcrt deploy` is in service again too; a function of a DIR that is not
+    given any more is not.
     """
-    check_directories(functions, "a directory of functions", "funcrt serve ./functions")
+    check_directories(functions or (), "a directory of functions", "funcrt serve ./functions")
     where = place(data, mesh, namespace, admin_socket)
     config = ServeConfig(
-        functions=tuple(functions),
+        functions=tuple(functions or ()),
         data=where.data,
         mesh_url=where.mesh_url,
         namespace=where.namespace,

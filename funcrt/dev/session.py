@@ -53,6 +53,7 @@ async def _dev(config: DevConfig) -> int:
     async with hosting(serve, ending, code=CODE, warm=config.reload) as host:
         shutil.rmtree(serve.data.root / CODE, ignore_errors=True)
         host.durable_code = False
+        host.deploys.recording = False
         host.observer = screen
         async with listening(serve, Tokens(), host, ending) as port:
             session = Session(config, host, screen)

@@ -15,6 +15,7 @@ from funcrt.api import HostApi
 from funcrt.errors import nearest
 from funcrt.gateway.admin import Admin
 from funcrt.gateway.call import Calls
+from funcrt.gateway.deployments import Deployments
 from funcrt.gateway.guard import Guard, refuse
 from funcrt.gateway.limits import ClientGone, GatewayConfig, Receive, Scope, Send
 from funcrt.gateway.observe import Observe
@@ -135,6 +136,7 @@ def _router(host: HostApi, topics: Topics, extra: Sequence[BaseRoute]) -> Router
             Route("/topics/{topic}/events", topics.read, methods=["GET", "POST"]),
             *Admin(host).routes(),
             *Observe(host).routes(),
+            *Deployments(host).routes(),
             *extra,
         ],
         redirect_slashes=False,

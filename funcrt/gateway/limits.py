@@ -44,6 +44,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     batch_bytes: int = 8 << 20
     request_bytes: int = 8 << 20
     """The most of a request's body that a handler of Requests gets."""
+    deploy_bytes: int = 64 << 20
+    """Of one upload of functions."""
     header_bytes: int = 32 << 10
     header_count: int = 100
     concurrent: int = 1024

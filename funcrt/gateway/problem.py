@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from funcrt.errors import FuncrtError, FunctionUnknown, Overloaded
+from funcrt.errors import FuncrtError, FunctionPaused, FunctionUnknown, Overloaded
 from funcrt.text import safe
 from mesh.errors import (
     EventError,
@@ -52,6 +52,8 @@ TITLES = {
     "origin": "Cross-origin request refused",
     "overloaded": "Too many calls wait already",
     "queue-full": "A queue is full",
+    "paused": "The function is paused",
+    "refused": "Refused",
     "reject": "The function refused the event",
     "reserved": "Not for publishing from outside",
     "retry": "The function asks to be called again",
@@ -64,6 +66,8 @@ TITLES = {
 
 FULL_RETRY_S = 10
 """A full disk is not emptied in a second."""
+PAUSED_RETRY_S = 30
+"""Nor is a function paused for one."""
 
 
 class HttpProblem(Exception):
@@ -150,6 +154,8 @@ def problem_of(error: Exception) -> HttpProblem | None:
             return HttpProblem(
                 429, "overloaded", str(error), headers=retry_after(error.retry_after_s)
             )
+        case FunctionPaused():
+            return HttpProblem(503, "paused", str(error), headers=retry_after(PAUSED_RETRY_S))
         case QueueFull():
             return HttpProblem(429, "queue-full", str(error), headers=retry_after(1))
         case MeshFull():

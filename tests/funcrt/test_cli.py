@@ -144,7 +144,12 @@ def test_help_imports_neither_rich_nor_the_runtime():
         (("dlq", "replay", "x", "--all", "--id", "1"), 2, "either --id", "--all"),
         (("dlq", "show", "x"), 2, "Missing option '--id'", "funcrt dlq show --help"),
         (("dlq", "show", "x", "--id", "y"), 2, "--id", "funcrt dlq show --help"),
-        (("serve",), 2, "Missing argument", "funcrt serve --help"),
+        (("describe",), 2, "Missing argument", "funcrt describe --help"),
+        (("scale", "x", "--min", "1"), 2, "--min and --max, or --reset", "--min 0 --max 8"),
+        (("scale", "x"), 2, "--min and --max, or --reset", "--min 0 --max 8"),
+        (("deploy", "nowhere"), 2, "nowhere does not exist", "funcrt deploy ./functions/NAME"),
+        (("deploy", "."), 2, "no function in .; expected ./main.py or ./NAME", "funcrt new"),
+        (("ls", "--host", "ftp://x"), 2, "--host ftp://x: expected http", "--host http://127"),
         (("serve", "nowhere"), 2, "nowhere does not exist", "funcrt serve ./functions"),
         (("serve", ".", "--port", "x"), 2, "--port", "funcrt serve --help"),
         (("token", "a b"), 2, "'a b' is no token name", "funcrt token"),
@@ -170,7 +175,7 @@ def test_no_arguments_show_the_help(funcrt):
 
 
 def test_an_unexpected_error_is_one_line_and_says_how_to_see_more(funcrt, monkeypatch, tmp_path):
-    monkeypatch.setattr("funcrt.cli.ls.AdminClient.get", lambda *_: 1 / 0)
+    monkeypatch.setattr("funcrt.cli.client.AdminClient.get", lambda *_: 1 / 0)
     code, _, err = funcrt("ls")
     assert code == 1
     assert err.startswith("✗ ZeroDivisionError: division by zero\n  try: FUNCRT_TRACEBACK=1")
@@ -183,7 +188,7 @@ def test_control_c(funcrt, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("funcrt.cli.ls.AdminClient.get", interrupted)
+    monkeypatch.setattr("funcrt.cli.client.AdminClient.get", interrupted)
     assert funcrt("ls") == (130, "", "")
 
 

@@ -11,7 +11,21 @@ import mesh
 from funcrt.bundle import Bundle
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.manifest import BatchSpec, DlqSpec, HttpTrigger, Manifest, MeshTrigger
-from funcrt.registry import KIND, Deployment, RecordInvalid, deploy, fold, load, remove, versions
+from funcrt.registry import (
+    KIND,
+    Change,
+    Deployment,
+    RecordInvalid,
+    Source,
+    append,
+    deploy,
+    deploy_all,
+    fold,
+    keep,
+    load,
+    remove,
+    versions,
+)
 from mesh.transport import Transport
 
 FULL = Manifest(
@@ -72,7 +86,8 @@ def test_the_last_record_of_a_name_counts() -> None:
         assert await load(transport) == {"resize": second, "other": beside}
         back = await deploy(transport, FULL, bundle(b"1"), 4)
         assert (back.digest, back.seq > second.seq) == (first.digest, True)
-        assert await versions(transport, "resize") == [first, second, back]
+        assert (await versions(transport, "resize")).versions == [first, second, back]
+        assert [first.number, second.number, back.number] == [1, 2, 3]
 
     on_a_mesh(steps)
 
@@ -94,9 +109,11 @@ def test_a_removed_function_is_gone_until_deployed_again() -> None:
         first = await deploy(transport, FULL, bundle(b"1"), 1)
         await remove(transport, "resize", 2)
         assert await load(transport) == {}
-        assert await versions(transport, "resize") == [first]
+        line = await versions(transport, "resize")
+        assert (line.versions, line.current) == ([first], None)
         again = await deploy(transport, FULL, bundle(b"1"), 3)
         assert again.seq > first.seq
+        assert again.number == 2
         assert await load(transport) == {"resize": again}
 
     on_a_mesh(steps)
@@ -120,7 +137,7 @@ def test_a_bundle_under_a_wrong_digest_leaves_no_trace() -> None:
         wrong = Bundle("0" * 64, b"1")
         with pytest.raises(DeployError) as caught:
             await deploy(transport, FULL, wrong, 1)
-        assert str(caught.value) == "resize: the bundle is not what its digest says"
+        assert str(caught.value) == "the bundle is not what its digest says"
         assert await transport.records(KIND) == []
         assert await transport.get_blob(wrong.digest) is None
 
@@ -141,15 +158,35 @@ def test_the_blob_is_kept_before_the_record_that_names_it() -> None:
     on_a_mesh(steps)
 
 
-def test_folding_goes_on_where_it_stopped() -> None:
+def test_what_changes_together_is_seen_together() -> None:
+    async def steps(transport: Transport) -> None:
+        other = Manifest(name="other")
+        await keep(transport, [bundle(b"1"), bundle(b"2")])
+        rows = [(FULL, bundle(b"1").digest, Source()), (other, bundle(b"2").digest, Source())]
+        found = await deploy_all(transport, rows, 1)
+        assert [one.name for one in found.values()] == ["resize", "other"]
+        assert len(await transport.records(KIND)) == 1
+        assert await deploy_all(transport, rows, 2) == found
+        assert len(await transport.records(KIND)) == 1
+
+    on_a_mesh(steps)
+
+
+def test_paused_stays_over_versions_and_bounds_end_with_the_next() -> None:
     async def steps(transport: Transport) -> None:
         await deploy(transport, FULL, bundle(b"1"), 1)
-        await deploy(transport, Manifest(name="other"), bundle(b"1"), 2)
-        await deploy(transport, FULL, bundle(b"2"), 3)
-        await remove(transport, "other", 4)
-        records = await transport.records(KIND)
-        for cut in range(len(records) + 1):
-            assert fold(records[cut:], fold(records[:cut])) == await load(transport)
+        await append(transport, [Change(op="pause", name="resize", at=2)])
+        await append(transport, [Change(op="scale", name="resize", at=3, scale=(1, 2))])
+        one = (await load(transport))["resize"]
+        assert (one.number, one.paused, one.scale) == (1, True, (1, 2))
+        assert await deploy(transport, FULL, bundle(b"1"), 4) == one, "nothing changed"
+        two = await deploy(transport, FULL, bundle(b"2"), 5)
+        assert (two.number, two.paused, two.scale) == (2, True, None)
+        await append(transport, [Change(op="resume", name="resize", at=6)])
+        assert not (await load(transport))["resize"].paused
+        await remove(transport, "resize", 7)
+        await append(transport, [Change(op="pause", name="resize", at=8)])
+        assert await load(transport) == {}, "what is out of service cannot be paused"
 
     on_a_mesh(steps)
 

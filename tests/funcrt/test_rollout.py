@@ -162,7 +162,7 @@ def test_windows_line_ends_marks_and_tabs_are_taken(folder: Path) -> None:
     directory = write(folder, "f", code, b'\xef\xbb\xbf\tname\t=\t"x"\r\n')
 
     async def body(host: Host) -> list[str]:
-        return [function.name for function in await roll_out(host, [directory])]
+        return [done.function.name for done in await roll_out(host, [directory])]
 
     assert run(folder, body) == ["x"]
 

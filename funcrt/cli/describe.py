@@ -1,0 +1,98 @@
+"""`funcrt describe`: all there is to say of a function."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from funcrt.cli.client import client_of
+from funcrt.cli.deployed import RED, paint
+from funcrt.cli.options import Data, HostUrl, Json, Socket, place
+from funcrt.cli.output import clock, json_line, line, safe
+from funcrt.cli.versions import came_from
+
+__all__ = ["app", "describe"]
+
+app = typer.Typer()
+
+
+@app.command()
+def describe(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The function.")],
+    host: HostUrl = None,
+    data: Data = None,
+    admin_socket: Socket = None,
+    json: Json = False,
+) -> None:
+    """Show all there is to say of a function.
+
+    Example: funcrt describe label
+
+    Its version, triggers and what waits for them, and its scale with the scaler's reason. Counts
+    are since the host started.
+    """
+    client = client_of(host, place(data, admin_socket=admin_socket).admin_socket)
+    found = client.get("functions", name)
+    if json:
+        json_line(found)
+        return
+    for key, text in _lines(found):
+        line(f"{key:<12} {text}".rstrip())
+
+
+def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    status = found["status"]
+    yield "function", safe(status["name"])
+    yield from _version(found["version"])
+    instances = "1 instance" if status["instances"] == 1 else f"{status['instances']} instances"
+    yield "state", f"{status['state']}: {instances}, {status['busy']} busy"
+    yield "handler", safe(f"{found['handler']}  {found['signature']}")
+    least, most = found["scale"]
+    slots = found["concurrency"]
+    yield (
+        "concurrency",
+        f"{most} instances × {slots} = {most * slots} calls at once at most",
+    )
+    bound = "; set by `funcrt scale` until the next version" if found["bound"] else ""
+    yield "scale", f"{least}–{most}{bound}"
+    if status["reason"]:
+        yield "", f"wants {status['wanted']}: {safe(status['reason'])}"
+    yield (
+        "calls",
+        f"{status['done']} done, {status['failed']} failed, {status['dead']} dead letters",
+    )
+    yield "retry", f"{found['attempts']} attempts, timeout {found['timeout_s']:g} s"
+    yield "output", safe(status["output_topic"] or "-")
+    if status["dlq_topic"]:
+        yield "dlq", safe(status["dlq_topic"])
+    else:
+        yield "dlq", paint(RED, "off: what fails for good is dropped")
+    yield from _triggers(found)
+
+
+def _version(version: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if version is None:
+        yield "version", "not recorded: a host of `funcrt dev`"
+        return
+    yield "version", f"v{version['number']} ({version['digest'][:12]})"
+    yield "deployed", f"{clock(version['at'])} from {safe(came_from(version))}"
+
+
+def _triggers(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    details = {each["name"]: each for each in found["details"]}
+    for trigger in found["status"]["triggers"]:
+        which = f" [{trigger['filter']}]" if trigger["filter"] else ""
+        yield "trigger", safe(f"{trigger['name']}: {trigger['kind']} {trigger['target']}{which}")
+        if trigger["kind"] == "http":
+            continue
+        each = details[trigger["name"]]
+        fetched = clock(each["pulled_at"]) if each["pulled_at"] else "none yet"
+        waits = ", ".join(f"{trigger[key]} {key}" for key in ("ready", "leased", "delayed"))
+        yield "", f"{waits}; last fetch {fetched}"
+        if each["refused"]:
+            yield (
+                "",
+                safe(f"{each['refused']} refused by the filter, the last {each['refused_id']}"),
+            )
+        if each["trouble"]:
+            yield "", paint(RED, safe(f"cannot pull: {each['trouble']}"))
