@@ -32,6 +32,8 @@ VARIABLES = {
     "FUNCRT_TOKEN": "the token that is sent to `--host`",
     "FUNCRT_TOKENS": "`--tokens`: the token file of the gateway",
     "FUNCRT_FAILPOINT": "for tests: end at a failpoint (docs/guarantees.md)",
+    "PYTHONBREAKPOINT": "in a function's environment: what `breakpoint()` calls; 0 for nothing",
+    "TERM": "of `dev`: what pdb is told the terminal is",
     "FUNCRT_TRACEBACK": "set to anything: show the traceback of an error that is a bug",
     "NO_COLOR": "set to anything: no colours",
 }

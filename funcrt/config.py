@@ -104,3 +104,5 @@ class DevConfig:
     reload: bool = True
     env_file: Path | None = None
     """Instead of `.env` in the working directory."""
+    debug: int | None = None
+    """The port where editors attach; 0 lets the system choose, None is without a debugger."""

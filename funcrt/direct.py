@@ -71,13 +71,17 @@ class Direct:
             if not future.done():
                 future.set_exception(TimeoutError())
 
+        def held() -> None:
+            if timer is not None:
+                timer.cancel()
+
         def released(pending: Pending) -> None:
             if not future.done():
                 self._again(pending)
 
         scope = function.origin(trigger).scope
         call = Call(next(function.numbers), trigger, [event], 1, 1, limit, scope, [], http)
-        pending = Pending(call, (), ended, released)
+        pending = Pending(call, (), ended, released, held=held)
         self.calling += 1
         # asyncio.timeout, which can nest, takes 6 % of the gateway's time.
         timer = loop.call_later(limit, expired) if limit else None

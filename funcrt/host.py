@@ -120,6 +120,8 @@ class Host:
         self.code_root = code_root
         self.durable_code = True
         """Whether unpacked code is synced: not where `code_root` is emptied at each start."""
+        self.name_sources = False
+        """Whether code names the directory that it was packed from as its place."""
         self.state: HostState = "starting"
         self.deployed: dict[str, Function] = {}
         self._routes: Paths[Route] = Paths(())
@@ -179,6 +181,8 @@ class Host:
         if env:
             version += f"+{hashlib.sha256(repr(sorted(env.items())).encode()).hexdigest()[:4]}"
         code = code_of(manifest, version, path, env or {})
+        if self.name_sources:
+            code = msgspec.structs.replace(code, source=directory.absolute())  # noqa: ASYNC240
         zygote = await self.zygotes.get(code)
         return Prepared(manifest, packed, code, zygote.info)
 

@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from funcrt.errors import LoadError, SandboxError
@@ -54,6 +55,9 @@ class Pending:
     started: float = 0.0
     """Monotonic; 0 while other calls of the instance are before it."""
     timed_out: bool = False
+    held: Callable[[], None] = lambda: None
+    """Called where it stands at a prompt: nobody's time counts any more."""
+    untimed: bool = False
 
     bytes: int = field(init=False)
     """Of its events' data."""
@@ -73,6 +77,8 @@ class Member:
     """Calls that it has answered."""
     idle_since: float = 0.0
     retiring: bool = False
+    held: bool = False
+    """It stands at a prompt."""
 
 
 class Pool:
@@ -134,7 +140,7 @@ class Pool:
         return max(MOST_BYTES - self.bytes, 1)
 
     def _free(self, member: Member) -> int:
-        if member.retiring:
+        if member.retiring or member.held:
             return 0
         service = self.scaler.service_s
         ahead = (
@@ -355,6 +361,7 @@ class Pool:
                 pending
                 for pending in member.calls.values()
                 if pending.started
+                and not (member.held or pending.untimed)
                 and pending.call.timeout_s
                 and now - pending.started > pending.call.timeout_s + GRACE_S
             ]
@@ -363,6 +370,14 @@ class Pool:
             if overdue:
                 member.instance.kill(f"took longer than {overdue[0].call.timeout_s:g} s")
         self.rescale()
+
+    def _hold(self, member: Member, held: bool) -> None:
+        """Its calls stand at a prompt, where time does not count, or go on."""
+        member.held = held
+        for pending in member.calls.values():
+            pending.untimed = True
+            pending.held()
+        self._assign()
 
     def _start(self) -> None:
         self.starting += 1
@@ -382,7 +397,8 @@ class Pool:
             return
         finally:
             self.starting -= 1
-        self.members[instance] = Member(instance, idle_since=self.clock.monotonic())
+        member = self.members[instance] = Member(instance, idle_since=self.clock.monotonic())
+        instance.on_hold = partial(self._hold, member)
         self._assign()
         self.room.set()
 

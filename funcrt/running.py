@@ -17,7 +17,8 @@ from funcrt.auth import Tokens
 from funcrt.config import ServeConfig
 from funcrt.gateway import GatewayConfig, make_admin_app, make_app, serve_http
 from funcrt.host import Host
-from funcrt.sandbox.process import ProcessSandbox
+from funcrt.sandbox.lending import Lending
+from funcrt.sandbox.process import Debugging, ProcessSandbox
 from funcrt.sockets import bind_unix, unlink_unix
 from mesh.clock import SystemClock
 from mesh.errors import MeshFull
@@ -78,16 +79,23 @@ class Ending:
 
 @asynccontextmanager
 async def hosting(
-    config: ServeConfig, ending: Ending, *, code: str = "code", warm: bool = False
+    config: ServeConfig,
+    ending: Ending,
+    *,
+    code: str = "code",
+    warm: bool = False,
+    debugger: Debugging | None = None,
+    lending: Lending | None = None,
 ) -> AsyncIterator[Host]:
     """A started host on the config's mesh; on leaving it is drained and all is closed. Functions
     are unpacked in `code`, below the data directory. With `warm`, their dependencies stay imported
-    from one version to the next."""
+    from one version to the next. `debugger` and `lending` are the sandbox's."""
     transport = await mesh.connect(config.mesh_url, namespace=config.namespace, host=True)
     try:
         if hasattr(transport, "on_fatal"):
             transport.on_fatal = ending.ask
-        sandbox = ProcessSandbox(warm=warm)
+        sandbox = ProcessSandbox(warm=warm, debugger=debugger)
+        sandbox.lending = lending
         await sandbox.start()
         try:
             host = Host(

@@ -112,8 +112,9 @@ def _app(wanted: set[str | None]) -> Any:
             for each in sub.registered_commands:
                 each.epilog = EPILOG
         else:
-            run: Callable[..., Any] = sub.registered_commands[0].callback
-            app.command(name, epilog=EPILOG)(run)
+            found = sub.registered_commands[0]
+            run: Callable[..., Any] = found.callback
+            app.command(name, cls=found.cls, epilog=EPILOG)(run)
     return app
 
 

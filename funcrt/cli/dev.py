@@ -1,9 +1,10 @@
 """`funcrt dev`: a host beside the editor."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from funcrt.cli.options import Data, check_directories, place
 from funcrt.config import DevConfig, ServeConfig
@@ -11,9 +12,25 @@ from funcrt.config import DevConfig, ServeConfig
 __all__ = ["app", "dev"]
 
 app = typer.Typer()
+DEBUG_PORT = 5678
+"""debugpy's own default, which editors suggest."""
+DRAIN_S = 5.0
+"""For calls in flight at the end: nobody waits for them but the author."""
 
 
-@app.command()
+class DevCommand(TyperCommand):
+    """`--debug` takes a port, or none."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Typer's own."""
+        if "--debug" in args:
+            after = args.index("--debug") + 1
+            if not "".join(args[after : after + 1]).lstrip("-").isdecimal():
+                args.insert(after, str(DEBUG_PORT))
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=DevCommand)
 def dev(
     paths: Annotated[
         list[Path] | None,
@@ -33,6 +50,16 @@ def dev(
             help="NAME=value lines for all functions' environment.",
             show_default="./.env",
             metavar="FILE",
+        ),
+    ] = None,
+    debug: Annotated[
+        int | None,
+        typer.Option(
+            help="Wait for a debugger on this port, 5678 where none is given and any where 0 is,"
+            " before the first call. Needs funcrt[debug].",
+            metavar="[PORT]",
+            min=0,
+            max=65535,
         ),
     ] = None,
     no_reload: Annotated[bool, typer.Option("--no-reload", help="Leave changes alone.")] = False,
@@ -60,8 +87,11 @@ def dev(
         admin_socket=where.admin_socket,
         drain_s=DRAIN_S,
     )
-    return runtime.run(DevConfig(serve=serve, reload=not no_reload, env_file=env_file))
-
-
-DRAIN_S = 5.0
-"""For calls in flight at the end: nobody waits for them but the author."""
+    return runtime.run(
+        DevConfig(
+            serve=serve,
+            reload=not no_reload,
+            env_file=env_file,
+            debug=debug,
+        )
+    )

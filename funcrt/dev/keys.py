@@ -8,6 +8,7 @@ import tty
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
@@ -35,29 +36,42 @@ class Keys:
         self.stop = stop
         self._choice: list[tuple[str, list[Event]]] = []
         """Samples that the next digit chooses from."""
+        self._before: Any = None
+        """How the terminal was found, while keys are taken."""
         self._tasks = Tasks(host.failed)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Take keys while this lasts, and leave the terminal as it was. Nothing where standard
         input or output is no terminal."""
-        if not (sys.stdin.isatty() and self.screen.terminal):
+        if not self.screen.interactive:
             yield
             return
-        fd = sys.stdin.fileno()
-        loop = asyncio.get_running_loop()
-        before = termios.tcgetattr(fd)
-        tty.setcbreak(fd)
-        loop.add_reader(fd, self._readable)
+        self._before = termios.tcgetattr(sys.stdin.fileno())
+        self.resume()
         self.screen.changed = self.tell
         self.tell()
         try:
             yield
         finally:
             self.screen.changed = lambda: None
-            loop.remove_reader(fd)
-            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+            self.pause()
+            self._before = None
             self.screen.set_status("")
+
+    def pause(self) -> None:
+        """Take no keys, and leave the terminal as it was found."""
+        if self._before is not None:
+            fd = sys.stdin.fileno()
+            asyncio.get_running_loop().remove_reader(fd)
+            termios.tcsetattr(fd, termios.TCSADRAIN, self._before)
+
+    def resume(self) -> None:
+        """Take keys again."""
+        if self._before is not None:
+            fd = sys.stdin.fileno()
+            tty.setcbreak(fd)
+            asyncio.get_running_loop().add_reader(fd, self._readable)
 
     def tell(self) -> None:
         """The line at the bottom."""

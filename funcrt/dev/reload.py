@@ -68,6 +68,8 @@ class Reloader:
         self.host = host
         self.env = env
         """What is added to the environment of the function in a directory. May raise."""
+        self.served: Callable[[Manifest], Manifest] = lambda manifest: manifest
+        """What of a manifest is different here."""
         self.told = told
         self.folders: dict[Path, Folder] = {}
         self._ending = Tasks(host.failed)
@@ -123,7 +125,7 @@ class Reloader:
         files: Sequence[str],
         began: float,
     ) -> None:
-        manifest = load_manifest(folder.shown)
+        manifest = self.served(load_manifest(folder.shown))
         others = {f.shown: f.manifest for f in self.folders.values() if f.manifest}
         if errors := list(clashes({**others, folder.shown: manifest})):
             raise FunctionsRefused(errors)

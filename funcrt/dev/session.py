@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import uvloop
@@ -12,10 +13,12 @@ import uvloop
 from funcrt import logs
 from funcrt.auth import Tokens
 from funcrt.config import DevConfig
+from funcrt.dev.debugger import Debugger, debugged
 from funcrt.dev.env import NAME, read_env
 from funcrt.dev.keys import Keys
 from funcrt.dev.reload import Reloader
 from funcrt.dev.show import YELLOW, FunctionLog, HostLog, Screen
+from funcrt.dev.terminal import Lender
 from funcrt.dev.watch import Watcher
 from funcrt.host import Host
 from funcrt.rollout import find_functions, is_function
@@ -24,6 +27,8 @@ from funcrt.tasks import Tasks
 
 __all__ = ["run"]
 
+QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+"""Keeps debugpy from advice about how Python was started."""
 CODE = "dev-code"
 """Where versions are unpacked, below the data directory; emptied at each start."""
 
@@ -32,7 +37,7 @@ def run(config: DevConfig) -> int:
     """Serve the functions until SIGINT or SIGTERM, and put each change into service.
 
     Raises what a user can cause: EnvFileInvalid, OSError where the environment file cannot be
-    read, PortTaken, SocketTaken, MeshBusy, MeshCorrupt.
+    read, DebugpyMissing, DebuggerFailed, PortTaken, SocketTaken, MeshBusy, MeshCorrupt.
     """
     if config.env_file is not None:
         config.env_file.read_bytes()
@@ -50,23 +55,36 @@ async def _dev(config: DevConfig) -> int:
     logging.getLogger().handlers[:] = [HostLog(screen)]
     ending = Ending()
     serve = config.serve
-    async with hosting(serve, ending, code=CODE, warm=config.reload) as host:
+    debugger = Debugger(config.debug) if config.debug is not None else None
+    lender = None
+    if debugger is None and screen.interactive:
+        lender = Lender(screen, ending)
+    async with AsyncExitStack() as stack:
+        if debugger is not None:
+            stack.push_async_callback(debugger.close)
+            await debugger.start(ending.ask)
+        host = await stack.enter_async_context(
+            hosting(serve, ending, code=CODE, warm=config.reload, debugger=debugger, lending=lender)
+        )
         shutil.rmtree(serve.data.root / CODE, ignore_errors=True)
         host.durable_code = False
         host.deploys.recording = False
+        host.name_sources = debugger is not None
         host.observer = screen
-        async with listening(serve, Tokens(), host, ending) as port:
-            session = Session(config, host, screen)
-            keys = Keys(host, screen, ending.ask)
-            try:
-                await session.start(port)
-                host.state = "ready"
-                settle_down()
-                with keys.reading():
-                    await ending.asked
-            finally:
-                await keys.close()
-                await session.close(0.0 if ending.hurry.is_set() else serve.drain_s)
+        port = await stack.enter_async_context(listening(serve, Tokens(), host, ending))
+        session = Session(config, host, screen, debugger)
+        keys = Keys(host, screen, ending.ask)
+        if lender is not None:
+            lender.keys = keys
+        try:
+            await session.start(port)
+            host.state = "ready"
+            settle_down()
+            with keys.reading():
+                await ending.asked
+        finally:
+            await keys.close()
+            await session.close(0.0 if ending.hurry.is_set() else serve.drain_s)
     ending.raise_failure(serve.mesh_url)
     return 0
 
@@ -74,10 +92,17 @@ async def _dev(config: DevConfig) -> int:
 class Session:
     """What is between the watcher, the reloader and the screen."""
 
-    def __init__(self, config: DevConfig, host: Host, screen: Screen) -> None:
+    def __init__(
+        self, config: DevConfig, host: Host, screen: Screen, debugger: Debugger | None = None
+    ) -> None:
         self.config = config
         self.screen = screen
+        self.debugger = debugger
         self.reloader = Reloader(host, screen, self._env)
+        if debugger is not None:
+            self.reloader.served = debugged
+            debugger.told = self._attached
+            debugger.anew = self._anew
         self.env_file = (config.env_file or Path(NAME)).absolute()
         self.host = host
         self._changed: set[Path] = set()
@@ -123,7 +148,21 @@ class Session:
 
     def _env(self, directory: Path) -> Mapping[str, str]:
         """The function's own file beats the one for all."""
-        return read_env([_shown(self.env_file), _shown(directory) / NAME])
+        found = read_env([_shown(self.env_file), _shown(directory) / NAME])
+        return found if self.debugger is None else {**QUIET, **found}
+
+    def _attached(self, attached: bool) -> None:
+        if attached:
+            self.screen.now("debugger attached")
+        else:
+            self.screen.now("debugger gone; functions run on without it")
+
+    def _anew(self) -> None:
+        assert self.debugger is not None
+        self.screen.now(
+            "the debugger ended what it was attached to; listening again on"
+            f" 127.0.0.1:{self.debugger.port}, for what starts from now on"
+        )
 
     def _banner(self, port: int) -> None:
         serve, count = self.config.serve, len(self.host.deployed)
@@ -141,6 +180,11 @@ class Session:
             self.screen.line(
                 f"  {name:<{width}}  {triggers} → {manifest.output.topic or '-'}"
                 f"   {info.kind}, ready in {self.screen.took[name]:.0f} ms"
+            )
+        if self.debugger is not None:
+            self.screen.line(
+                f"waiting for a debugger on 127.0.0.1:{self.debugger.port}; nothing is called"
+                " before one attaches"
             )
         self.screen.begun = True
 

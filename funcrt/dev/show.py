@@ -36,8 +36,11 @@ class Screen:
 
     def __init__(self) -> None:
         self.terminal = sys.stdout.isatty()
+        self.interactive = self.terminal and sys.stdin.isatty()
         self.coloured = self.terminal and "NO_COLOR" not in os.environ
         self.status = ""
+        self._paused: list[str] | None = None
+        """Lines that wait while a function has the terminal."""
         self.dead = 0
         """Dead letters that were seen to be made, and not replayed since."""
         self.changed: Callable[[], None] = lambda: None
@@ -59,6 +62,9 @@ class Screen:
 
     def line(self, text: str) -> None:
         """One line or more, above the status line."""
+        if self._paused is not None:
+            self._paused.append(text)
+            return
         if not self.status:
             sys.stdout.write(f"{text}\n")
         else:
@@ -67,10 +73,26 @@ class Screen:
 
     def set_status(self, text: str) -> None:
         """The line that stays at the bottom; empty for none. Only on a terminal."""
-        if self.terminal and text != self.status:
+        if self._paused is not None:
+            self.status = text
+        elif self.terminal and text != self.status:
             self.status = text
             sys.stdout.write(f"\r\x1b[K{text}")
             sys.stdout.flush()
+
+    def pause(self) -> None:
+        """Leave the terminal to somebody else."""
+        sys.stdout.write("\r\x1b[K")
+        sys.stdout.flush()
+        self._paused = []
+
+    def resume(self) -> None:
+        """Say what waited."""
+        lines, self._paused = self._paused or [], None
+        sys.stdout.write(self.status)
+        for text in lines:
+            self.line(text)
+        sys.stdout.flush()
 
     def now(self, text: str) -> None:
         """A line with the time of day."""

@@ -34,6 +34,8 @@ class Code(msgspec.Struct, frozen=True, kw_only=True):
     """A trigger asks for batches: the handler must take a list."""
     stream: bool = False
     """What a generator makes is sent as it is made: the handler must be one."""
+    source: Path | None = None
+    """What `path` is a copy of, and what its code is to name as its place; None for `path`."""
     queued: bool = False
     """A trigger hands over events of the mesh: the handler may not take a Request."""
 
@@ -80,6 +82,8 @@ class Instance(Protocol):
     """One running copy of a function."""
 
     pid: int
+    on_hold: Callable[[bool], None]
+    """Told that its calls stand at a debugger's prompt, and that they go on."""
 
     def send(self, messages: Sequence[ToInstance]) -> None:
         """Hand over messages; they leave together at the end of this turn of the loop."""

@@ -11,13 +11,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
 from funcrt.sandbox import Code, Exit, HandlerInfo, Instance, OnExit, OnMessages
+from funcrt.sandbox.debugging import Debug
 from funcrt.sandbox.fit import file_of, unfit
+from funcrt.sandbox.lending import Borrower, Lending
 from funcrt.sandbox.lifespan import TEARDOWN_S
 from funcrt.sandbox.logs import LogReader
 from funcrt.sandbox.protocol import (
@@ -30,10 +32,10 @@ from funcrt.sandbox.protocol import (
     ToInstance,
 )
 from funcrt.sandbox.warm import Send, WarmProcesses
-from funcrt.sandbox.zygote import MAX_MESSAGE, Spec
+from funcrt.sandbox.zygote import MAX_MESSAGE, Spawn, Spec
 from mesh.failpoint import point
 
-__all__ = ["ProcessSandbox"]
+__all__ = ["Debugging", "ProcessSandbox"]
 
 LOAD_TIMEOUT_S = 60.0
 
@@ -44,15 +46,27 @@ def _socketpair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
+class Debugging(Protocol):
+    """The debugger's end in the host."""
+
+    async def attached(self) -> Debug:
+        """Wait until an editor has attached, once; where the adapter is now."""
+
+
 class ProcessSandbox:
     """Zygotes and instances as processes of this machine.
 
     With `warm`, each function has a process that holds its dependencies (`warm.py`), and versions
-    are forked from that.
+    are forked from that. With a `debugger`, instances attach to it, and none starts before an
+    editor has attached for the first time.
     """
 
-    def __init__(self, *, warm: bool = False) -> None:
-        self._warm = WarmProcesses() if warm else None
+    def __init__(self, *, warm: bool = False, debugger: "Debugging | None" = None) -> None:
+        ahead = ("debugpy.server.api",) if debugger is not None else ()
+        self._warm = WarmProcesses(ahead) if warm else None
+        self.debugger = debugger
+        self.lending: Lending | None = None
+        """Who has a terminal, where instances are to have one for `breakpoint()`."""
         self._runtime: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._zygotes: set[ProcessZygote] = set()
@@ -97,6 +111,7 @@ class ProcessSandbox:
             memory_bytes=code.memory_bytes or 0,
             max_output_bytes=code.max_output_bytes,
             batch=code.batch,
+            source=str(code.source or ""),
             stream=code.stream,
         )
         zygote = await self._fork(code, spec, send=await self._parent(code))
@@ -266,6 +281,8 @@ class ProcessZygote:
 
     async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> "ProcessInstance":
         """As the contract says."""
+        debugger, lending = self.sandbox.debugger, self.sandbox.lending
+        debug = await debugger.attached() if debugger is not None else None
         if not self.alive:
             raise SandboxError(f"{self.code.name}: its zygote is gone")
         ours, theirs = _socketpair(socket.SOCK_STREAM)
@@ -275,22 +292,31 @@ class ProcessZygote:
         number = next(self._numbers)
         future: asyncio.Future[int] = self._loop.create_future()
         self._spawning[number] = future
+        desk = _socketpair(socket.SOCK_SEQPACKET) if lending is not None else None
         try:
-            body = msgspec.msgpack.encode({"spawn": number})
+            body = msgspec.msgpack.encode(Spawn(number, debug, desk is not None))
             descriptors = [theirs.fileno(), *(write for _, write in logs), begun]
+            if desk is not None:
+                descriptors.append(desk[1].fileno())
             socket.send_fds(self._control, [body], descriptors)
         except OSError as error:
             self._spawning.pop(number, None)
             ours.close()
             for descriptor in (begun, *(read for read, _ in logs)):
                 os.close(descriptor)
+            if desk is not None:
+                desk[0].close()
             raise SandboxError(f"{self.code.name}: cannot fork ({error})") from None
         finally:
             theirs.close()
             for _, write in logs:
                 os.close(write)
+            if desk is not None:
+                desk[1].close()
         reads = [*(read for read, _ in logs), begun]
         instance = ProcessInstance(self, ours, reads, on_messages, on_exit)
+        if desk is not None and lending is not None:
+            instance.borrower = Borrower(self.code.name, desk[0], lending, instance.hold)
         # Registered as soon as the pid is known, in the same turn, so that no exit is missed.
         future.add_done_callback(lambda done: self._register(done, instance))
         try:
@@ -307,6 +333,8 @@ class ProcessZygote:
         if done.cancelled() or done.exception() is not None:
             return
         instance.pid = done.result()
+        if instance.borrower is not None:
+            instance.borrower.pid = instance.pid
         self.instances[instance.pid] = instance
 
     async def stop(self) -> None:
@@ -334,6 +362,8 @@ class ProcessInstance(asyncio.Protocol):
         on_exit: OnExit,
     ) -> None:
         self.pid = 0
+        self.borrower: Borrower | None = None
+        self.on_hold: Callable[[bool], None] = lambda held: None
         self._zygote = zygote
         self._sock = sock
         *logs, self._begun = reads
@@ -419,6 +449,10 @@ class ProcessInstance(asyncio.Protocol):
     def _said(self, level: str, text: str) -> None:
         if not self._over:
             self._on_messages(self, [Log(0, level, text)])
+
+    def hold(self, held: bool) -> None:
+        """Its calls stand at a prompt, or go on."""
+        self.on_hold(held)
 
     def send(self, messages: Sequence[ToInstance]) -> None:
         """As the contract says."""
@@ -509,6 +543,8 @@ class ProcessInstance(asyncio.Protocol):
 
     def close(self) -> None:
         """Let go of the descriptors."""
+        if self.borrower is not None:
+            self.borrower.close()
         if self._begun >= 0:
             os.close(self._begun)
             self._begun = -1

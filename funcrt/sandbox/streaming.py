@@ -122,9 +122,9 @@ class StreamWorker(LoopWorker):
     async def _streamed(self, call: Call, outlet: Outlet) -> Result:
         started = time.perf_counter()
         # A thread cannot be cancelled: the host ends an instance in which one takes too long.
-        limit = (call.timeout_s or None) if self.bound.kind.startswith("async") else None
+        scope = self.limit(call.timeout_s if self.bound.kind.startswith("async") else 0.0)
         try:
-            async with asyncio.timeout(limit) as scope:
+            async with scope:
                 context = self.context(call)
                 returned = None
                 if self.bound.request:

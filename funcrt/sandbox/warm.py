@@ -7,7 +7,7 @@ import site
 import socket
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +104,16 @@ class Warmed:
 
 
 class WarmProcesses:
-    """The F0s of a sandbox, one a function."""
+    """The F0s of a sandbox, one a function. All import the modules `ahead`, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Sequence[str] = ()) -> None:
+        self._ahead: tuple[tuple[str, tuple[str, ...]], ...] = tuple((name, ()) for name in ahead)
         self._held: dict[str, Warmed] = {}
 
     async def get(self, code: Code, send: Send, said: Callable[[str, str], None]) -> Warmed | None:
         """The process to fork this version from, made now where there is none that fits; None
         where nothing is imported ahead. Raises OSError."""
-        modules = leading_imports(code.path, code.handler)
+        modules = self._ahead + leading_imports(code.path, code.handler)
         key = (modules, dict(code.env), code.memory_bytes, _installed())
         held = self._held.get(code.name)
         if held is not None and held.fresh(key):

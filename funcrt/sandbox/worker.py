@@ -5,6 +5,7 @@ several in threads; an asynchronous one is served by `loop.py`.
 """
 
 import asyncio
+import contextlib
 import mmap
 import os
 import queue
@@ -12,9 +13,10 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -36,10 +38,14 @@ from funcrt.sandbox.protocol import (
 )
 from funcrt.sandbox.said import CALL, LINE, Budget, Printed
 
+if TYPE_CHECKING:
+    from funcrt.sandbox.breakpoints import Terminal
+
 __all__ = ["STARTING", "Worker"]
 
 STARTING = Call(0, "", [], 1, 1, 0.0)
 """What the context of a lifespan is made of."""
+NO_ANSWER = "pdb found no terminal; breakpoint() has one under `funcrt dev`"
 FLUSH_S = 0.0005
 """A result waits for those after it no longer than this."""
 
@@ -84,6 +90,9 @@ class Worker:
         """When `out` was sent last, by time.perf_counter."""
         self.budget = Budget()
         self.streams: list[Printed] = []
+        self.terminal: Terminal | None = None
+        self.scopes: weakref.WeakSet[asyncio.Timeout] = weakref.WeakSet()
+        """Of the calls that run, where there is a terminal."""
         self.decode = msgspec.msgpack.Decoder(list[ToInstance]).decode
         self.encode = msgspec.msgpack.Encoder().encode
 
@@ -93,6 +102,23 @@ class Worker:
             if isinstance(stream, Printed):
                 stream.say = self._log
                 self.streams.append(stream)
+
+    def borrow(self, terminal: "Terminal") -> None:
+        """Where `breakpoint()` finds a terminal. Time at its prompt is nobody's."""
+        self.terminal = terminal
+        terminal.taken = self._untimed
+
+    def _untimed(self) -> None:
+        for scope in list(self.scopes):
+            with contextlib.suppress(RuntimeError):  # it is over, or has not begun
+                scope.reschedule(None)
+
+    def limit(self, seconds: float) -> asyncio.Timeout:
+        """The scope that a call's time ends; 0 for never."""
+        scope = asyncio.timeout(seconds or None)
+        if self.terminal is not None:
+            self.scopes.add(scope)
+        return scope
 
     def run(self) -> None:
         """Serve until the host closes its side of the channel."""
@@ -209,6 +235,8 @@ class Worker:
 
     def _over(self, call: int) -> None:
         """Nothing more is the call's."""
+        if self.terminal is not None:
+            self.terminal.over()
         for stream in self.streams:
             if stream.rest:
                 stream.ended(call)
@@ -255,9 +283,9 @@ class Worker:
 
     async def _run(self, call: Call) -> Result:
         started = time.perf_counter()
-        limit = call.timeout_s or None
+        scope = self.limit(call.timeout_s)
         try:
-            async with asyncio.timeout(limit) as scope:
+            async with scope:
                 context = Context(call, self.env, self._log, self.now, self.resources)
                 made = self.bound.call(*self.bound.arguments(call.events, context))
                 if self.bound.kind == "async generator":
@@ -292,6 +320,10 @@ class Worker:
 
     def _failed(self, call: Call, error: BaseException, started: float) -> Result:
         why = failure(error, self.path)
+        if type(error).__name__ == "BdbQuit":  # its module is slow to import
+            left = "its debugger was left" if self.terminal is not None else NO_ANSWER
+            why = msgspec.structs.replace(why, message=left)
+            return Result(call.id, "reject", [], why, _us(started))
         if isinstance(error, Retry):
             return Result(call.id, "retry", [], why, _us(started), error.after)
         status = "reject" if isinstance(error, Reject | NotAnEvent) else "error"

@@ -22,7 +22,9 @@ from typing import Any
 import msgspec
 
 from funcrt.errors import LoadError
+from funcrt.sandbox.debugging import Debug, attach, name_sources
 from funcrt.sandbox.handler import Bound, import_handler, threads
+from funcrt.sandbox.hook import chosen, no_terminal
 from funcrt.sandbox.loop import LoopWorker
 from funcrt.sandbox.said import Printed
 from funcrt.sandbox.streaming import StreamWorker
@@ -30,6 +32,7 @@ from funcrt.sandbox.worker import Worker
 
 __all__ = [
     "MAX_MESSAGE",
+    "Spawn",
     "Spec",
     "Warm",
     "runtime",
@@ -80,6 +83,22 @@ class Spec(msgspec.Struct, frozen=True, tag="load"):
     stream: bool
     late: bool = False
     """Import in each instance: the code's import starts threads, which no fork survives."""
+    source: str = ""
+    """What the directory is a copy of, for its code to name; empty for its own name."""
+
+    @property
+    def named(self) -> Path:
+        """The directory that code names."""
+        return Path(self.source or self.path)
+
+
+class Spawn(msgspec.Struct, frozen=True):
+    """What F is asked for: an instance."""
+
+    number: int
+    debug: Debug | None = None
+    terminal: bool = False
+    """The fifth descriptor is where to ask for a terminal."""
 
 
 def runtime(fd: int, host: int) -> None:
@@ -170,6 +189,7 @@ def _begin(message: Spec | Warm, control_fd: int, out: int, err: int) -> None:
     os.environ.update(BASE | message.env)
     _lock_down(message.memory_bytes)
     sys.dont_write_bytecode = True
+    sys.breakpointhook = chosen(no_terminal)
     control = socket.socket(fileno=control_fd)
     if isinstance(message, Warm):
         _warm(message, control)
@@ -205,6 +225,8 @@ def _function(spec: Spec, control: socket.socket) -> None:
     _streams()
     os.chdir(spec.path)
     sys.path.insert(0, spec.path)
+    if spec.source:
+        name_sources(spec.path, spec.source)
     bound: Bound | None = None
     if not spec.late:
         bound = _load(spec, control)
@@ -254,7 +276,7 @@ def _load(spec: Spec, control: socket.socket) -> Bound | None:
 
     started = time.perf_counter()
     try:
-        bound = import_handler(Path(spec.path), spec.handler)
+        bound = import_handler(spec.named, spec.handler)
     except LoadError as error:
         told = {"problem": msgspec.to_builtins(error.problem), "traceback": error.traceback[:30000]}
         control.send(msgspec.msgpack.encode({"error": told}))
@@ -288,42 +310,48 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
                 os.close(ready)
                 control.send(msgspec.msgpack.encode({"exit": [pid, status]}))
                 continue
-            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 4)
+            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 5)
             if not body:
                 return
-            number = msgspec.msgpack.decode(body)["spawn"]
+            asked = msgspec.msgpack.decode(body, type=Spawn)
             pid = os.fork()
             if pid == 0:
                 for watch in children:
                     os.close(watch)
-                _child(own, partial(_instance, spec, bound, descriptors), descriptors)
+                _child(own, partial(_instance, spec, bound, asked, descriptors), descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
             watch = os.pidfd_open(pid)
             children[watch] = pid
             poll.register(watch, select.POLLIN)
-            control.send(msgspec.msgpack.encode({"spawned": [number, pid]}))
+            control.send(msgspec.msgpack.encode({"spawned": [asked.number, pid]}))
 
 
 # I: an instance
 
 
-def _instance(spec: Spec, bound: Bound | None, descriptors: list[int]) -> None:
-    channel_fd, out, err, begun = descriptors
+def _instance(spec: Spec, bound: Bound | None, asked: Spawn, descriptors: list[int]) -> None:
+    channel_fd, out, err, begun = descriptors[:4]
     os.setsid()
     _standard(out, err)
     _streams()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     random.seed()
-    bound = bound or import_handler(Path(spec.path), spec.handler)
+    bound = bound or import_handler(spec.named, spec.handler)
     default = ASYNC_CALLS if bound.kind.startswith("async") else 1
     channel = socket.socket(fileno=channel_fd)
     concurrency = spec.concurrency or default
     most = spec.max_output_bytes
+    if asked.debug is not None:
+        attach(asked.debug)
     kind = LoopWorker if bound.kind.startswith("async") else Worker
     if bound.request or spec.stream:
         kind = StreamWorker
-    worker = kind(channel, bound, Path(spec.path), concurrency, most, begun=begun)
+    worker = kind(channel, bound, spec.named, concurrency, most, begun=begun)
     worker.listen()
+    if asked.terminal:
+        from funcrt.sandbox.breakpoints import Terminal
+
+        worker.borrow(Terminal(socket.socket(fileno=descriptors[4]), spec.named))
     worker.run()

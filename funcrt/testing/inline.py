@@ -99,6 +99,7 @@ class InlineInstance:
     pid = 0
 
     def __init__(self, zygote: InlineZygote, on_messages: OnMessages, on_exit: OnExit) -> None:
+        self.on_hold: Callable[[bool], None] = lambda held: None
         self.zygote = zygote
         self._on_messages = on_messages
         self._on_exit = on_exit
