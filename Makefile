@@ -38,6 +38,7 @@ soak: setup
 peers:
 	$(PYTHON) -m venv .peers
 	.peers/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
+	if command -v mvn >/dev/null; then mvn -q -f benchmarks/ruler/pom.xml dependency:copy-dependencies; fi
 
 clean:
 	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache

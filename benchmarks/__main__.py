@@ -19,6 +19,7 @@ from benchmarks.job import SYSTEMS, job
 from benchmarks.processes import ROOT, Options
 from benchmarks.reload import reload
 from benchmarks.retention import retention
+from benchmarks.rules import rules
 from benchmarks.table import COLUMNS, Row, render
 
 BENCHMARKS: dict[str, Callable[[Options, Callable[[str], None]], list[Row]]] = {
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Options, Callable[[str], None]], list[Row]]] = {
     "backlog": backlog,
     "retention": retention,
     "reload": reload,
+    "rules": rules,
 }
 PEERS = ROOT / ".peers" / "bin" / "python"
 

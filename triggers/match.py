@@ -214,6 +214,8 @@ def _all_leaves(table: Table) -> Iterator[Leaf]:
 
 def alternatives(table: Table) -> list[Table]:
     """The tables without `$or` of which one must match. Raises TooMany."""
+    if not _has_or(table):
+        return [table]
     choices = [[one for branch in ors for one in alternatives(branch)] for ors in table.ors]
     for key, field in table.fields:
         options: Sequence[Leaf | Table] = (
@@ -226,6 +228,12 @@ def alternatives(table: Table) -> list[Table]:
         functools.reduce(_merged, chosen, Table(path=table.path))
         for chosen in itertools.product(*choices)
     ]
+
+
+def _has_or(table: Table) -> bool:
+    if table.ors:
+        return True
+    return any(isinstance(field, Table) and _has_or(field) for _, field in table.fields)
 
 
 def _merged(a: Table, b: Table) -> Table:

@@ -1,0 +1,146 @@
+"""Many rules over raw JSON events, one thread: `triggers.Index`, aws event-ruler, a loop.
+
+`python -m benchmarks.rules INDEX|LOOP RULES EVENTS SECONDS RULE` is one engine in its own process.
+"""
+
+import json
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import ROOT, BenchmarkFailed, Options, Run
+from benchmarks.table import Row, medians
+
+RULER = ROOT / "benchmarks" / "ruler"
+SIZES = (1, 100, 1_000, 10_000, 100_000)
+EVENTS = 3_000
+LOOP_MOST = 1_000
+"""Beyond it a loop takes seconds an event."""
+_PAD = {f"field{n}": "v" * 20 for n in range(18)}
+
+Pair = tuple[dict[str, Any], dict[str, Any]]
+"""A rule, and what an event has that matches it and hardly any other."""
+
+KINDS: dict[str, Callable[[int], Pair]] = {
+    "exact": lambda n: ({"a": [f"value-{n}"]}, {"a": f"value-{n}"}),
+    "prefix": lambda n: ({"a": [{"prefix": f"p{n}-"}]}, {"a": f"p{n}-and-more"}),
+    "suffix": lambda n: ({"a": [{"suffix": f"-s{n}"}]}, {"a": f"something-s{n}"}),
+    "numeric": lambda n: (
+        {"a": [{"numeric": [">", n * 10, "<", n * 10 + 8]}]},
+        {"a": n * 10 + 4},
+    ),
+    "anything-but + exact": lambda n: (
+        {"a": [{"anything-but": ["x", "y"]}], "b": [f"value-{n}"]},
+        {"a": "z", "b": f"value-{n}"},
+    ),
+    "arrays": lambda n: (
+        {"items": {"sku": [f"sku-{n}"], "count": [{"numeric": [">", 0]}]}},
+        {"items": [{"sku": f"sku-{n}", "count": 1}, *({"sku": f"x{m}", "count": m} for m in range(4))]},
+    ),
+    "3 fields": lambda n: (
+        {"a": [f"a{n % 50}"], "b": [f"b{n // 50 % 50}"], "c": [f"c{n // 2500}"]},
+        {"a": f"a{n % 50}", "b": f"b{n // 50 % 50}", "c": f"c{n // 2500}"},
+    ),
+    "wildcard": lambda n: ({"a": [{"wildcard": f"*img{n}-*.png"}]}, {"a": f"b/img{n}-large.png"}),
+}  # fmt: skip
+
+
+def rules(options: Options, say: Callable[[str], None]) -> list[Row]:
+    """Each kind at each size, the engines by turns; medians over rounds."""
+    jars = RULER / "target" / "dependency"
+    ruler = shutil.which("java") and jars.exists()
+    if not ruler:
+        say("no event-ruler: it needs java and mvn, and `make peers`")
+    rows = []
+    with Run(options) as run:
+        for kind in KINDS:
+            for size in (1, 1_000) if options.quick else SIZES:
+                engines = ["index", *(["ruler"] if ruler else [])]
+                engines += ["loop"] if size <= LOOP_MOST else []
+                given = _files(run.dir, kind, size)
+                taken: dict[str, list[Row]] = {engine: [] for engine in engines}
+                for _ in range(options.rounds):
+                    for engine in engines:
+                        taken[engine].append(_run(options, engine, given, jars))
+                for engine, found in taken.items():
+                    name = f"{kind}, {size:,} rules, {engine}"
+                    row = medians(found)
+                    if engine != "index":
+                        row["of funcrt"] = row["events/s"] / medians(taken["index"])["events/s"]
+                    rows.append({"name": name, **row})
+                    say(f"{name}: {row['events/s']:,.0f}/s")
+    return rows
+
+
+def _files(directory: Path, kind: str, size: int) -> list[str]:
+    """Rules and events as files, and one rule more."""
+    chance, make = random.Random(size), KINDS[kind]
+    files = directory / "rules.jsonl", directory / "events.jsonl"
+    files[0].write_text("".join(json.dumps(make(n)[0]) + "\n" for n in range(size)))
+    events = (make(chance.randrange(size))[1] for _ in range(EVENTS))
+    files[1].write_text("".join(json.dumps({**_PAD, **one}) + "\n" for one in events))
+    return [str(files[0]), str(files[1]), json.dumps(make(size)[0])]
+
+
+def _run(options: Options, engine: str, given: list[str], jars: Path) -> Row:
+    seconds = "0.5" if options.quick else "3"
+    argv = [options.python, "-m", "benchmarks.rules", engine]
+    if engine == "ruler":
+        argv = ["java", "-Xmx4g", "-cp", f"{jars}/*", str(RULER / "Rules.java")]
+    rules_file, events_file, more = given
+    ended = subprocess.run(
+        [*argv, rules_file, events_file, seconds, more],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if ended.returncode:
+        raise BenchmarkFailed(f"{engine}: {ended.stderr[-2000:]}")
+    row: Row = json.loads(ended.stdout)
+    if row.pop("hits") < EVENTS:
+        raise BenchmarkFailed(f"{engine}: events that match nothing")
+    return row
+
+
+def main(engine: str, rules_file: str, events_file: str, seconds: str, more: str) -> None:
+    """Build, match again and again for so long, add one: a line of figures as JSON."""
+    import triggers
+    from mesh import Event
+
+    lines = Path(rules_file).read_text().splitlines()
+    events = [
+        Event(str(n), "/s", "t", datacontenttype="application/json", data=line.encode())
+        for n, line in enumerate(Path(events_file).read_text().splitlines())
+    ]
+    specs = [json.loads(line) for line in lines]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    filters = [triggers.parse({"pattern": {"data": spec}}) for spec in specs]
+    index: triggers.Index[int] = triggers.Index()
+    for n, one in enumerate(filters):
+        index.add(n, one)
+    build = time.perf_counter() - began
+    held = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+    def looped(event: Event) -> list[int]:
+        return [n for n, one in enumerate(filters) if one.matches(event)]
+
+    match = index.match if engine == "index" else looped
+    best, hits, began = float("inf"), 0, time.perf_counter()
+    while best == float("inf") or time.perf_counter() - began < float(seconds):
+        started = time.perf_counter()
+        hits = sum(len(match(event)) for event in events)
+        best = min(best, (time.perf_counter() - started) / len(events))
+    began = time.perf_counter()
+    index.add(-1, triggers.parse({"pattern": {"data": json.loads(more)}}))
+    add = (time.perf_counter() - began) * 1e3
+    row = {"events/s": 1 / best, "build s": build, "add ms": add, "MB": held, "hits": hits}
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
