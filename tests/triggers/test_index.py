@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import triggers
 from mesh import Event
+from tests.triggers import fuzz
 from tests.triggers.test_explain import _filters
 from tests.triggers.test_patterns import _data, _keys, _patterns, _values
 from triggers import Index
@@ -238,3 +239,8 @@ def test_it_may_be_read_while_it_changes() -> None:
 def test_removing_what_is_not_there_is_a_mistake() -> None:
     with pytest.raises(KeyError):
         Index[int]().remove(1)
+
+
+def test_a_short_run_of_the_random_inputs() -> None:
+    for seed in range(100_000, 100_005):
+        fuzz.check(fuzz.Chance(seed))
