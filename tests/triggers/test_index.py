@@ -114,6 +114,28 @@ def test_it_finds_what_the_filters_match(data: st.DataObject) -> None:
     assert index.match(data.draw(_events)) == set()
 
 
+_numbers = st.sampled_from([-1e300, -8, -1, -0.5, -0.0, 0, 1e-300, 0.5, 1, 1.5, 2, 4, 7, 8, 1e300])
+_ranges = st.builds(
+    lambda low, least, high, most: {"numeric": [low, least, high, most]},
+    st.sampled_from([">", ">="]), _numbers, st.sampled_from(["<", "<="]), _numbers,
+) | st.builds(
+    lambda sign, bound: {"numeric": [sign, bound]},
+    st.sampled_from(["<", "<=", "=", ">=", ">"]), _numbers,
+)  # fmt: skip
+
+
+@given(st.lists(_ranges, min_size=1, max_size=20))
+def test_a_number_is_found_in_every_range_that_holds_it(ranges: list[Any]) -> None:
+    index: Index[int] = Index()
+    filters = [triggers.parse({"pattern": {"data": {"a": [one]}}}) for one in ranges]
+    for n, one in enumerate(filters):
+        index.add(n, one)
+    bounds = {bound for one in ranges for bound in one["numeric"][1::2]}
+    for value in {0, 3, *bounds}:
+        one = event({"a": value})
+        assert index.match(one) == {n for n, each in enumerate(filters) if each.matches(one)}
+
+
 def event(data: Any, **more: Any) -> Event:
     return Event("1", "/s", "t", data=json.dumps(data).encode(), **more)
 

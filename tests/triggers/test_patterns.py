@@ -61,7 +61,11 @@ _numeric = st.builds(
 _like = st.builds(lambda op, word: {op: word}, st.sampled_from(["prefix", "suffix"]), _words)
 _folded = _words.map(lambda word: {"equals-ignore-case": word})
 _wild = st.lists(st.sampled_from(["a", "b", "*", "\\*"]), min_size=1, max_size=5).map(
-    lambda parts: {"wildcard": "".join(parts).replace("**", "*").replace("**", "*")}
+    lambda parts: {
+        "wildcard": "".join(
+            part for n, part in enumerate(parts) if part != "*" or n == 0 or parts[n - 1] != "*"
+        )
+    }
 )
 _but = st.lists(_values, min_size=1, max_size=3) | _values | _like | _folded | _wild
 _tests = (
