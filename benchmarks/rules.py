@@ -22,6 +22,7 @@ SIZES = (1, 100, 1_000, 10_000, 100_000)
 EVENTS = 3_000
 LOOP_MOST = 1_000
 """Beyond it a loop takes seconds an event."""
+_OTHERS = [{"sku": f"x{m}", "count": m} for m in range(4)]
 _PAD = {f"field{n}": "v" * 20 for n in range(18)}
 
 Pair = tuple[dict[str, Any], dict[str, Any]]
@@ -41,7 +42,7 @@ KINDS: dict[str, Callable[[int], Pair]] = {
     ),
     "arrays": lambda n: (
         {"items": {"sku": [f"sku-{n}"], "count": [{"numeric": [">", 0]}]}},
-        {"items": [{"sku": f"sku-{n}", "count": 1}, *({"sku": f"x{m}", "count": m} for m in range(4))]},
+        {"items": [{"sku": f"sku-{n}", "count": 1}, *_OTHERS]},
     ),
     "3 fields": lambda n: (
         {"a": [f"a{n % 50}"], "b": [f"b{n // 50 % 50}"], "c": [f"c{n // 2500}"]},

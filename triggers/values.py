@@ -102,12 +102,12 @@ class Equal:
 class _Text:
     """A test of strings."""
 
-    __slots__ = ("fold", "wanted")
-    full = True
+    __slots__ = ("fold", "full", "wanted")
     name = ""
 
     def __init__(self, wanted: str, fold: bool = False) -> None:
         self.fold = fold
+        self.full = not fold
         self.wanted = wanted.casefold() if fold else wanted
 
     def __str__(self) -> str:
@@ -152,6 +152,7 @@ class Fold(_Text):
 
     def __init__(self, wanted: str) -> None:
         super().__init__(wanted, fold=True)
+        self.full = True
 
     def __call__(self, value: Any) -> bool:
         return isinstance(value, str) and value.casefold() == self.wanted
