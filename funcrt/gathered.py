@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from funcrt.sandbox.protocol import Aside, Chunk, Made, Out, Result, Start
-from mesh.event import Event
+from mesh.event import Event, parse_json
 
-__all__ = ["Collected", "Gathered", "Response"]
+__all__ = ["Collected", "Gathered", "Response", "decoded"]
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +35,23 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     def json(self) -> Any:
         """The body as JSON."""
         return json.loads(self.body)
+
+    @property
+    def data(self) -> Any:
+        """The body as its Content-Type says: decoded JSON, text, bytes, or None."""
+        return decoded(self.header("content-type"), self.body or None)
+
+
+def decoded(media: str | None, data: bytes | None) -> Any:
+    """Data as a test reads it: decoded JSON, text, bytes, or None."""
+    kind = (media or "").partition(";")[0].strip()
+    if data is None:
+        return None
+    if kind.endswith("json"):
+        return parse_json(data)
+    if kind.startswith("text/") or kind.endswith("xml"):
+        return data.decode(errors="replace")
+    return data
 
 
 class Gathered:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from funcrt import bundle
+from funcrt.asked import asked_by
 from funcrt.errors import LoadError
 from funcrt.gathered import Gathered, Response
 from funcrt.host import code_of
@@ -73,11 +74,13 @@ class Trial:
         limit = manifest.timeout_s
         self._answer = loop.create_future()
         self._gathered = Gathered()
+        asked = asked_by(manifest, events[0])
+        trigger, http = asked or (trigger, None)
         scope = origin_of(manifest, NAMESPACE, trigger).scope
+        most = manifest.retry.attempts
+        call = Call(self._numbers, trigger, list(events), 1, most, limit, scope, [], http)
         started = time.perf_counter()
-        instance.send(
-            [Call(self._numbers, trigger, list(events), 1, manifest.retry.attempts, limit, scope)]
-        )
+        instance.send([call])
         timer = None
         if limit:
             late = f"took longer than {limit:g} s"

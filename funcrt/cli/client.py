@@ -12,6 +12,7 @@ import msgspec
 
 from funcrt.cli.errors import FAILED, UNREACHABLE, USAGE, CliError
 from funcrt.sockets import connect_unix
+from mesh.event import Event
 
 __all__ = ["AdminClient", "RemoteClient", "client_of"]
 
@@ -78,14 +79,18 @@ class AdminClient:
             connection.close()
 
     def call(
-        self, function: str, event: bytes, *, later: bool = False
+        self, function: str, event: Event, *, later: bool = False
     ) -> tuple[int, list[tuple[str, str]], bytes]:
-        """Call a function with an event as JSON: status, headers and body of the answer. With
-        `later` the call is queued."""
-        headers = {"content-type": "application/cloudevents+json"}
+        """Call a function with an event: status, headers and body of the answer. With `later` the
+        call is queued."""
+        from mesh.codec import encode_http
+
+        # Binary, so that one that takes a Request finds the data where it looks for it.
+        named, body = encode_http(event, "binary")
+        headers = dict(named)
         if later:
             headers["prefer"] = "respond-async"
-        return self._exchange("POST", f"/functions/{quote(function, safe='')}", event, headers)
+        return self._exchange("POST", f"/functions/{quote(function, safe='')}", body, headers)
 
     def _ask(
         self, method: str, path: str, body: bytes | None, media_type: str = "application/json"

@@ -12,6 +12,7 @@ import msgspec
 
 from funcrt.cli.errors import FAILED, UNREACHABLE, USAGE, CliError
 from funcrt.cli.output import json_line, line, note, safe
+from funcrt.gathered import Response
 from mesh.event import Event
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ async def _here(
     manifest, batch = function.manifest, function.zygote.info.batch
     if len(events) > 1 and not batch:
         raise CliError(f"{len(events)} events, and {manifest.name} takes one at a time", code=USAGE)
-    reach = Reach(manifest)
+    reach = Reach(manifest, requests=function.zygote.info.request)
     names = reach.matches(events[0])
     trigger = names[0] if names else next((t.name for t in manifest.triggers), "http")
     verdict = _verdict(reach, names)
@@ -57,7 +58,10 @@ async def _here(
     for number in range(repeat):
         tried = await function.call(trigger, events)
         took.append(tried.took_s)
-        outcome = judged(manifest, NAMESPACE, trigger, events, tried.result, now=time.time())
+        outcome = judged(
+            manifest, NAMESPACE, trigger, events, tried.result, now=time.time(),
+            response=tried.response,
+        )  # fmt: skip
         failed += outcome.failure is not None
         row = {
             "function": manifest.name,
@@ -67,6 +71,7 @@ async def _here(
                 {"topic": topic, "event": msgspec.Raw(event.to_json())}
                 for topic, event in zip(outcome.topics, outcome.outputs, strict=True)
             ],
+            "response": outcome.response and _response(outcome.response),
             "failure": outcome.failure and msgspec.structs.asdict(outcome.failure),
             "retry_after_s": outcome.retry_after_s,
             "dead": outcome.dead,
@@ -81,7 +86,9 @@ async def _here(
             _said(events, verdict)
             for log in function.logs:
                 line(f"  {log.level.upper():<7} {safe(log.text)}")
-            if outcome.failure is None or outcome.outputs:
+            if outcome.response is not None:
+                _responded(outcome.response)
+            elif outcome.failure is None or outcome.outputs:
                 _outputs(outcome.outputs, outcome.topics)
             times = f"{tried.took_s * 1000:.1f} ms · fork {(tried.fork_s or 0) * 1000:.1f} ms"
             line(f"  {times} · import {function.zygote.info.import_ms:.0f} ms")
@@ -116,11 +123,26 @@ def _outputs(outputs: Sequence[Event], topics: Sequence[str] = ()) -> None:
         line("← nothing")
 
 
+def _response(response: Response) -> dict[str, Any]:
+    body = response.body.decode(errors="replace")
+    return {"status": response.status, "headers": response.headers, "body": body}
+
+
+def _responded(response: Response) -> None:
+    kind = response.header("content-type")
+    shown = _text(response.body, kind)
+    line(f"← {response.status}  {f'{safe(kind)}  ' if kind else ''}{shown}".rstrip())
+
+
 def _data(event: Event) -> str:
+    return _text(event.data or b"", event.datacontenttype)
+
+
+def _text(data: bytes, kind: str | None) -> str:
     try:
-        text = (event.data or b"").decode()
+        text = data.decode()
     except UnicodeDecodeError:
-        return f"<{len(event.data or b'')} bytes of {event.datacontenttype or 'unknown type'}>"
+        return f"<{len(data)} bytes of {safe(kind or 'unknown type')}>"
     return safe(text) if len(text) <= SHOWN else safe(text[:SHOWN]) + "…"
 
 
@@ -167,7 +189,7 @@ def there(
     failed = 0
     for number in range(repeat):
         started = time.perf_counter()
-        answer = client.call(name, events[0].to_json(), later=later)
+        answer = client.call(name, events[0], later=later)
         took.append(time.perf_counter() - started)
         row = _answered(name, answer, took[-1], later=later)
         failed += row["failure"] is not None
@@ -177,6 +199,8 @@ def there(
             _said(events)
             if later:
                 line(f"  queued @{row['position']}")
+            elif row.get("response"):
+                _responded(row["events"])
             elif row["failure"] is None:
                 _outputs(row["events"])
             line(f"  {took[-1] * 1000:.1f} ms")
@@ -197,6 +221,13 @@ def _answered(name: str, answer: Answer, took: float, *, later: bool) -> dict[st
     if later and status < 400:
         receipt = msgspec.json.decode(body)
         return {**row, "status": "queued", "position": _position(receipt)}
+    names = {name.lower(): value for name, value in headers}
+    events = "ce-specversion" in names or "cloudevents" in names.get("content-type", "")
+    problem_ = names.get("content-type") == "application/problem+json"
+    if status != 204 and not events and not (problem_ and b"urn:funcrt:problem:" in body):
+        lower = [(name.lower(), value) for name, value in headers]
+        response = Response(status=status, headers=lower, body=body)
+        return {**row, "outputs": [], "response": _response(response), "events": response}
     if status < 400:
         named = [each for each in headers if each[0].lower().startswith(("ce-", "content-type"))]
         found = decode_http(named, body) if status != 204 else []

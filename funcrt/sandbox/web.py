@@ -19,6 +19,7 @@ __all__ = [
     "is_request",
     "is_response",
     "receiver",
+    "request_of",
     "scope_of",
     "sender",
 ]
@@ -62,7 +63,7 @@ def answer_of(error: BaseException) -> Any:
 
 def scope_of(call: Call, state: Mapping[str, Any]) -> dict[str, Any]:
     """The ASGI scope of a call's request. `state` is what `request.state` begins with."""
-    http = call.http or _as_request(call.events[0])
+    http = call.http or request_of(call.events[0])
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -81,7 +82,7 @@ def scope_of(call: Call, state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _as_request(event: Event) -> Http:
+def request_of(event: Event) -> Http:
     """An event as the request that it came by, or in binary mode: of a sample, or of a test."""
     path = "/"
     plain = event.type == REQUEST_TYPE

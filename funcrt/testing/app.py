@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from funcrt.api import Reply
+from funcrt.asked import requested
 from funcrt.bundle import Bundle
 from funcrt.errors import FuncrtError, FunctionsRefused
 from funcrt.gathered import Collected, Response
@@ -20,7 +21,7 @@ from funcrt.rollout import clashes, find_functions
 from funcrt.sandbox.protocol import Log
 from funcrt.sandbox.web import REQUEST_TYPE
 from funcrt.testing.clock import FakeClock, FakeTimeLoop
-from funcrt.testing.function import SOURCE, TYPE, Function, load, requested
+from funcrt.testing.function import SOURCE, TYPE, Function, load
 from funcrt.testing.inline import InlineSandbox, code_of, info_of
 from mesh.embedded import open_transport
 from mesh.event import Event

@@ -10,23 +10,22 @@ from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
-from urllib.parse import unquote
 
 import msgspec
 
+from funcrt.asked import asked_by, requested, routes
 from funcrt.errors import LoadError, Problem
 from funcrt.gathered import Gathered
 from funcrt.host import code_of
-from funcrt.manifest import FILE, HttpTrigger, Manifest, load_manifest
+from funcrt.manifest import FILE, Manifest, load_manifest
 from funcrt.outcome import origin_of
-from funcrt.paths import Paths
 from funcrt.reach import Reach
 from funcrt.rollout import placed
 from funcrt.sandbox import HandlerInfo
 from funcrt.sandbox.fit import file_of, unfit
 from funcrt.sandbox.handler import Bound, bind_handler, failure, import_handler
 from funcrt.sandbox.lifespan import beside
-from funcrt.sandbox.protocol import Aside, Call, Failure, Http, Log, Result, weight
+from funcrt.sandbox.protocol import Aside, Call, Failure, Log, Result, weight
 from funcrt.sandbox.streaming import Outlet, StreamWorker
 from funcrt.sandbox.web import REQUEST_TYPE
 from funcrt.sandbox.worker import STARTING, Worker
@@ -36,7 +35,7 @@ from funcrt.testing.outcome import Outcome, judged
 from mesh.event import Event
 from mesh.transport import Clock
 
-__all__ = ["SOURCE", "TYPE", "Function", "call", "load", "requested"]
+__all__ = ["SOURCE", "TYPE", "Function", "call", "load"]
 
 T = TypeVar("T")
 NAMESPACE = "test"
@@ -122,8 +121,12 @@ class Function:
         """
         events = self._events(given)
         time = clock or FakeClock()
-        name = trigger or next(iter(self.matches(events[0])), "") or self._first_trigger()
-        return self._outcome(self._call(events, name, attempt), time)
+        name, http = trigger, None
+        if asked := asked_by(self.manifest, events[0]):
+            name, http = trigger or asked[0], asked[1]
+        name = name or next(iter(self.matches(events[0])), "") or self._first_trigger()
+        call = msgspec.structs.replace(self._call(events, name, attempt), http=http)
+        return self._outcome(call, time)
 
     def request(
         self,
@@ -138,7 +141,7 @@ class Function:
         """Call a handler that takes a Request: `function.request("GET", "/orders/17?full=1")`. The
         target's path goes by the function's own HTTP triggers. `json` is sent as such in the place
         of `body`. What it answers is the outcome's `response`."""
-        head, data, route = requested(self._paths, method, target, json, body, headers)
+        head, data, route = requested(routes(self.manifest), method, target, json, body, headers)
         event = Event(
             "1", f"/http{head.path}", REQUEST_TYPE, extensions={"httpmethod": method},
             datacontenttype=dict(head.headers).get(b"content-type", b"").decode() or None,
@@ -146,11 +149,6 @@ class Function:
         )  # fmt: skip
         call = self._call([event], route or self._first_trigger(), 1)
         return self._outcome(msgspec.structs.replace(call, http=head), clock or FakeClock())
-
-    @property
-    def _paths(self) -> Paths[str]:
-        triggers = self.manifest.triggers
-        return Paths((t.path, t.name) for t in triggers if isinstance(t, HttpTrigger))
 
     def _outcome(self, call: Call, time: Clock) -> Outcome:
         gathered, result, logs = self.answer(call, time)
@@ -284,30 +282,6 @@ async def _streamed(worker: StreamWorker, call: Call, gathered: Gathered) -> Res
 
     outlet = Outlet(say)
     return await worker.streamed(call, outlet)
-
-
-def requested(  # noqa: PLR0917
-    paths: Paths[Any],
-    method: str,
-    target: str,
-    json: Any,
-    body: bytes,
-    headers: Mapping[str, str],
-) -> tuple[Http, bytes, Any]:
-    """A request of a test: its head, its body, and what is at its path."""
-    raw, _, query = target.partition("?")
-    path = unquote(raw)
-    found = paths.find(path)
-    named = {name.lower(): value for name, value in headers.items()}
-    if json is not None:
-        body = msgspec.json.encode(json)
-        named.setdefault("content-type", "application/json")
-    named.setdefault("host", "testserver")
-    named.setdefault("content-length", str(len(body)))
-    pairs = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
-    route, params = found if found is not None else (None, [])
-    head = Http(method, path, raw.encode(), query.encode("latin-1"), pairs, params)
-    return head, body, route
 
 
 def _beside(run: Callable[[], T]) -> T:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from funcrt.gathered import Response
+from funcrt.gathered import Response, decoded
 from funcrt.manifest import Manifest
 from funcrt.outcome import origin_of, settle
 from funcrt.sandbox.protocol import Failure, Item, Log, Result
@@ -50,8 +50,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         if self.failure is not None:
             raise AssertionError(f"the handler failed: {self.failure.traceback or self.error}")
         if self.response is not None and not self.outputs:
-            kind = self.response.header("content-type")
-            return plain(Event("", "", "", datacontenttype=kind, data=self.response.body or None))
+            return self.response.data
         if len(self.outputs) != 1:
             raise AssertionError(f"expected one output, found {len(self.outputs)}: {self.outputs}")
         return plain(self.outputs[0])
@@ -63,15 +62,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plain(event: Event) -> Any:
-    """An event's data as a test reads it: decoded JSON, text, bytes, or None."""
-    kind = (event.datacontenttype or "").partition(";")[0].strip()
-    if event.data is None:
-        return None
-    if kind.endswith("json"):
-        return event.json()
-    if kind.startswith("text/") or kind.endswith("xml"):
-        return event.data.decode(errors="replace")
-    return event.data
+    """An event's data as a test reads it."""
+    return decoded(event.datacontenttype, event.data)
 
 
 def judged(

@@ -5,6 +5,7 @@ event a line, each a call of its own. Beside it `NAME.expected.json` says what t
 it (`NAME.expected.jsonl` a line for each line): an object with one of
 
     outputs    the events that come out: of each whatever is said of it, `data` and any attribute
+    response   what a handler of Requests answers: of `status`, `headers`, `data` whatever is said
     failure    "Reject: too long": the class and message of what the handler raised
     filtered   true: no trigger lets the event through
 """
@@ -27,7 +28,8 @@ __all__ = ["Mismatch", "Sample", "SampleInvalid", "found", "like", "read_samples
 
 EVENTS = "events"
 EXPECTED = ".expected"
-KEYS = ("outputs", "failure", "filtered")
+RESPONSE = ("status", "headers", "data")
+KEYS = ("outputs", "response", "failure", "filtered")
 
 
 class SampleInvalid(FuncrtError):
@@ -114,7 +116,7 @@ def _expected(file: Path, line: int | None, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or len(value) != 1:
         keys = ", ".join(value) if isinstance(value, dict) else type(value).__name__
         raise SampleInvalid(
-            file, f"expected one of outputs, failure, filtered; found {keys or 'nothing'}", line
+            file, f"expected one of {', '.join(KEYS)}; found {keys or 'nothing'}", line
         )
     (key,) = value
     if key not in KEYS:
@@ -123,11 +125,17 @@ def _expected(file: Path, line: int | None, value: Any) -> dict[str, Any]:
         raise SampleInvalid(file, f"{key}: unknown key{mend}", line)
     right = {
         "outputs": isinstance(value[key], list) and all(isinstance(o, dict) for o in value[key]),
+        "response": isinstance(value[key], dict) and {*value[key]} <= {*RESPONSE},
         "failure": isinstance(value[key], str),
         "filtered": value[key] is True,
     }
     if not right[key]:
-        kinds = {"outputs": "a list of objects", "failure": "a string", "filtered": "true"}
+        kinds = {
+            "outputs": "a list of objects",
+            "response": f"an object of {', '.join(RESPONSE)}",
+            "failure": "a string",
+            "filtered": "true",
+        }
         raise SampleInvalid(file, f"{key}: expected {kinds[key]}", line)
     return value
 
@@ -152,6 +160,10 @@ def found(outcome: Outcome | None) -> dict[str, Any]:
         return {"filtered": True}
     if outcome.failure is not None:
         return {"failure": outcome.error}
+    if (response := outcome.response) is not None:
+        data = outcome.data if not outcome.outputs else response.text
+        said = {"status": response.status, "headers": dict(response.headers), "data": data}
+        return {"response": said}
     return {"outputs": [_shown(event) for event in outcome.outputs]}
 
 
@@ -167,12 +179,18 @@ def _shown(event: Event) -> dict[str, Any]:
 
 def like(expected: dict[str, Any], actual: dict[str, Any]) -> dict[str, Any]:
     """Of the outputs only what is expected of each, so that it can be compared and shown."""
+    if "response" in actual and isinstance(wanted := expected.get("response"), dict):
+        cut_to = {key: actual["response"][key] for key in wanted}
+        if "headers" in wanted:
+            there = actual["response"]["headers"]
+            cut_to["headers"] = {name: there.get(name.lower()) for name in wanted["headers"]}
+        return {"response": cut_to}
     if "outputs" not in actual:
         return actual
-    wanted = expected.get("outputs", [])
+    outputs = expected.get("outputs", [])
     cut = []
     for at, one in enumerate(actual["outputs"]):
-        keys = wanted[at] if at < len(wanted) else ("type", "data", "data_base64")
+        keys = outputs[at] if at < len(outputs) else ("type", "data", "data_base64")
         cut.append({key: one[key] for key in keys if key in one})
     return {"outputs": cut}
 

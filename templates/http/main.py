@@ -1,13 +1,15 @@
-"""Greet over HTTP: GET /NAME?who=you, or POST {"who": "you"}."""
+"""Greet over HTTP: GET /NAME/you, or POST {"who": "you"} to /NAME."""
 
-from urllib.parse import parse_qsl
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from funcrt import Event, Reject
 
-
-def handler(event: Event) -> dict[str, str]:
-    """What is returned is the reply's JSON body."""
-    asked = event.json() if event.data else dict(parse_qsl(str(event.extensions["httpquery"])))
-    if not asked.get("who"):
-        raise Reject("say who")  # a 422
-    return {"greeting": f"Hello {asked['who']}!"}
+async def handler(request: Request) -> Response:
+    """What is returned is the answer, as it is."""
+    if request.method == "POST":
+        who = (await request.json()).get("who")
+    else:
+        who = request.path_params["who"]
+    if not who:
+        return JSONResponse({"error": "say who"}, status_code=422)
+    return JSONResponse({"greeting": f"Hello {who}!"})

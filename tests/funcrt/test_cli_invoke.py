@@ -101,7 +101,7 @@ def test_a_batch_and_an_http_function(tmp_path: Path) -> None:
     assert (code, out.count("→ reading")) == (0, 3)
     assert '{"count":3.0,"mean":3.0}' in out or '{"count":3,"mean":3.0}' in out
     code, out, _ = run("invoke", "h", "--sample", "get", cwd=tmp_path)
-    assert "filter: match (http /h)" in out
+    assert "filter: match (http /h/{who})" in out
     assert '{"greeting":"Hello you!"}' in out
 
 
@@ -174,3 +174,28 @@ def test_a_call_in_a_host(host: Serving, tmp_path: Path) -> None:
     code, _, err = invoke("duble", "--data", "1")
     assert code == 1
     assert err.startswith("✗ no function is named 'duble'; did you mean double?\n  try: funcrt ls")
+
+
+def test_a_request_s_response_is_shown(tmp_path: Path) -> None:
+    make("hello", "http", tmp_path)
+    code, out, err = run("invoke", "hello", "--sample", "get", cwd=tmp_path)
+    assert (code, plain(out), err) == (
+        0,
+        "→ funcrt.http.request  id=1  filter: match (http /hello/{who})\n"
+        '← 200  application/json  {"greeting":"Hello you!"}\n'
+        "  N ms · fork N ms · import N ms\n",
+        "",
+    )
+    code, out, _ = run("invoke", "hello", "--data", '{"who": "me"}', "--json", cwd=tmp_path)
+    found = json.loads(out)["response"]
+    assert (code, found["status"], found["body"]) == (0, 200, '{"greeting":"Hello me!"}')
+    serving = Serving(tmp_path / "data", hello=(tmp_path / "hello" / "main.py").read_text() + "---")
+    try:
+        done = serving.run("invoke", "hello", "--data", '{"who": "me"}', "--remote")
+        shown = '← 200  application/json  {"greeting":"Hello me!"}\n'
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert shown in done.stdout
+        done = serving.run("invoke", "hello", "--data", "{}", "--remote", "--json")
+        assert json.loads(done.stdout)["response"]["status"] == 422
+    finally:
+        serving.stop(signal.SIGTERM)

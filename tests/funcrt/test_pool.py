@@ -5,10 +5,27 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from funcrt.manifest import ScaleSpec
 from funcrt.pool import Pending, Pool
 from funcrt.sandbox import Code
-from funcrt.sandbox.protocol import Call, Result
+from funcrt.sandbox.protocol import (
+    WINDOW,
+    Aside,
+    Call,
+    Cancel,
+    Chunk,
+    Failure,
+    Made,
+    Out,
+    Result,
+    Start,
+    Started,
+    Taken,
+    weight,
+)
+from funcrt.streams import Stream, StreamFailed
 from funcrt.zygotes import Zygotes
 from mesh import Event
 from tests.sim.loop import VirtualClock, run
@@ -62,3 +79,119 @@ async def until_held(pool: Pool, count: int) -> Any:
             if len(member.calls) == count:
                 return member
     raise AssertionError("they were never handed out")
+
+
+LIES = [
+    Made(1, Out(Event("", "", "", data=b"x"))),
+    Start(1, 200, []),
+    Chunk(1, b"x", True),
+    Chunk(99, b"x", True),
+    Started(),
+]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_what_a_call_may_not_send_ends_its_instance_and_charges_it(lie: Any) -> None:
+    clock = VirtualClock()
+
+    async def main() -> None:
+        sandbox = SimSandbox(random.Random(1), {"f": Manner(hang=1.0)}, set(), lambda *told: None)
+        code = Code(name="f", version="1", path=Path("/"), concurrency=1)
+        pool = Pool(
+            code, SimZygote(sandbox, code).info, Zygotes(sandbox), ScaleSpec(max=1), clock,
+            failed=lambda error: None,
+        )  # fmt: skip
+        ends: list[str] = []
+        call = Call(1, "t", [Event("1", "/s", "t")], 1, 3, 0.0)
+        pool.submit(
+            [Pending(call, (), lambda p, r: ends.append(r.status), lambda p: ends.append("back"))]
+        )
+        member = await until_held(pool, 1)
+        member.instance._on_messages(member.instance, [lie])
+        await asyncio.sleep(0.1)
+        assert ends == ["crash"]
+        await pool.drain(0.0)
+
+    run(clock, main())
+
+
+class Heard:
+    """An instance that notes what it is told."""
+
+    pid = 1
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.killed = ""
+
+    def send(self, messages: Any) -> None:
+        self.told += messages
+
+    def finish(self) -> None:
+        pass
+
+    def kill(self, reason: str) -> None:
+        self.killed = self.killed or reason
+
+
+def made(size: int) -> Aside:
+    return Made(1, Out(Event("", "", "", data=b"x" * size)))
+
+
+def test_a_stream_gives_back_what_it_has_seen_through_and_no_more() -> None:
+    async def main() -> None:
+        stream, instance = Stream(), Heard()
+        seen: list[Aside] = []
+        gate = asyncio.Event()
+
+        async def handle(messages: Any) -> None:
+            await gate.wait()
+            seen.extend(messages)
+
+        following = asyncio.ensure_future(stream.run(handle))
+        large = made(WINDOW * 2)  # alone it may be as large as it likes
+        stream.said(instance, large)
+        await asyncio.sleep(0)
+        assert (instance.told, instance.killed) == ([], "")
+        gate.set()
+        await asyncio.sleep(0.01)
+        assert instance.told == [Taken(1, weight(large))]
+        stream.said(instance, made(10))
+        stream.ended(Result(1, "ok"))
+        result = await following
+        assert result is not None
+        assert result.status == "ok"
+        assert len(seen) == 2  # what came before the result is seen through
+
+    asyncio.run(main())
+
+
+def test_one_that_sends_more_than_there_is_room_for_is_ended() -> None:
+    async def main() -> None:
+        stream, instance = Stream(), Heard()
+        stream.said(instance, made(WINDOW // 2))
+        assert not instance.killed
+        stream.said(instance, made(WINDOW // 2))
+        assert instance.killed == "sent more of a stream than there was room for"
+
+    asyncio.run(main())
+
+
+def test_what_cannot_go_its_way_cancels_the_call_and_is_its_result() -> None:
+    async def main() -> None:
+        stream, instance = Stream(), Heard()
+
+        async def handle(messages: Any) -> None:
+            raise StreamFailed(Failure("MeshFull", "no room"))
+
+        following = asyncio.ensure_future(stream.run(handle))
+        stream.said(instance, made(1))
+        await asyncio.sleep(0.01)
+        assert Cancel(1) in instance.told
+        stream.said(instance, made(1))
+        stream.ended(Result(1, "error", [], Failure("CancelledError", "")))
+        result = await following
+        assert result is not None
+        assert (result.status, result.failure) == ("error", Failure("MeshFull", "no room"))
+
+    asyncio.run(main())

@@ -113,6 +113,9 @@ def test_without_what_is_expected_a_sample_only_runs(tmp_path: Path) -> None:
     assert found(one.check(function))["outputs"][0]["data"] == {"n": 2}
 
 
+ONE_OF = "expected one of outputs, response, failure, filtered"
+
+
 @pytest.mark.parametrize(
     ("event", "expected", "message"),
     [
@@ -121,12 +124,13 @@ def test_without_what_is_expected_a_sample_only_runs(tmp_path: Path) -> None:
         ({"id": "1"}, None, "one.json: specversion: is required and missing"),
         ([], None, "one.json: an empty array, expected events"),
         (EVENT, {"output": []}, 'one.expected.json: output: unknown key, did you mean "outputs"?'),
-        (EVENT, {"x": 1}, "one.expected.json: x: unknown key; expected one of outputs, failure,"
-         " filtered"),
+        (EVENT, {"x": 1}, f"one.expected.json: x: unknown key; {ONE_OF}"),
         (EVENT, {"outputs": {}}, "one.expected.json: outputs: expected a list of objects"),
+        (EVENT, {"response": {"x": 1}}, "one.expected.json: response: expected an object of status,"
+         " headers, data"),
         (EVENT, {"filtered": False}, "one.expected.json: filtered: expected true"),
-        (EVENT, {}, "one.expected.json: expected one of outputs, failure, filtered; found nothing"),
-        (EVENT, [1], "one.expected.json: expected one of outputs, failure, filtered; found list"),
+        (EVENT, {}, f"one.expected.json: {ONE_OF}; found nothing"),
+        (EVENT, [1], f"one.expected.json: {ONE_OF}; found list"),
     ],
 )  # fmt: skip
 def test_a_sample_that_cannot_be_read_is_told(

@@ -1,10 +1,17 @@
 """Run with `funcrt test`."""
 
 
-def test_a_call_over_http(function, function_app):
-    reply = function_app.call(function.name, {"who": "me"})
-    assert [event.json() for event in reply.outputs] == [{"greeting": "Hello me!"}]
+def test_a_request_is_answered(function):
+    answer = function.request("GET", "/NAME/me?loud=1").response
+    assert (answer.status, answer.json()) == (200, {"greeting": "Hello me!"})
 
 
-def test_a_call_that_says_nothing(function):
-    assert function.call({}).status == "reject"
+def test_a_request_that_says_nothing(function):
+    answer = function.request("POST", "/NAME", json={}).response
+    assert (answer.status, answer.json()) == (422, {"error": "say who"})
+
+
+def test_as_a_host_calls_it(function_app):
+    answer = function_app.request("POST", "/NAME", json={"who": "you"})
+    assert answer.header("content-type") == "application/json"
+    assert answer.json() == {"greeting": "Hello you!"}
