@@ -257,6 +257,36 @@ def test_the_session_in_the_page_is_as_it_says(tmp_path: Path) -> None:
         host.stop(15)
 
 
+# docs/deploy.md
+
+
+def test_the_deployments_in_the_page_go_as_it_says(tmp_path: Path) -> None:
+    function = tmp_path / "label"
+    function.mkdir()
+    (code,) = blocks(page("README.md"), "python")
+    (function / "main.py").write_text(code)
+    host = Serving(tmp_path / "data")
+    try:
+        sessions = re.findall(
+            r"^```sh\n(.*?)^```\n(?:```\n(.*?)^```\n)?", page("docs/deploy.md"), re.S | re.M
+        )
+        commands = [line for lines, _ in sessions for line in lines.splitlines()]
+        assert len(commands) == 10
+        for line in commands:
+            done = subprocess.run(
+                [*FUNCRT, *shlex.split(line)[1:]],
+                env=host.env, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, (line, done.stderr)
+            if line == "funcrt deploy label":
+                form = re.escape(sessions[0][1]).replace(re.escape("#"), "[0-9a-f]{12}")
+                assert re.fullmatch(form, done.stdout), done.stdout
+            if line == "funcrt rollback label v1":
+                assert done.stdout.startswith("label\tv2\t"), done.stdout
+    finally:
+        host.stop(15)
+
+
 # docs/manifest.md
 
 SECTIONS: dict[str, tuple[Section, str]] = {
