@@ -8,6 +8,7 @@ import uvloop
 
 from funcrt import logs
 from funcrt.auth import Tokens, check_bind
+from funcrt.cautions import cautions
 from funcrt.config import ServeConfig
 from funcrt.gateway import OPEN_NOTICE
 from funcrt.host import Host
@@ -75,6 +76,8 @@ async def _deploy(config: ServeConfig, host: Host) -> None:
               " served any more; its queue stays")  # fmt: skip
     width = max(map(len, host.deployed), default=0)
     for name, function in sorted(host.deployed.items()):
+        for caution in cautions(function.manifest):
+            _warn(config, caution)
         info, status = function.pool.info, await function.status()
         triggers = ", ".join(map(str, status.triggers)) or "no trigger: called by name only"
         line = f"  {name:<{width}}  {triggers} → {status.output_topic or '-'}"

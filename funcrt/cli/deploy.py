@@ -10,7 +10,7 @@ from funcrt.cli.client import client_of
 from funcrt.cli.deployed import show, show_plan
 from funcrt.cli.errors import USAGE, CliError
 from funcrt.cli.options import Data, HostUrl, Json, Socket, check_directories, place
-from funcrt.cli.output import json_line, note
+from funcrt.cli.output import json_line, note, safe
 
 __all__ = ["app", "deploy"]
 
@@ -69,6 +69,7 @@ def _read(paths: Sequence[Path], profile: str, *, plan: bool, wait: bool) -> tup
     """What to send, and of each function the line on its manifest. Raises CliError with every
     mistake that can be found here."""
     from funcrt.bundle import pack
+    from funcrt.cautions import cautions
     from funcrt.errors import FuncrtError, mistakes
     from funcrt.rollout import find_functions, read_manifests
     from funcrt.upload import Head, Upload
@@ -103,6 +104,8 @@ def _read(paths: Sequence[Path], profile: str, *, plan: bool, wait: bool) -> tup
             )
         )
         if directory in manifests:
+            for caution in cautions(manifests[directory]):
+                note(f"! {safe(caution)}")
             configs[manifests[directory].name] = _config(directory, manifests[directory])
     if errors:
         first, *more = mistakes(errors)

@@ -169,6 +169,17 @@ def test_a_session_on_a_terminal(host: Serving) -> None:
     ]
 
 
+def test_what_is_hardly_meant_is_warned_of(host: Serving) -> None:
+    odd = """
+[[trigger]]
+topic = "in"
+filters = [{ sql = "LENGTH(type)" }, { exact = { type = "a" } }]
+"""
+    done = host.run("deploy", write("echo", "one", odd))
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == ["! echo: trigger in: filters[0].sql: no event meets this"]
+
+
 def test_the_same_in_a_pipe_and_as_json(host: Serving) -> None:
     path = write("echo", "one")
     done = host.run("deploy", path)

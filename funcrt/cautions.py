@@ -1,0 +1,15 @@
+"""What a manifest says that is allowed and hardly meant: told whenever it is deployed."""
+
+from collections.abc import Iterator
+
+from funcrt.manifest import Manifest
+from funcrt.reach import filter_of, queued
+
+__all__ = ["cautions"]
+
+
+def cautions(manifest: Manifest) -> Iterator[str]:
+    """A line each: filters that no event or every event meets, or that no index can find."""
+    for spec in queued(manifest):
+        for warning in filter_of(spec).warnings():
+            yield f"{manifest.name}: trigger {spec.name}: {warning}"
