@@ -232,7 +232,7 @@ class Host:
             self.deployed[before.name] = before
         self._index()
         await function.drain(0.0)
-        await function.close_feeds()
+        await self._let_go(function)
         try:
             for name in function.made:
                 await self.mesh.unsubscribe(name, purge=True)
@@ -247,8 +247,14 @@ class Host:
         """Let what runs on a version out of service finish, and let go of it; how many calls were
         given back instead, as they took too long."""
         cut = await before.drain(before.manifest.timeout_s or 30.0)
-        await before.close_feeds()
+        await self._let_go(before)
         return cut
+
+    async def _let_go(self, function: Function) -> None:
+        """Close the feeds of a function that is drained: once its results are committed, or what it
+        has run would be given back and run again."""
+        await self.settler.flush(SETTLE_S)
+        await function.close_feeds()
 
     async def withdraw(self, name: str) -> Function:
         """Take a function out of service. Its queues stay, and what comes into them. Returns it,

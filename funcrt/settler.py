@@ -31,15 +31,18 @@ class Settler:
         self._committing: Sequence[Settlement] = ()
         self._bytes = 0
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._given = self._kept = 0
+        """How many settlements came, and how many of them are committed."""
+        self._passed = asyncio.Event()
+        """Set, and replaced, at each commit."""
+        self._over = False
 
     def soon(self, settlement: Settlement) -> None:
         """Commit it with what else has come by the next commit."""
         self._waiting.append(settlement)
         self._bytes += _bytes(settlement)
+        self._given += 1
         self._wake.set()
-        self._idle.clear()
         if self._bytes > MOST_BYTES or len(self._waiting) > MOST_SETTLEMENTS:
             self.room.clear()
 
@@ -54,12 +57,18 @@ class Settler:
                     self._committing, self._waiting, self._bytes = self._waiting, [], 0
                     if not await self._commit(self._committing):
                         return
+                    self._kept += len(self._committing)
                     self._committing = ()
                     self.room.set()
-                self._idle.set()
+                    self._pass()
         finally:
-            self._idle.set()
+            self._over = True
+            self._pass()
             self.room.set()
+
+    def _pass(self) -> None:
+        passed, self._passed = self._passed, asyncio.Event()
+        passed.set()
 
     async def _commit(self, settlements: Sequence[Settlement]) -> bool:
         wait = WAIT_S
@@ -77,10 +86,12 @@ class Settler:
                 wait = min(wait * 2, MOST_WAIT_S)
 
     async def flush(self, seconds: float) -> None:
-        """Wait up to `seconds` until nothing waits to be committed."""
+        """Wait up to `seconds` until what came by now is committed, whatever comes meanwhile."""
+        until = self._given
         try:
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                while self._kept < until and not self._over:
+                    await self._passed.wait()
         except TimeoutError:
             pass
 

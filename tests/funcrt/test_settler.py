@@ -65,6 +65,44 @@ def test_a_full_mesh_is_tried_again_and_holds_up_pulling(tmp_path: Path) -> None
     asyncio.run(main())
 
 
+def test_a_flush_ends_though_more_comes_and_not_before_what_came(tmp_path: Path) -> None:
+    """A version that is retired lets go of its leases after it, while others' results come."""
+
+    class Slow:
+        """A mesh that commits slowly; while it does, another settlement comes."""
+
+        def __init__(self) -> None:
+            self.kept: list[Settlement] = []
+
+        async def commit(self, settlements: Any) -> None:
+            await asyncio.sleep(0.01)
+            settling.soon(more)
+            self.kept += settlements
+
+    async def main() -> None:
+        nonlocal settling
+        slow: Any = Slow()
+        settling = Settler(slow)
+        tasks = Tasks(failures.append)
+        tasks.start(settling.run(), "settler")
+        settling.soon(first)
+        await settling.flush(5)
+        assert first in slow.kept
+        await asyncio.sleep(0.005)  # in the middle of a commit: what comes now waits for the next
+        settling.soon(last)
+        began = asyncio.get_running_loop().time()
+        await settling.flush(5)
+        assert last in slow.kept
+        assert asyncio.get_running_loop().time() - began < 2, "it waited for a moment without work"
+        await tasks.cancel()
+
+    first, last, more = (Settlement(name, (), ()) for name in ("first", "last", "more"))
+    failures: list[BaseException] = []
+    settling: Any = None
+    asyncio.run(main())
+    assert not failures
+
+
 def test_what_is_left_at_the_end_is_settled_then(tmp_path: Path) -> None:
     async def main() -> None:
         t: Any = await mesh.connect("embedded::memory:")
