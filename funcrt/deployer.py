@@ -15,7 +15,7 @@ import msgspec
 from funcrt import bundle, registry
 from funcrt.deployments import Queue
 from funcrt.errors import DeployError, FuncrtError, FunctionUnknown
-from funcrt.manifest import Manifest
+from funcrt.manifest import Manifest, ScaleSpec
 from funcrt.registry import Change, Deployment, Line, Source
 from funcrt.sandbox import Code, HandlerInfo
 from funcrt.tasks import Tasks
@@ -132,7 +132,7 @@ class Deployer:
         for done in swapped:
             deployment = done.function.deployment = current[done.function.name]
             if deployment.scale is not None:
-                _bound(done.function, deployment.scale)
+                done.function.bound(_within(done.function, deployment.scale))
             if done.before is not None:
                 self.draining.append(done.before)
         swapped.sort(key=lambda done: made.index(done.made))
@@ -275,7 +275,7 @@ class Deployer:
     async def pause(self, name: str) -> bool:
         """Stop it from taking more; whether it did. Raises FunctionUnknown."""
         async with self.lock:
-            function = self._function(name)
+            function = self.host.function(name)
             if function.paused:
                 return False
             await self._record(Change(op="pause", name=name, at=self.host.clock.time()))
@@ -285,7 +285,7 @@ class Deployer:
     async def resume(self, name: str) -> bool:
         """Let it go on; whether it was paused. Raises FunctionUnknown."""
         async with self.lock:
-            function = self._function(name)
+            function = self.host.function(name)
             if not function.paused:
                 return False
             await self._record(Change(op="resume", name=name, at=self.host.clock.time()))
@@ -296,12 +296,10 @@ class Deployer:
         """Scale within these bounds until the next version, or again within the manifest's; what
         holds now. Raises FunctionUnknown."""
         async with self.lock:
-            function = self._function(name)
-            spec = function.manifest.scale
+            function = self.host.function(name)
+            spec = _within(function, bounds)
             change = Change(op="scale", name=name, at=self.host.clock.time(), scale=bounds)
             await self._record(change)
-            if bounds is not None:
-                spec = msgspec.structs.replace(spec, min=bounds[0], max=bounds[1])
             function.bound(spec)
             return spec.min, spec.max
 
@@ -335,7 +333,6 @@ class Deployer:
                 self.draining.append(before)
         if before is not None:
             await self._retire(before)
-            await host.settler.flush(5.0)
         async with self.lock:
             queues = [await self._left(one) for one in mine]
             if purge and name not in host.deployed:
@@ -352,12 +349,6 @@ class Deployer:
             dead, after = dead + len(page), page[-1].id
         return Queue(one.trigger, depth.ready + depth.leased + depth.delayed, dead)
 
-    def _function(self, name: str) -> "Function":
-        function = self.host.deployed.get(name)
-        if function is None:
-            raise FunctionUnknown(name, list(self.host.deployed))
-        return function
-
     def check_recording(self) -> None:
         """Raises NotRecorded where the host's folders say what is in service."""
         if not self.recording:
@@ -368,9 +359,12 @@ def _same(current: Deployment | None, one: Prepared) -> bool:
     return current is not None and current.same(one.packed.digest, one.manifest)
 
 
-def _bound(function: "Function", bounds: tuple[int, int]) -> None:
-    least, most = bounds
-    function.bound(msgspec.structs.replace(function.manifest.scale, min=least, max=most))
+def _within(function: "Function", bounds: tuple[int, int] | None) -> ScaleSpec:
+    """How it scales within bounds; None: within its manifest's."""
+    spec = function.manifest.scale
+    if bounds is None:
+        return spec
+    return msgspec.structs.replace(spec, min=bounds[0], max=bounds[1])
 
 
 def _chosen(name: str, asked: str, line: Line) -> Deployment:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from funcrt import registry
 from funcrt.bundle import Bundle
 from funcrt.deployments import Deployed, Description, Removed, TriggerDetail, VersionRow
-from funcrt.errors import FunctionUnknown
 from funcrt.receive import deployed, receive
 from funcrt.registry import Deployment
 from funcrt.upload import Head
@@ -68,9 +67,7 @@ class Operations:
 
     async def describe(self, name: str) -> Description:
         """As DeploymentsApi says."""
-        function = self.host.deployed.get(name)
-        if function is None:
-            raise FunctionUnknown(name, list(self.host.deployed))
+        function = self.host.function(name)
         manifest, info, spec = function.manifest, function.pool.info, function.pool.scaler.spec
         deployment = function.deployment
         return Description(

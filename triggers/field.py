@@ -13,11 +13,14 @@ from typing import Any
 from triggers.access import Key, number, scalar
 from triggers.values import address
 
-__all__ = ["Bucket", "Entry", "Field", "take"]
+__all__ = ["CROWDED", "Bucket", "Entry", "Field", "take"]
 
 _GRAMS = (3, 5, 8)
 """How many characters of a wildcard's text find it: more where many filters share fewer."""
-_CROWDED = 8
+CROWDED = 8
+"""Filters in one bucket from which on more is asked for: longer text, or several fields."""
+_TRIED = {"is": 0, "fold": 0, "prefix": 2, "suffix": 2, "cidr": 2, "like": 4}
+"""About how many lookups a kind of key takes, in filters looked at."""
 
 
 class Entry:
@@ -130,49 +133,42 @@ class Field:
 
     def cost(self, key: Key) -> float:
         """About how many filters a value that this key finds is looked at for in vain."""
-        match key.kind:
-            case "is":
-                return len(self.values.get(key.value, ()))
-            case "fold":
-                return len(self.folded.get(key.value, ()))
-            case "prefix":
-                return 2 + len(self.prefixes.get(key.value, ()))
-            case "suffix":
-                return 2 + len(self.suffixes.get(key.value, ()))
-            case "cidr":
-                return 2 + len(self.networks.get(key.value, ()))
-            case "like":
-                place = self._like(key.value)
-                return 1e6 if place is None else 4 + len(place[0].get(place[1], ()))
-            case "range":
-                return 1e3 if inf in key.value or -inf in key.value else 16
-        return 1e6
+        if key.kind == "range":
+            return 1e3 if inf in key.value or -inf in key.value else 16
+        where = self._where(key)
+        if where is None:
+            return 1e6
+        return _TRIED[key.kind] + len(where[0].get(where[1], ()))
 
     def add(self, key: Key, entry: Entry) -> Remove:
         """File an entry under a key; what takes it out again."""
         if key.kind != "is":
             self.plain = False
-        where: tuple[dict[Any, Bucket], Any] | None = None
+        if key.kind == "range":
+            low, high = key.value
+            return self._add_range(low, high, entry)
+        where = self._where(key)
+        if where is None:
+            return self._add_there(entry)
+        return self._file(*where, entry)
+
+    def _where(self, key: Key) -> tuple[dict[Any, Bucket], Any] | None:
+        """Which buckets, and which of them, a key other than a range stands for; None where any
+        value may do."""
         match key.kind:
             case "is":
-                where = self.values, key.value
+                return self.values, key.value
             case "fold":
-                where = self.folded, key.value
+                return self.folded, key.value
             case "prefix":
-                where = self.prefixes, key.value
+                return self.prefixes, key.value
             case "suffix":
-                where = self.suffixes, key.value
+                return self.suffixes, key.value
             case "cidr":
-                where = self.networks, key.value
+                return self.networks, key.value
             case "like":
-                where = self._like(key.value)
-            case "range":
-                low, high = key.value
-                return self._add_range(low, high, entry)
-        if where is None:
-            self.there.append(entry)
-            return lambda: self._take_there(entry)
-        return self._file(*where, entry)
+                return self._like(key.value)
+        return None
 
     def _file(self, buckets: dict[Any, Bucket], key: Any, entry: Entry) -> Remove:
         bucket = buckets.get(key)
@@ -220,14 +216,13 @@ class Field:
             if not options:
                 return None
             best = min(options, key=lambda option: len(option[0].get(option[1], ())))
-            if len(best[0].get(best[1], ())) < _CROWDED or len(longest) <= size:
+            if len(best[0].get(best[1], ())) < CROWDED or len(longest) <= size:
                 return best
         return best
 
     def _add_range(self, low: float, high: float, entry: Entry) -> Remove:
         if low == -inf and high == inf:
-            self.there.append(entry)
-            return lambda: self._take_there(entry)
+            return self._add_there(entry)
         if high == inf or low == -inf:
             self.serial += 1
             row = (low if high == inf else high, self.serial, entry)
@@ -247,6 +242,10 @@ class Field:
                 remove()
 
         return remove_all
+
+    def _add_there(self, entry: Entry) -> Remove:
+        self.there.append(entry)
+        return lambda: self._take_there(entry)
 
     def _take_there(self, entry: Entry) -> None:
         self.there = [one for one in self.there if one is not entry]

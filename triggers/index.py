@@ -12,15 +12,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from mesh.event import Event, canonical
 from triggers.access import Group, Place, Way, scalar
-from triggers.field import Bucket, Entry, Field, take
+from triggers.field import CROWDED, Bucket, Entry, Field, take
 from triggers.view import MISSING, View
 
 __all__ = ["Index"]
 
 K = TypeVar("K", bound=Hashable)
 
-CROWDED = 8
-"""Filters under one value from which on several fields together are tried."""
 MAX_SHAPES = 32
 """Sets of fields that are looked at together."""
 MAX_VALUES = 16
@@ -94,7 +92,7 @@ class Index(Generic[K]):
             remove()
 
     def _file(self, key: K, filter: Indexed, way: Way) -> Iterator[Callable[[], None]]:
-        group, together, _ = self._choice(way)
+        group, together = self._choice(way)
         if together:
             entry = Entry(key, filter.holds, False)
             yield from self._file_together(entry, together)
@@ -109,8 +107,8 @@ class Index(Generic[K]):
             self._rest.append(entry)
             yield lambda: self._take_rest(entry)
 
-    def _choice(self, way: Way) -> tuple[Group | None, tuple[Group, ...], float]:
-        """The group to file a way under, or several together, and what that costs."""
+    def _choice(self, way: Way) -> tuple[Group | None, tuple[Group, ...]]:
+        """The group to file a way under, and several where they are better together."""
         best: Group | None = None
         least = 1e6
         scalars: list[tuple[float, Group]] = []
@@ -122,10 +120,8 @@ class Index(Generic[K]):
             if all(one.kind == "is" for one in group.keys) and len(group.keys) <= MAX_VALUES:
                 scalars.append((cost, group))
         if least >= CROWDED and len(scalars) > 1:
-            together = self._together(scalars)
-            if together:
-                return best, together, 0.0
-        return best, (), least
+            return best, self._together(scalars)
+        return best, ()
 
     def _together(self, scalars: list[tuple[float, Group]]) -> tuple[Group, ...]:
         """Groups of scalars to file a way under together: those with the fewest beside them."""
@@ -272,7 +268,7 @@ class Index(Generic[K]):
         """How each way of a filter is, or would be, found: by which field, or by none."""
         plans = []
         for way in filter.ways():
-            group, together, _ = self._choice(way)
+            group, together = self._choice(way)
             if together:
                 plans.append("by " + " and ".join(str(one.place) for one in together))
             elif group is not None and not all(one.kind == "there" for one in group.keys):

@@ -15,7 +15,7 @@ from typing import Any
 from triggers.access import ANY, Group, Key, Place, Way, number, scalar
 from triggers.errors import FilterMistake, shown
 from triggers.explain import Explained, as_text
-from triggers.values import compare, is_number, same
+from triggers.values import COMPARE, compare, is_number, same
 from triggers.view import MISSING, View
 
 __all__ = ["MAX_PATH", "OPERATORS", "JsonPath", "parse_jsonpath"]
@@ -38,6 +38,8 @@ _REFUSED = {
 _KEYS = ("path", "op", "value")
 _EXAMPLE = 'e.g. { path = "$.size", op = ">", value = 10 }'
 
+Steps = tuple[str | int, ...]
+"""The names and indices of a plain path."""
 Find = Callable[[Any], list[Any]]
 """The values in data that a path leads to."""
 
@@ -47,13 +49,15 @@ class JsonPath:
 
     __slots__ = ("_find", "_plain", "op", "path", "text", "value")
 
-    def __init__(self, text: str, op: str, value: Any, path: str, find: Find) -> None:
+    def __init__(  # noqa: PLR0917
+        self, text: str, op: str, value: Any, path: str, steps: Steps | None, find: Find
+    ) -> None:
         self.text = text
         self.op = op
         self.value = value
         self.path = path
+        self._plain = steps
         self._find = find
-        self._plain = plain_steps(text)
 
     def holds(self, view: View) -> bool:
         """Whether an event meets it."""
@@ -144,13 +148,11 @@ def _meets(found: Any, op: str, value: Any) -> bool:
     if is_number(found) and is_number(value):
         return compare(op, found, value)
     if isinstance(found, str) and isinstance(value, str):
-        return {"<": found < value, "<=": found <= value, ">": found > value, ">=": found >= value}[
-            op
-        ]
+        return COMPARE[op](found, value)
     return False
 
 
-def plain_steps(path: str) -> tuple[str | int, ...] | None:
+def _plain_steps(path: str) -> Steps | None:
     """The names and indices of a plain path; None of any other."""
     if not path.startswith("$"):
         return None
@@ -168,7 +170,7 @@ def plain_steps(path: str) -> tuple[str | int, ...] | None:
     return tuple(steps)
 
 
-def _walker(steps: tuple[str | int, ...]) -> Find:
+def _walker(steps: Steps) -> Find:
     def find(data: Any) -> list[Any]:
         for step in steps:
             if isinstance(step, str):
@@ -200,9 +202,10 @@ def parse_jsonpath(items: Any, path: str, mistakes: list[FilterMistake]) -> list
         if len(mistakes) > before:
             continue
         text, op = item["path"], item["op"]
-        find = _finder(text, where, mistakes)
+        steps = _plain_steps(text)
+        find = _library(text, where, mistakes) if steps is None else _walker(steps)
         if find is not None:
-            found.append(JsonPath(text, op, item.get("value", True), where, find))
+            found.append(JsonPath(text, op, item.get("value", True), where, steps, find))
     return found
 
 
@@ -241,11 +244,9 @@ def _mistakes(item: Any, where: str) -> Iterator[FilterMistake]:
         yield FilterMistake(f"{where}.value", reason, "only these have an order")
 
 
-def _finder(text: str, where: str, mistakes: list[FilterMistake]) -> Find | None:
-    """What finds a path's values; None, and a mistake, for one that is refused."""
-    steps = plain_steps(text)
-    if steps is not None:
-        return _walker(steps)
+def _library(text: str, where: str, mistakes: list[FilterMistake]) -> Find | None:
+    """What finds the values of a path that is not plain; None, and a mistake, for one that is
+    refused."""
     bare = _QUOTED.sub("''", text)
     refused = [what for mark, what in _REFUSED.items() if mark in bare]
     if bare.count("..") > 1:

@@ -73,10 +73,15 @@ class Table:
 
     __slots__ = ("absent", "fields", "ors", "path")
 
-    def __init__(self, fields: "Sequence[tuple[str, Leaf | Table]]" = (), path: str = "") -> None:
-        self.fields = list(fields)
+    def __init__(
+        self,
+        fields: "Sequence[tuple[str, Leaf | Table]]" = (),
+        path: str = "",
+        ors: "Sequence[Sequence[Table]]" = (),
+    ) -> None:
+        self.fields = tuple(fields)
         self.absent: bool = all(field.absent for _, field in self.fields)
-        self.ors: list[list[Table]] = []
+        self.ors = tuple(ors)
         self.path = path
 
     def holds(self, found: Mapping[str, Any]) -> bool:

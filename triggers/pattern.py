@@ -58,27 +58,28 @@ class _Parser:
 
     def table(self, pattern: Any, path: str, depth: int) -> Table:
         """A pattern's object."""
-        table = Table(path=path)
+        fields: list[tuple[str, Leaf | Table]] = []
+        ors: list[list[Table]] = []
         if not isinstance(pattern, dict) or not pattern:
             self.wrong(path, "expected a table of fields that is not empty", _EXAMPLE)
-            return table
+            return Table(path=path)
         if depth > MAX_DEPTH:
             self.wrong(path, f"nested more than {MAX_DEPTH} deep", "match fewer levels")
-            return table
+            return Table(path=path)
         for key, value in pattern.items():
             where = f"{path}.{key if isinstance(key, str) else shown(key)}"
             if not isinstance(key, str):
                 self.wrong(where, "a field's name is a string", f'write "{shown(key)}"')
             elif key == "$or":
-                table.ors.append(self.either(value, where, depth))
+                ors.append(self.either(value, where, depth))
             elif isinstance(value, dict):
-                table.fields.append((key, self.table(value, where, depth + 1)))
+                fields.append((key, self.table(value, where, depth + 1)))
             elif isinstance(value, list):
-                table.fields.append((key, self.leaf(value, where)))
+                fields.append((key, self.leaf(value, where)))
             else:
                 mend = f"write [{shown(value)}]"
                 self.wrong(where, "expected a list of values, or a table of fields", mend)
-        return table
+        return Table(fields, path, ors)
 
     def either(self, value: Any, path: str, depth: int) -> list[Table]:
         """The branches of `$or`."""

@@ -131,16 +131,7 @@ def replay(
             USAGE,
         )
     client = AdminClient(place(data, admin_socket=admin_socket).admin_socket)
-    body = {"all": True} if all_ else {"ids": id_}
-    count: int = client.post("functions", name, "dlq", "replay", body=body)["replayed"]
-    if json:
-        json_line({"function": name, "replayed": count})
-    else:
-        line(f"{name}: {count} replayed")
-    missed = 0 if all_ else len(set(id_ or ())) - count
-    if missed > 0:
-        raise CliError(f"{missed} of them are no dead letters of {name}", f"funcrt dlq ls {name}")
-    return 0
+    return _done(client, name, "replay", "replayed", id_, json)
 
 
 @app.command()
@@ -183,13 +174,20 @@ def drop(
             note("nothing was dropped")
             return FAILED
     client = AdminClient(place(data, admin_socket=admin_socket).admin_socket)
-    body = {"all": True} if all_ else {"ids": ids}
-    count: int = client.post("functions", name, "dlq", "drop", body=body)["dropped"]
+    return _done(client, name, "drop", "dropped", ids, json)
+
+
+def _done(  # noqa: PLR0917
+    client: AdminClient, name: str, act: str, past: str, ids: list[int] | None, json: bool
+) -> int:
+    """Do it to these dead letters, or to all, and say to how many; the exit code."""
+    body = {"ids": ids} if ids else {"all": True}
+    count: int = client.post("functions", name, "dlq", act, body=body)[past]
     if json:
-        json_line({"function": name, "dropped": count})
+        json_line({"function": name, past: count})
     else:
-        line(f"{name}: {count} dropped")
-    missed = 0 if all_ else len(set(ids or ())) - count
+        line(f"{name}: {count} {past}")
+    missed = len(set(ids)) - count if ids else 0
     if missed > 0:
         raise CliError(f"{missed} of them are no dead letters of {name}", f"funcrt dlq ls {name}")
     return 0

@@ -15,7 +15,8 @@ from tests.triggers.test_explain import _filters
 from tests.triggers.test_patterns import _data, _keys, _patterns, _values
 from triggers import Index
 from triggers.access import MAX_WAYS
-from triggers.index import CROWDED, MAX_SHAPES
+from triggers.field import CROWDED
+from triggers.index import MAX_SHAPES
 
 _sql = st.lists(
     st.sampled_from([
