@@ -53,6 +53,7 @@ from mesh.embedded import FEATURES
 from mesh.errors import MeshError
 from tests.calling import call
 from tests.serving import FUNCRT, Serving, until
+from tests.sessions import alike, sessions
 from triggers import FilterError
 
 ROOT = Path(__file__).parent.parent
@@ -208,6 +209,18 @@ def test_the_tests_in_the_page_pass(tmp_path: Path) -> None:
     assert "4 passed" in done.stdout, done.stdout
 
 
+def test_the_update_in_the_page_goes_as_it_says(tmp_path: Path) -> None:
+    ((command, shown),) = sessions(page("docs/testing.md"))
+    shutil.copytree(ROOT / "functions", tmp_path / "functions")
+    main = tmp_path / "functions" / "label" / "main.py"
+    main.write_text(main.read_text().replace('"large"', '"big"'))
+    done = subprocess.run(
+        [*FUNCRT, *shlex.split(command)[1:]],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == shown
+
+
 def test_what_a_test_uses_is_documented() -> None:
     text = page("docs/testing.md")
     for name in testing.__all__:
@@ -241,18 +254,14 @@ def test_the_session_in_the_page_is_as_it_says(tmp_path: Path) -> None:
         until(
             lambda: '"dead":1' in (found := run("funcrt ls --json").stdout) and '"done":1' in found
         )
-        sessions = re.findall(r"^```sh\n(.*?)^```\n(?:```\n(.*?)^```\n)?", text, re.S | re.M)
-        assert len(sessions) == 8
-        for commands, shown in sessions:
+        assert len(sessions(text)) == 8
+        for commands, shown in sessions(text):
             for line in commands.splitlines():
                 done = run(line)
                 assert done.returncode in (0, 1), done.stderr
                 assert "✗" not in done.stderr or "--local" in line, (line, done.stderr)
             if shown:
-                assert len(done.stdout.splitlines()) == len(shown.splitlines()), done.stdout
-                for said, wanted in zip(done.stdout.splitlines(), shown.splitlines(), strict=True):
-                    form = re.escape(wanted).replace(re.escape("#"), ".+")
-                    assert re.fullmatch(form, said), (said, wanted)
+                assert alike(done.stdout, shown), done.stdout
     finally:
         host.stop(15)
 
@@ -267,10 +276,8 @@ def test_the_deployments_in_the_page_go_as_it_says(tmp_path: Path) -> None:
     (function / "main.py").write_text(code)
     host = Serving(tmp_path / "data")
     try:
-        sessions = re.findall(
-            r"^```sh\n(.*?)^```\n(?:```\n(.*?)^```\n)?", page("docs/deploy.md"), re.S | re.M
-        )
-        commands = [line for lines, _ in sessions for line in lines.splitlines()]
+        shown = sessions(page("docs/deploy.md"))
+        commands = [line for lines, _ in shown for line in lines.splitlines()]
         assert len(commands) == 10
         for line in commands:
             done = subprocess.run(
@@ -279,8 +286,7 @@ def test_the_deployments_in_the_page_go_as_it_says(tmp_path: Path) -> None:
             )  # fmt: skip
             assert done.returncode == 0, (line, done.stderr)
             if line == "funcrt deploy label":
-                form = re.escape(sessions[0][1]).replace(re.escape("#"), "[0-9a-f]{12}")
-                assert re.fullmatch(form, done.stdout), done.stdout
+                assert alike(done.stdout, shown[0][1], "[0-9a-f]{12}"), done.stdout
             if line == "funcrt rollback label v1":
                 assert done.stdout.startswith("label\tv2\t"), done.stdout
     finally:

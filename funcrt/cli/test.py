@@ -1,17 +1,23 @@
 """`funcrt test`: a function's tests and sample events."""
 
+import contextlib
 import importlib.util
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from textwrap import indent
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from funcrt.cli.errors import FAILED, USAGE, CliError
 from funcrt.cli.options import Json, check_directories
-from funcrt.cli.output import note
+from funcrt.cli.output import json_line, line, note
+
+if TYPE_CHECKING:
+    from funcrt.testing.update import Updated
 
 __all__ = ["app", "test"]
 
@@ -23,6 +29,7 @@ OPTIONS = (
     # pytest rewrites the asserts of plugins' packages; this one is imported, and has none to show.
     "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning",
 )  # fmt: skip
+STATUSES = ("written", "changed", "same", "failed")
 NO_TESTS = 5
 """pytest's exit code where it found none."""
 
@@ -42,6 +49,10 @@ def test(
         str | None, typer.Option("-k", metavar="TEXT", help="Only tests whose names hold it.")
     ] = None,
     first: Annotated[bool, typer.Option("-x", help="Stop at the first that fails.")] = False,
+    renew: Annotated[
+        bool,
+        typer.Option("--update", help="Write what samples do now as what is expected of them."),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Run a function's tests and sample events.
@@ -50,12 +61,26 @@ def test(
 
     Example: funcrt test functions -- --pdb
 
+    Example: funcrt test functions/label --update
+
     Runs pytest over tests/ and over every events/NAME.json that has NAME.expected.json beside it,
     in memory: no host is needed. With --json what pytest prints goes to standard error.
+
+    --update runs no tests. It writes NAME.expected.json beside each events/NAME.json and shows what
+    changed; where the function fails, or does something else in a second call, the file stays as it
+    is and the exit code is 1. What is said of an output already is renewed, and nothing added.
     """
     words = list(paths or ())
     at = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     given, more = [Path(word) for word in words[:at]], words[at:]
+    if renew:
+        if more or first or expression is not None:
+            raise CliError(
+                "--update runs no tests, so it takes no -k, no -x and no options of pytest",
+                "funcrt test functions/NAME --update",
+                USAGE,
+            )
+        return _update(_functions(given or _default()), json)
     if importlib.util.find_spec("pytest") is None:
         raise CliError(
             "funcrt test needs pytest, which is not installed beside funcrt",
@@ -76,10 +101,9 @@ def _default() -> list[Path]:
     return [here] if alone or not Path("functions").is_dir() else [Path("functions")]
 
 
-def _targets(given: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The functions, and what pytest is to look at. Raises CliError where there is nothing."""
-    from funcrt.rollout import TESTS, find_functions
-    from funcrt.testing.samples import sample_files
+def _functions(given: Sequence[Path]) -> list[Path]:
+    """The functions' directories. Raises CliError where there is none."""
+    from funcrt.rollout import find_functions
 
     check_directories(given, "a function's directory, or one of functions", "funcrt test functions")
     directories, passed = find_functions(given)
@@ -88,6 +112,15 @@ def _targets(given: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         hint = f"funcrt test {passed[0]}" if passed else ""
         message = f"no function in {where}; expected {given[0]}/NAME/main.py"
         raise CliError(message, hint, USAGE)
+    return directories
+
+
+def _targets(given: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The functions, and what pytest is to look at. Raises CliError where there is nothing."""
+    from funcrt.rollout import TESTS
+    from funcrt.testing.samples import sample_files
+
+    directories = _functions(given)
     targets: list[Path] = []
     for directory in directories:
         tests = [directory / TESTS] if (directory / TESTS).is_dir() else []
@@ -138,3 +171,33 @@ def _run(directories: Sequence[Path], words: Sequence[str], json: bool) -> int:
             code=USAGE,
         )
     return {0: 0, int(pytest.ExitCode.USAGE_ERROR): USAGE}.get(code, FAILED)
+
+
+def _update(directories: Sequence[Path], json: bool) -> int:
+    """Renew what is expected of the samples; what became of each file."""
+    from funcrt.testing.samples import beside, sample_files
+    from funcrt.testing.update import update
+
+    told: list[Updated] = []
+    for directory in directories:
+        if not sample_files(directory):
+            note(f"! {directory} has no sample events; write one into {directory}/events/NAME.json")
+        with contextlib.redirect_stdout(sys.stderr):  # what handlers print is no data of ours
+            told += update(directory)
+    for one in told:
+        target = one.file if one.file in directories else beside(one.file)
+        if json:
+            json_line(
+                {"file": str(target), "outcome": one.status, "message": one.told,
+                 "left_out": one.left_out}
+            )  # fmt: skip
+            continue
+        if one.status != "same":
+            mark = "✗" if one.status == "failed" else "✓"
+            line(f"{mark} {target}: {one.status}\n{indent(one.told, '  ')}")
+        for each in one.left_out:
+            line(f"  ! {each} differs from call to call, and is not expected")
+    counts: Counter[str] = Counter(one.status for one in told)
+    if told and not json:
+        line("samples: " + ", ".join(f"{n} {what}" for what in STATUSES if (n := counts[what])))
+    return FAILED if counts["failed"] else 0

@@ -5,11 +5,13 @@ event a line, each a call of its own. Beside it `NAME.expected.json` says what t
 it (`NAME.expected.jsonl` a line for each line): an object with one of
 
     outputs    the events that come out: of each whatever is said of it, `data` and any attribute
-    response   what a handler of Requests answers: of `status`, `headers`, `data` whatever is said
+    response   what a handler of Requests answers: of `status`, `headers`, `data` or `data_base64`
+               whatever is said
     failure    "Reject: too long": the class and message of what the handler raised
     filtered   true: no trigger lets the event through
 """
 
+import base64
 import difflib
 import json
 from collections.abc import Iterator
@@ -24,11 +26,20 @@ from funcrt.testing.outcome import Outcome, plain
 from mesh.errors import EventError
 from mesh.event import Event
 
-__all__ = ["Mismatch", "Sample", "SampleInvalid", "found", "like", "read_samples", "sample_files"]
+__all__ = [
+    "Mismatch",
+    "Sample",
+    "SampleInvalid",
+    "beside",
+    "found",
+    "like",
+    "read_samples",
+    "sample_files",
+]
 
 EVENTS = "events"
 EXPECTED = ".expected"
-RESPONSE = ("status", "headers", "data")
+RESPONSE = ("status", "headers", "data", "data_base64")
 KEYS = ("outputs", "response", "failure", "filtered")
 
 
@@ -69,10 +80,16 @@ def sample_files(function: Path) -> list[Path]:
     return sorted(file for file in files if not file.stem.endswith(EXPECTED))
 
 
-def read_samples(file: Path) -> list[Sample]:
-    """The samples of one file. Raises SampleInvalid."""
-    beside = file.with_name(f"{file.stem}{EXPECTED}{file.suffix}")
-    wanted = list(_documents(beside)) if beside.exists() else None
+def beside(file: Path) -> Path:
+    """The file of what is expected of a sample's file."""
+    return file.with_name(f"{file.stem}{EXPECTED}{file.suffix}")
+
+
+def read_samples(file: Path, *, whole: bool = True) -> list[Sample]:
+    """The samples of one file. `whole`: something is expected of each, or of none. Raises
+    SampleInvalid."""
+    expectations = beside(file)
+    wanted = list(_documents(expectations)) if expectations.exists() else None
     samples = []
     for at, (line, given) in enumerate(_documents(file)):
         many = given if isinstance(given, list) else [given]
@@ -84,13 +101,14 @@ def read_samples(file: Path) -> list[Sample]:
             raise SampleInvalid(file, "an empty array, expected events", line)
         expected = None
         if wanted is not None:
-            if at >= len(wanted):
-                raise SampleInvalid(beside, f"has {len(wanted)} lines, {file.name} has more")
-            expected = _expected(beside, *wanted[at])
+            if at < len(wanted):
+                expected = _expected(expectations, *wanted[at])
+            elif whole:
+                raise SampleInvalid(expectations, f"has {len(wanted)} lines, {file.name} has more")
         name = f"{file.stem}:{line}" if file.suffix == ".jsonl" else file.stem
         samples.append(Sample(name, file, events, expected))
-    if wanted is not None and len(wanted) > len(samples):
-        raise SampleInvalid(beside, f"has more lines than {file.name}")
+    if whole and wanted is not None and len(wanted) > len(samples):
+        raise SampleInvalid(expectations, f"has more lines than {file.name}")
     return samples
 
 
@@ -162,8 +180,10 @@ def found(outcome: Outcome | None) -> dict[str, Any]:
         return {"failure": outcome.error}
     if (response := outcome.response) is not None:
         data = outcome.data if not outcome.outputs else response.text
-        said = {"status": response.status, "headers": dict(response.headers), "data": data}
-        return {"response": said}
+        said = {"status": response.status, "headers": dict(response.headers)}
+        if isinstance(data, bytes):
+            return {"response": {**said, "data_base64": base64.b64encode(data).decode()}}
+        return {"response": {**said, "data": data}}
     return {"outputs": [_shown(event) for event in outcome.outputs]}
 
 
@@ -180,7 +200,7 @@ def _shown(event: Event) -> dict[str, Any]:
 def like(expected: dict[str, Any], actual: dict[str, Any]) -> dict[str, Any]:
     """Of the outputs only what is expected of each, so that it can be compared and shown."""
     if "response" in actual and isinstance(wanted := expected.get("response"), dict):
-        cut_to = {key: actual["response"][key] for key in wanted}
+        cut_to = {key: actual["response"][key] for key in wanted if key in actual["response"]}
         if "headers" in wanted:
             there = actual["response"]["headers"]
             cut_to["headers"] = {name: there.get(name.lower()) for name in wanted["headers"]}
@@ -199,8 +219,8 @@ def _told(sample: Sample, actual: dict[str, Any], outcome: Outcome | None) -> st
     """What differs, and the traceback where the function failed."""
     before = json.dumps(sample.expected, indent=2, ensure_ascii=False).splitlines()
     after = json.dumps(actual, indent=2, ensure_ascii=False).splitlines()
-    beside = f"{sample.file.stem}{EXPECTED}{sample.file.suffix}"
-    lines = list(difflib.unified_diff(before, after, beside, "found", lineterm="", n=2))
+    name = beside(sample.file).name
+    lines = list(difflib.unified_diff(before, after, name, "found", lineterm="", n=2))
     if outcome is not None and outcome.failure is not None and outcome.failure.traceback:
         lines += ["", outcome.failure.traceback]
     return "\n".join(lines)

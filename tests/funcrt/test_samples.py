@@ -127,7 +127,7 @@ ONE_OF = "expected one of outputs, response, failure, filtered"
         (EVENT, {"x": 1}, f"one.expected.json: x: unknown key; {ONE_OF}"),
         (EVENT, {"outputs": {}}, "one.expected.json: outputs: expected a list of objects"),
         (EVENT, {"response": {"x": 1}}, "one.expected.json: response: expected an object of status,"
-         " headers, data"),
+         " headers, data, data_base64"),
         (EVENT, {"filtered": False}, "one.expected.json: filtered: expected true"),
         (EVENT, {}, f"one.expected.json: {ONE_OF}; found nothing"),
         (EVENT, [1], f"one.expected.json: {ONE_OF}; found list"),
