@@ -1,5 +1,6 @@
 """What the embedded transport offers beside the way of an event: looking, replaying, keeping."""
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -32,6 +33,18 @@ class Admin:
         """As the contract says."""
         engine = await self._host()
         return [queue.spec for queue in engine.queues.values()]
+
+    async def done_keys(self, name: str, keys: Sequence[bytes]) -> list[bool]:
+        """As the contract says."""
+        engine = await self._host()
+        queue = engine.queue(name)
+        if not queue.done_keys:
+            return [False] * len(keys)
+        try:
+            found: list[bool] = engine.reader.has_keys(queue.row.id, keys, engine.clock.time())
+        except sqlite3.DatabaseError as error:
+            raise integrity.told(engine.path, error) from None
+        return found
 
     def ready_now(self, name: str) -> int:
         """What is in the queue and not leased, the delayed left out: from memory alone."""

@@ -4,8 +4,10 @@ A batch changes no memory until its transaction is durable; rolled back, it leav
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mesh.done_keys import FORGOTTEN
 from mesh.failpoint import point
 from mesh.ids import digest
 from mesh.queue import Entry, Part, Queue
@@ -85,6 +87,8 @@ class Batch:
         self.after: list[Callable[[], None]] = []
         self.undo: list[Callable[[], None]] = []
         self.dead: list[tuple[Any, ...]] = []
+        self.done_keys: dict[Queue, list[tuple[bytes, float]]] = {}
+        """Idempotency keys to remember, and until when."""
 
     # Events
 
@@ -241,6 +245,9 @@ class Batch:
             store.add_dead(*dead)
         if self.dead:
             point("write.dead")
+        for queue, done in self.done_keys.items():
+            if not queue.gone:
+                self._remember(queue, done)
         if self.parked:
             # What is due by the clock comes with the time, which no later start may begin before:
             # with the machine's clock set back by an hour a retry would wait for that hour.
@@ -251,6 +258,25 @@ class Batch:
                 " WHERE id = ?",
                 waiting, parked, dropped, queue.row.id,
             )  # fmt: skip
+
+    def _remember(self, queue: Queue, keys: Sequence[tuple[bytes, float]]) -> None:
+        """Remember idempotency keys, and let some go of those that nobody can ask for."""
+        store, sub, most = self.store, queue.row.id, self.engine.options.idempotency_keys
+        count = queue.done_keys + store.remember_keys(sub, keys)
+        count -= store.forget_expired(sub, self.now, FORGOTTEN * len(keys))
+        if count > most:
+            store.forget_soonest(sub, count - most)
+            count = most
+        self._keys_left(queue, count)
+
+    def forget_keys(self, queue: Queue, limit: int) -> None:
+        """Drop idempotency keys that have expired, where none come any more."""
+        if queue.done_keys and not queue.gone and queue not in self.done_keys:
+            gone = self.store.forget_expired(queue.row.id, self.now, limit)
+            self._keys_left(queue, queue.done_keys - gone)
+
+    def _keys_left(self, queue: Queue, count: int) -> None:
+        self.after.append(partial(setattr, queue, "done_keys", count))
 
     def applied(self) -> None:
         """The transaction is durable: let memory follow."""

@@ -25,7 +25,7 @@ from mesh import integrity, subscriptions
 from mesh.admin import Admin
 from mesh.client import FileClient, SocketClient, logged
 from mesh.clock import SystemClock
-from mesh.engine import Engine, Options
+from mesh.engine import Engine
 from mesh.errors import (
     MeshBusy,
     MeshClosed,
@@ -36,6 +36,7 @@ from mesh.errors import (
 )
 from mesh.event import Event
 from mesh.feed import QueueFeed
+from mesh.options import Options
 from mesh.records import event_bytes
 from mesh.server import Server, new_address
 from mesh.transport import (
@@ -78,6 +79,7 @@ FEATURES = Features(
     dedupe=True,
     depth="exact",
     state=True,
+    idempotency=True,
     request=True,
     queue_cap=True,
     shared=False,
@@ -90,7 +92,7 @@ async def open_transport(
 ) -> "Embedded":
     """Open the mesh file that `url` names (see `mesh.connect`), made where it is new.
 
-    Options, here or in the URL's query: those of `mesh.engine.Options`. Raises UrlInvalid,
+    Options, here or in the URL's query: those of `mesh.options.Options`. Raises UrlInvalid,
     MeshBusy (with `host=True`), MeshCorrupt, MeshError.
     """
     path, asked = _parse(url)

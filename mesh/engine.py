@@ -34,6 +34,7 @@ from mesh.errors import (
 from mesh.event import Event
 from mesh.failpoint import point
 from mesh.ids import WINDOWS, IdWindow
+from mesh.options import Options
 from mesh.queue import Entry, Fences, Queue
 from mesh.records import Chunk, Record, decode_records, event_bytes
 from mesh.retention import Retention
@@ -42,7 +43,7 @@ from mesh.store import Store, SubRow, TopicRow
 from mesh.topics import Topic, load
 from mesh.transport import Check, Clock, Delivery, Gone, Receipt, Router, Settlement, Subscription
 
-__all__ = ["Engine", "Options"]
+__all__ = ["Engine"]
 
 T = TypeVar("T")
 
@@ -57,23 +58,6 @@ BUSY = 4
 TURNS = 16
 RECENT_BYTES = 8 << 20
 RECENT_COST = 1000  # of a chunk, perhaps the only one of its topic, beside its body
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What an embedded mesh is opened with."""
-
-    retention_s: float = 24 * 3600.0
-    """A topic's events are kept this long, and longer while any is unsettled."""
-    retention_bytes: int = 1 << 30
-    """A topic keeps at most about this much, and more while any is unsettled."""
-    dedupe_s: float = 3600.0
-    dedupe_ids: int = 1_000_000
-    topics: int = 100_000
-    """The most topics that publishing makes; of functions' outputs, dead letters and subscriptions
-    more are made."""
-    synchronous: str = "FULL"
-    inline: bool = False
-    """Commit on the event loop: for `:memory:` and for simulation."""
 
 
 CLOSED = Receipt("refused", reason="the mesh is closed", error="closed")
@@ -148,9 +132,10 @@ class Engine:
             raise integrity.told(path, error) from None
 
     def _load_queues(self) -> None:
+        keys = self.store.count_keys()
         for sub in self.store.subs():
             if sub.name.startswith(self.prefix):
-                self._hold_queue(sub)
+                self._hold_queue(sub).done_keys = keys.get(sub.id, 0)
 
     def hold(self, row: TopicRow) -> Topic | None:
         """Hold a topic of the file, if it is of this namespace."""

@@ -108,6 +108,8 @@ class Queue:
         self.feeds = 0
         self.gone = False
         """It was removed."""
+        self.done_keys = 0
+        """Idempotency keys that it has in the file, those that expired since among them."""
         self.served = False
         """Somebody has subscribed since the file was opened, and the router speaks for it."""
         # Ordered queues: key -> what waits for it in memory. A key is there while it is busy.

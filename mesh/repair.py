@@ -31,7 +31,7 @@ PROBES = 4000
 ROWID = (
     "topic", "sub", "log", "ids", "backlog", "parked", "dead", "timer", "record", "blob", "meta",
 )  # fmt: skip
-OTHERS = ("state", "journal", "replayed")
+OTHERS = ("state", "journal", "replayed", "done_key")
 
 
 class Loss(msgspec.Struct, frozen=True):
@@ -233,7 +233,12 @@ class _Work:
 
     def _ends(self, table: str, columns: list[Any]) -> Iterator[tuple[Any, ...]]:
         """Rows of a table without row ids: what can be read from its two ends."""
-        key = {"state": "scope, key", "journal": "flow, seq", "replayed": "sub, replay, first"}
+        key = {
+            "state": "scope, key",
+            "journal": "flow, seq",
+            "replayed": "sub, replay, first",
+            "done_key": "sub, key",
+        }
         for order in ("", " DESC"):
             by = ", ".join(each + order for each in key[table].split(", "))
             try:

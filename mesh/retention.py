@@ -43,6 +43,8 @@ class Retention:
             self._swept = now
             self._left = list(engine.topics)
             engine.store.forget_replays(batch.now - WINDOWS * engine.options.dedupe_s)
+            for queue in engine.queues.values():
+                batch.forget_keys(queue, ROWS)
         left = TOPICS
         for _ in range(min(len(self._left), LOOKED_AT)):
             topic = engine.topics.get(self._left[-1])

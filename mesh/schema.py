@@ -9,7 +9,7 @@ __all__ = ["FORMAT", "GUARDED", "STEPS", "migrate", "statements"]
 
 GUARDED = ("log", "ids", "backlog", "parked", "dead", "blob")
 """Tables whose rows carry a checksum (`integrity.py`); NULL where an older version wrote them."""
-FORMAT = 3
+FORMAT = 4
 """Of the file (`PRAGMA user_version`); an older one is migrated, a newer one refused."""
 
 _SCHEMA = """
@@ -54,8 +54,13 @@ CREATE TABLE replayed (sub INTEGER NOT NULL, replay TEXT NOT NULL, first INTEGER
     at REAL NOT NULL, mask BLOB NOT NULL, PRIMARY KEY (sub, replay, first)) WITHOUT ROWID;
 CREATE INDEX replayed_at ON replayed (at);
 """
+_DONE_KEYS = """
+CREATE TABLE done_key (sub INTEGER NOT NULL, key BLOB NOT NULL, expires REAL NOT NULL,
+    PRIMARY KEY (sub, key)) WITHOUT ROWID;
+CREATE INDEX done_key_expires ON done_key (sub, expires);
+"""
 _CHECKSUMS = ";\n".join(f"ALTER TABLE {table} ADD COLUMN crc INTEGER" for table in GUARDED)
-STEPS = (_SCHEMA, _REPLAYED, _CHECKSUMS)
+STEPS = (_SCHEMA, _REPLAYED, _CHECKSUMS, _DONE_KEYS)
 """What makes a file of each format from the one before."""
 
 

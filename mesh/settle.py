@@ -70,6 +70,9 @@ class Settler:
         for output in settlement.outputs:
             if output.topic:
                 batch.output(output)
+        if settlement.done_keys:
+            keys = batch.done_keys.setdefault(self.engine.queue(settlement.subscription), [])
+            keys += [(done.key, batch.now + done.ttl_s) for done in settlement.done_keys]
         self._rest(batch, settlement)
         self._reply(batch, settlement)
         return "settled"

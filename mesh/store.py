@@ -17,6 +17,7 @@ import msgspec
 
 from mesh import integrity
 from mesh.catalogue import SHIFT, Catalogue, TopicRow
+from mesh.done_keys import DoneKeys
 from mesh.errors import MeshCorrupt
 from mesh.failpoint import point
 from mesh.records import Chunk, Record, encode_records
@@ -76,7 +77,7 @@ def checkpoint(path: str) -> None:
         db.close()
 
 
-class Store(Catalogue):
+class Store(Catalogue, DoneKeys):
     """One connection to the file.
 
     `synchronous=FULL`: a commit returns when the write-ahead log is synced. Checkpoints are the
@@ -269,6 +270,7 @@ class Store(Catalogue):
         self.db.execute("DELETE FROM parked WHERE sub = ?", (sub,))
         self.db.execute("DELETE FROM dead WHERE sub = ?", (sub,))
         self.db.execute("DELETE FROM replayed WHERE sub = ?", (sub,))
+        self.db.execute("DELETE FROM done_key WHERE sub = ?", (sub,))
         self.db.execute("DELETE FROM sub WHERE id = ?", (sub,))
 
     def queue(self, sub: int, first: int, at: float, mask: int) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Delivery",
     "Depth",
     "Done",
+    "DoneKey",
     "Features",
     "Feed",
     "Filtered",
@@ -83,6 +84,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     dedupe: bool
     depth: Literal["exact", "upper", "unknown"]
     state: bool
+    idempotency: bool
+    """A settlement leaves idempotency keys that are remembered for their time."""
     request: bool
     queue_cap: bool
     shared: bool
@@ -241,6 +244,14 @@ class JournalRow(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class DoneKey(msgspec.Struct, frozen=True):
+    """An idempotency key that a subscription is to remember, at most 64 bytes, for `ttl_s` seconds
+    from the commit, by the transport's own clock; one that it remembers, anew."""
+
+    key: bytes
+    ttl_s: float
+
+
 class Settlement(msgspec.Struct, frozen=True, gc=False):
     """What one call (or one batch) leads to, committed as one unit where the transport can."""
 
@@ -250,6 +261,8 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     state: tuple[StateOp, ...] = ()
     timers: tuple[Timer, ...] = ()
     journal: tuple[JournalRow, ...] = ()
+    done_keys: tuple[DoneKey, ...] = ()
+    """Of its subscription; remembered if it takes effect."""
 
 
 Gone = Literal["settled", "stale", "conflict"]
@@ -356,6 +369,11 @@ class Transport(Protocol):
         could be stored: all deliveries are then still leased, and commit may be tried again; and
         NameInvalid for a topic that can be none, before anything took effect.
         """
+
+    async def done_keys(self, name: str, keys: Sequence[bytes]) -> list[bool]:
+        """Of each key, whether the subscription remembers it: some settlement that took effect left
+        it, and its time is not over. They are as durable as the settlement. Of very many those that
+        would expire first may be forgotten; a subscription that is removed forgets all."""
 
     async def depth(self, name: str) -> Depth:
         """The queue's length. Raises DepthUnknown, never guesses (G10)."""

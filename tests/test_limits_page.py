@@ -27,12 +27,12 @@ from funcrt import (
 from funcrt.cli import reading
 from funcrt.gateway import admin, answer, guard, observe, publish, server
 from funcrt.sandbox import handler, lifespan, logs, process, protocol, zygote
-from mesh import catalogue, engine
+from mesh import catalogue, engine, options
 from triggers import dialects, jsonpath, match, pattern, view
 from triggers.cesql import syntax
 
 PAGE = (Path(__file__).parent.parent / "docs" / "limits.md").read_text(encoding="utf-8")
-OPTIONS = engine.Options()
+OPTIONS = options.Options()
 MANIFEST = manifest.Manifest(name="f")
 
 
@@ -60,6 +60,7 @@ VALUES: dict[str, float | None] = {
     "name of a function": manifest.MAX_NAME,
     "topics that publishing makes": OPTIONS.topics,
     "topics or subscriptions that a file can number": 1 << (63 - catalogue.SHIFT),
+    "idempotency keys remembered of a subscription": OPTIONS.idempotency_keys,
     "age of a topic's events": OPTIONS.retention_s,
     "bytes of a topic": OPTIONS.retention_bytes,
     "ids remembered of a topic": OPTIONS.dedupe_ids,
@@ -152,5 +153,5 @@ def test_every_limit_is_said_as_it_is() -> None:
 
 
 def test_every_option_of_the_mesh_that_bounds_something_is_there() -> None:
-    options = set(engine.Options.__struct_fields__) - {"synchronous", "inline"}
-    assert options <= set(re.findall(r"\| `(\w+)` \|", PAGE))
+    known = set(options.Options.__struct_fields__) - {"synchronous", "inline"}
+    assert known <= set(re.findall(r"\| `(\w+)` \|", PAGE))

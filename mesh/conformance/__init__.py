@@ -18,6 +18,7 @@ from mesh.conformance import (  # noqa: F401  (each registers its checks)
     deadletter,
     delivery,
     depth,
+    done_keys,
     keep,
     leases,
     lifecycle,

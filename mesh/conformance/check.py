@@ -22,7 +22,7 @@ ABILITIES = {
 """What a maker may be able to do beside opening -> why a check is left out where it is not."""
 
 
-REFUSABLE = ("broadcast", "order_key", "queue_cap", "replay", "request", "state")
+REFUSABLE = ("broadcast", "idempotency", "order_key", "queue_cap", "replay", "request", "state")
 """Features that a transport without them must refuse by name, never ignore."""
 
 

@@ -3,9 +3,9 @@
 import asyncio
 
 from mesh.conformance.check import check
-from mesh.conformance.stage import Stage, event, refused, same, settle, sub
+from mesh.conformance.stage import Stage, change, event, refused, same, settle, sub
 from mesh.errors import UnsupportedFeature
-from mesh.transport import StateOp
+from mesh.transport import DoneKey, StateOp
 
 
 @check()
@@ -70,8 +70,12 @@ async def what_it_lacks_is_refused(s: Stage) -> None:
         await refused("replay", t.replay("f/t", "earliest", "now", "r"), UnsupportedFeature)
     if not has.request:
         await refused("request", t.request("in", event(2), 0.05), UnsupportedFeature)
+    (d,) = await s.take(feed, 1)
     if not has.state:
-        (d,) = await s.take(feed, 1)
         op = StateOp("c", "k", b"v")
         await refused("state", t.commit([settle(d, state=(op,))]), UnsupportedFeature)
-        await s.done(t, [d])
+    if not has.idempotency:
+        keyed = change(settle(d), done_keys=(DoneKey(b"k", 60.0),))
+        await refused("a key", t.commit([keyed]), UnsupportedFeature)
+        await refused("keys", t.done_keys("f/t", [b"k"]), UnsupportedFeature)
+    await s.done(t, [d])

@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
+
 from mesh.errors import MeshError
 from mesh.event import Event
 from mesh.transport import (
@@ -29,6 +31,7 @@ __all__ = [
     "Maker",
     "Stage",
     "Unmet",
+    "change",
     "cut_off",
     "event",
     "ids",
@@ -40,6 +43,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+change = msgspec.structs.replace
 
 MOMENTS = (0, 1, 2, 3, 4, 5, 7, 10, 0.0002, 0.0005, 0.001, 0.002, 0.005)
 """When to cut something off: whole numbers are turns of the loop, the rest seconds."""

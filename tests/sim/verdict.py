@@ -8,7 +8,7 @@ from typing import Any
 
 from funcrt.manifest import Manifest, MeshTrigger
 from mesh import Event
-from mesh.engine import Options
+from mesh.options import Options
 
 __all__ = ["History", "judge"]
 

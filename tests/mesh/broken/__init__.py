@@ -3,6 +3,7 @@
 from tests.mesh.broken import (  # noqa: F401  (each registers its breaks)
     dead,
     delivery,
+    done_keys,
     keep,
     order,
     publish,
