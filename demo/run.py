@@ -26,6 +26,7 @@ import mesh
 
 HERE = Path(__file__).parent
 ROUNDS = int(os.environ.get("DEMO_ROUNDS", "40"))
+FUNCTIONS = ("badge", "digest", "label", "notify", "triage")
 OUTSTANDING = 32
 EVERY = 20
 """GitHub's events for each order and each badge."""
@@ -192,10 +193,11 @@ def load() -> list[dict[str, Any]]:
 async def run(data: Path) -> int:
     """The whole demo; the exit code."""
     console, demo, began = Console(), Demo(load()), time.monotonic()
-    print("starting: funcrt serve functions", flush=True)
+    functions = [str(HERE.parent / "functions" / name) for name in FUNCTIONS]
+    print(f"starting: funcrt serve functions/{{{','.join(FUNCTIONS)}}}", flush=True)
     with (data / "host.log").open("wb") as log:
         host = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "funcrt", "serve", str(HERE.parent / "functions"),
+            sys.executable, "-m", "funcrt", "serve", *functions,
             "--data", str(data), "--port", "0", "--json",
             stdout=asyncio.subprocess.PIPE, stderr=log,
         )  # fmt: skip

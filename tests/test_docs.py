@@ -193,7 +193,9 @@ def test_everything_a_function_imports_or_is_handed_is_documented() -> None:
 def test_the_tests_in_the_page_pass(tmp_path: Path) -> None:
     text = page("docs/testing.md")
     one, together = blocks(text, "python")
-    shutil.copytree(ROOT / "functions", tmp_path / "functions")
+    shutil.copytree(
+        ROOT / "functions", tmp_path / "functions", ignore=shutil.ignore_patterns("tests")
+    )
     for code, where in ((one, "label/tests/test_main.py"), (together, "tests/test_chain.py")):
         file = tmp_path / "functions" / where
         file.parent.mkdir()

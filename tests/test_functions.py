@@ -2,10 +2,18 @@
 instance; `funcrt test` looks at the same in memory (tests/funcrt/test_cli_test.py)."""
 
 import asyncio
+import base64
+import io
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from PIL import Image
 
 from funcrt.manifest import HttpTrigger, MeshTrigger, load_manifest
 from funcrt.outcome import origin_of, settle
@@ -14,6 +22,7 @@ from funcrt.testing.outcome import outcome_of
 from funcrt.testing.samples import Sample, found, like, read_samples, sample_files
 from mesh.transport import Delivery
 from tests.calling import call
+from tests.serving import FUNCRT, Serving
 
 ROOT = Path(__file__).parent.parent / "functions"
 FUNCTIONS = sorted(path.name for path in ROOT.iterdir() if path.is_dir())
@@ -64,4 +73,46 @@ def test_the_samples_show_each_kind_of_function() -> None:
     assert any(isinstance(t, HttpTrigger) for t in triggers)
     assert any(isinstance(t, MeshTrigger) and t.batch for t in triggers)
     topics = {t.topic for t in triggers if isinstance(t, MeshTrigger)}
+    assert any((ROOT / name / "requirements.txt").is_file() for name in FUNCTIONS), "dependencies"
     assert any(manifest.output.topic in topics for manifest in manifests.values()), "a chain"
+
+
+def test_the_samples_own_tests_pass() -> None:
+    done = subprocess.run(
+        [*FUNCRT, "test", str(ROOT)], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pictures_go_in_and_thumbnails_come_out_of_a_host(tmp_path: Path) -> None:
+    """The largest that it takes is decoded within its memory; nothing is tried again."""
+    host = Serving(tmp_path / "data")
+    largest = io.BytesIO()
+    Image.new("RGBA", (6000, 4000), "red").save(largest, "PNG")
+    try:
+        assert host.run("deploy", str(ROOT / "thumbnail")).returncode == 0
+        answer = httpx.post(
+            f"{host.url}/thumbnail", content=largest.getvalue(),
+            headers={"content-type": "image/png"}, timeout=30,
+        )  # fmt: skip
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        assert Image.open(io.BytesIO(answer.content)).size == (128, 85)
+        for name, status in (("photo", 200), ("huge", 422), ("broken", 422), ("text", 422)):
+            sample = json.loads((ROOT / "thumbnail" / "events" / f"{name}.json").read_text())
+            data = base64.b64decode(sample["data_base64"])
+            assert httpx.post(f"{host.url}/thumbnail", content=data).status_code == status, name
+    finally:
+        host.stop(15)
+
+
+def test_a_function_without_its_dependencies_says_what_to_install(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "thumbnail", tmp_path / "thumbnail")
+    main = tmp_path / "thumbnail" / "main.py"
+    main.write_text(main.read_text().replace("from PIL", "from not_installed"))
+    done = subprocess.run(
+        [*FUNCRT, "invoke", "thumbnail", "--sample", "photo"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "cannot import 'not_installed'" in done.stderr
+    assert f"{sys.executable} -m pip install -r requirements.txt in its folder" in done.stderr

@@ -40,6 +40,7 @@ __all__ = [
 
 NAMES = ("handler", "handle", "main")
 JSON = "application/json"
+REQUIREMENTS = "requirements.txt"
 
 
 class NotAnEvent(Exception):
@@ -116,9 +117,11 @@ def _import(path: Path, name: str) -> ModuleType:
         text = _frames(error, path)
         line = _line(error, path)
         if isinstance(error, ModuleNotFoundError):
+            named = (path / REQUIREMENTS).is_file()
+            what = f"-r {REQUIREMENTS} in its folder" if named else "the package that has it"
             message = (
                 f"cannot import {error.name!r}: no such module beside it or in funcrt's own"
-                f" environment; {sys.executable} -m pip install the package that has it"
+                f" environment; {sys.executable} -m pip install {what}"
             )
         else:
             said = _text(error).partition("\n")[0]

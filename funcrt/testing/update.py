@@ -27,6 +27,8 @@ __all__ = ["Updated", "update"]
 
 BODY = ("data", "data_base64")
 """Of which an output or a response has one."""
+WIDTH = 200
+"""Characters of a line that are shown: a picture's data is one line."""
 
 
 class Updated(msgspec.Struct, frozen=True):
@@ -152,8 +154,9 @@ def _write(file: Path, expected: Sequence[dict[str, Any]], left_out: Sequence[st
     diff = difflib.unified_diff(
         before.splitlines(), text.splitlines(), target.name, "now", lineterm="", n=2
     )
+    shown = "\n".join(each if len(each) <= WIDTH else f"{each[:WIDTH]}…" for each in diff)
     _replace(target, text)
-    return Updated(file, "changed" if there else "written", "\n".join(diff), left_out)
+    return Updated(file, "changed" if there else "written", shown, left_out)
 
 
 def _replace(target: Path, text: str) -> None:

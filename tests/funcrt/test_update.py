@@ -67,6 +67,12 @@ def test_what_is_said_is_renewed_and_nothing_is_added(tmp_path: Path) -> None:
     assert now == {"outputs": [{"type": "b", "data": {"n": 2}}]}
 
 
+def test_long_data_is_written_whole_and_shown_in_short(tmp_path: Path) -> None:
+    told, now = renewed(tmp_path, "def handler(event): return 'x' * 1000")
+    assert now["outputs"][0]["data"] == "x" * 1000
+    assert max(len(line) for line in told.told.splitlines()) == 201
+
+
 def test_a_file_that_is_right_is_not_touched(tmp_path: Path) -> None:
     text = '{"outputs":[{ "data":{"n":2} }]}'
     told, _ = renewed(tmp_path, PLAIN, text)
