@@ -7,6 +7,7 @@ import pytest
 from benchmarks import processes
 from benchmarks.job import SYSTEMS, once
 from benchmarks.processes import Options, Run, undisturbed
+from benchmarks.reload import EDITS, app_code, function_code
 from benchmarks.stacks import shares
 from benchmarks.systems import funcrt
 from benchmarks.table import medians, percentile, ratios, render
@@ -63,3 +64,10 @@ def test_a_disturbed_turn_is_repeated_whatever_its_result(monkeypatch: pytest.Mo
     assert row["events/s"] == 9, "the least disturbed where none was quiet"
     turns = iter([(60.0, 9)])
     assert undisturbed(Options(), lambda line: None, turn)[0]["events/s"] == 9
+
+
+def test_no_edit_passes_for_the_one_before_by_its_size() -> None:
+    """Python compiles nothing anew whose size and whole second are as they were."""
+    for code in (app_code, lambda version: function_code(version, "pandas")):
+        sizes = [len(code(version)) for version in range(EDITS + 1)]
+        assert sizes == sorted(set(sizes))
