@@ -14,5 +14,5 @@ def sessions(text: str) -> list[tuple[str, str]]:
 def alike(said: str, shown: str, unknown: str = ".+") -> bool:
     """Whether it is what a page shows, line by line; a `#` there stands for what differs from run
     to run."""
-    form = re.escape(shown).replace(re.escape("#"), unknown)
-    return re.fullmatch(form, said) is not None
+    form = re.escape(shown.rstrip("\n")).replace(re.escape("#"), unknown)
+    return re.fullmatch(form, said.rstrip("\n")) is not None

@@ -12,11 +12,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
-import httpx
 import msgspec
 import pytest
 import typer.main
@@ -54,6 +52,7 @@ from mesh.errors import MeshError
 from tests.calling import call
 from tests.serving import FUNCRT, Serving, until
 from tests.sessions import alike, sessions
+from tests.walk import curl
 from triggers import FilterError
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +91,7 @@ def test_the_readme_s_function_is_the_sample() -> None:
 
 def test_the_readme_s_function_is_served_published_to_and_tailed(tmp_path: Path) -> None:
     readme = page("README.md")
-    serve, session = blocks(readme, "sh")[1:3]
+    serve, session = blocks(readme, "sh")[3:5]
     assert shlex.split(serve) == [".venv/bin/funcrt", "serve", "functions"]
     (code,), (manifest,) = blocks(readme, "python"), blocks(readme, "toml")
     host = Serving(tmp_path / "data", label=f"{code}---{manifest}")
@@ -108,7 +107,9 @@ def test_the_readme_s_function_is_served_published_to_and_tailed(tmp_path: Path)
                 said.append(done.stdout)
             else:
                 assert program == "curl"
-                said.append(curl(words, host.port))
+                said.append(
+                    curl([word.replace(":8080", f":{host.port}") for word in words]).strip()
+                )
     finally:
         host.stop(15)
     publish, tail, ls, called = said
@@ -118,22 +119,6 @@ def test_the_readme_s_function_is_served_published_to_and_tailed(tmp_path: Path)
     assert called == '{"label":"small"}'
     for shown in ('{"label":"large"}', called):
         assert shown in readme
-
-
-def curl(words: list[str], port: int) -> str:
-    """What curl would print: the machine need not have it."""
-    headers = {}
-    body = b""
-    (url,) = [word for word in words if word.startswith("http://127.0.0.1:8080/")]
-    for option, value in pairwise(words):
-        if option == "-H":
-            name, _, text = value.partition(": ")
-            headers[name] = text
-        if option == "-d":
-            body = value.encode()
-    answer = httpx.post(url.replace(":8080", f":{port}"), content=body, headers=headers)
-    answer.raise_for_status()
-    return answer.text
 
 
 def test_the_readme_s_make_targets_are_there() -> None:

@@ -131,4 +131,4 @@ def _next(target: Path, files: list[Path]) -> None:
     line(
         f"  funcrt invoke {shlex.quote(str(target / sample.parent.parent))} --sample {sample.stem}"
     )
-    line(f"  funcrt serve {where}")
+    line(f"  funcrt dev {where}")

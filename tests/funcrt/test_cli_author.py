@@ -58,7 +58,7 @@ def test_new_says_what_it_made_and_what_to_type_next(tmp_path: Path) -> None:
     assert run("new", "hello", cwd=tmp_path) == (
         0,
         "✓ hello: main.py, funcrt.toml, tests/test_main.py, events/large.json, events/other.json\n"
-        "  funcrt test hello\n  funcrt invoke hello --sample large\n  funcrt serve hello\n",
+        "  funcrt test hello\n  funcrt invoke hello --sample large\n  funcrt dev hello\n",
         "",
     )
     code, out, _ = run(
