@@ -37,6 +37,7 @@ HEADINGS = {
     id(manifest.CRON): "`[[trigger]]` of kind `cron`",
     id(manifest.OUTPUT): "`[output]`",
     id(manifest.RETRY): "`[retry]`",
+    id(manifest.IDEMPOTENCY): "`[idempotency]`",
     id(manifest.SCALE): "`[scale]`",
     id(manifest.LIMITS): "`[limits]`",
     id(manifest.PROFILE): "Top",

@@ -119,6 +119,8 @@ class FunctionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts that failed."""
     dead: int
     outputs: int
+    deduplicated: int = 0
+    """Events that ended without a call, as one had succeeded with their idempotency key."""
     triggers: list[TriggerStatus]
     output_topic: str | None = None
     dlq_topic: str | None = None

@@ -9,7 +9,13 @@ __all__ = ["cautions"]
 
 
 def cautions(manifest: Manifest) -> Iterator[str]:
-    """A line each: filters that no event or every event meets, or that no index can find."""
+    """A line each: filters that no event or every event meets, or that no index can find; keys that
+    keep nothing from running."""
     for spec in queued(manifest):
         for warning in filter_of(spec).warnings():
             yield f"{manifest.name}: trigger {spec.name}: {warning}"
+    if manifest.idempotency is not None and manifest.triggers and not queued(manifest):
+        yield (
+            f"{manifest.name}: [idempotency] is for what comes over the mesh and for queued calls;"
+            " a call over HTTP that is waited for runs each time"
+        )

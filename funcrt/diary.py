@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from funcrt.api import Reply
 from funcrt.logbook import LEVELS, MOST_IDS, Line, Logbook
-from funcrt.manifest import Manifest
+from funcrt.manifest import IdempotencySpec, Manifest
+from funcrt.manifest_kinds import Duration
 from funcrt.pool import Pending
 from funcrt.sandbox import Instance
 from funcrt.sandbox.protocol import Failure, Log, Result
@@ -56,6 +57,18 @@ class Diary:
             why = items[index].failure if index < len(items) else result.failure
             text = why.traceback if why is not None and why.traceback else said
             self._write("error", f"failed ({then})\n{text}", (delivery.event.id,), failed=True)
+
+    def deduplicated(self, event: Event, spec: IdempotencySpec) -> None:
+        """An event ended without a call."""
+        ttl = Duration.write(spec.ttl_s).strip('"')
+        text = f"deduplicated: a call with its idempotency key ({spec.key}) succeeded within {ttl}"
+        self._write("info", text, (event.id,))
+
+    def unkeyed(self, event: Event, key: str, more: int) -> None:
+        """An event without an idempotency key is called for."""
+        also = f", as did {more} more since this was said last" if more else ""
+        text = f"lacks its idempotency key ({key}){also}: it is called for all the same"
+        self._write("warning", text, (event.id,))
 
     def call_failed(self, event: Event, reply: Reply) -> None:
         """A call that somebody waited for failed."""

@@ -4,8 +4,9 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from funcrt.calls import TRIGGER
 from funcrt.cron import Cron
 from funcrt.diary import Diary
 from funcrt.direct import Direct
+from funcrt.idempotency import Gate
 from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger, ScaleSpec
 from funcrt.observation import refusal_of
 from funcrt.outcome import Origin, origin_of, settle
@@ -34,6 +36,7 @@ from mesh.transport import (
     Done,
     Feed,
     Filtered,
+    Outcome,
     Released,
     Retry,
     Settled,
@@ -89,6 +92,8 @@ class Served:
         """Of what was pulled: what this version's filters did not match."""
         self.trouble = ""
         """Why the last pull failed."""
+        self.gate: Gate | None = None
+        """Of its idempotency keys, where it has any."""
 
 
 class Function:
@@ -135,6 +140,8 @@ class Function:
         """Of leases: goes on while what runs is drained."""
         self._streams = Tasks(host.failed)
         self._origins: dict[str, Origin] = {}
+        self._gates: dict[str, Gate] = {}
+        """By subscription: none, or one each."""
 
     # In service
 
@@ -160,8 +167,16 @@ class Function:
         if not self._keeping:
             self._keeping.start(self._keep_leases(), f"leases {self.name}")
         served.feed = feed
+        if served.gate is None and self.manifest.idempotency is not None:
+            served.gate = self._gates[served.name] = Gate(self, served, self.manifest.idempotency)
         if not self.paused:
-            self._tasks.start(self._pump(served, feed), f"pump {served.name}")
+            if served.gate is not None:
+                served.gate.closed = False
+            self.start_task(self._pump(served, feed), f"pump {served.name}")
+
+    def start_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run what takes from the mesh, until it is to take no more."""
+        self._tasks.start(work, name)
 
     async def pause(self) -> None:
         """Take no more, from the mesh or from callers. What runs finishes; what waits for an
@@ -211,6 +226,11 @@ class Function:
                     deliveries = await feed.pull(min(credit, 256), 60.0, pool.room_bytes())
                 else:
                     deliveries = await self._gather(feed, batch.size, batch.wait_s)
+                if deliveries:
+                    point("pulled")
+                    served.pulled += len(deliveries)
+                    served.pulled_at, served.trouble = self.host.clock.time(), ""
+                    await self._dispatch(served, deliveries)
             except MeshClosed:
                 return
             except MeshCorrupt:
@@ -221,10 +241,6 @@ class Function:
                 await asyncio.sleep(1.0)
                 continue
             if deliveries:
-                point("pulled")
-                served.pulled += len(deliveries)
-                served.pulled_at, served.trouble = self.host.clock.time(), ""
-                self._dispatch(served, deliveries)
                 await asyncio.sleep(0)
 
     async def _gather(self, feed: Feed, size: int, wait_s: float) -> list[Delivery]:
@@ -237,11 +253,11 @@ class Function:
                 deliveries += await feed.pull(size - len(deliveries), left)
         except asyncio.CancelledError:
             for delivery in deliveries:
-                self._settle_as(delivery, Released())
+                self.settle_as(delivery, Released())
             raise
         return deliveries
 
-    def _dispatch(self, served: Served, deliveries: Sequence[Delivery]) -> None:
+    async def _dispatch(self, served: Served, deliveries: Sequence[Delivery]) -> None:
         matches = served.matches
         wanted = [delivery for delivery in deliveries if matches(delivery.event)]
         if len(wanted) < len(deliveries):
@@ -250,7 +266,13 @@ class Function:
                 if delivery.fence not in kept:
                     served.refused += 1
                     served.missed, served.missed_at = delivery.event, self.host.clock.time()
-                    self._settle_as(delivery, Filtered())
+                    self.settle_as(delivery, Filtered())
+        if served.gate is not None:
+            wanted = await served.gate.admit(wanted)
+        self.submit(served, wanted)
+
+    def submit(self, served: Served, wanted: Sequence[Delivery]) -> None:
+        """Call for these, at once or in a batch."""
         if not wanted:
             return
         if served.spec.batch is not None:
@@ -342,12 +364,25 @@ class Function:
             jitter=self.host.chance.random(),
             first=published,
         )
+        committed = None
+        if self._gates:
+            settlement, committed = self._gates[settlement.subscription].settling(settlement)
         self._measure(pending.deliveries[0], result.took_us, now)
         if self._count(settlement):
             self.diary.failed(self.manifest, result, settlement)
         if self.host.observer is not None:
             self.host.observer.settled(self, result, settlement)
-        self.host.settler.soon(settlement)
+        self.host.settler.soon(settlement, committed)
+
+    def deduplicated(self, delivery: Delivery) -> None:
+        """A call has succeeded with its idempotency key: it ends as done, without a call."""
+        self.meter.deduplicated += 1
+        spec = self.manifest.idempotency
+        if spec is not None:
+            self.diary.deduplicated(delivery.event, spec)
+        if self.host.observer is not None:
+            self.host.observer.deduplicated(self, delivery.event)
+        self.settle_as(delivery, Done())
 
     def _measure(self, first: Delivery, took_us: int, now: float) -> None:
         meter = self.meter
@@ -380,18 +415,23 @@ class Function:
 
     def _released(self, pending: Pending) -> None:
         for delivery in pending.deliveries:
-            self._settle_as(delivery, Released())
+            self.settle_as(delivery, Released())
 
-    def _settle_as(self, delivery: Delivery, outcome: Filtered | Released) -> None:
-        settled = (Settled(delivery, outcome),)
-        self.host.settler.soon(Settlement(delivery.subscription, settled))
+    def settle_as(self, delivery: Delivery, outcome: Outcome) -> None:
+        """End a delivery that was not called for, or give it back."""
+        settlement = Settlement(delivery.subscription, (Settled(delivery, outcome),))
+        committed = None
+        if self._gates:
+            settlement, committed = self._gates[settlement.subscription].settling(settlement)
+        self.host.settler.soon(settlement, committed)
 
     async def _keep_leases(self) -> None:
         """Extend what instances hold, for as long as calls run."""
         while True:
             await asyncio.sleep(EXTEND_S)
             held: dict[str, list[Delivery]] = {}
-            for delivery in self.pool.outstanding():
+            gates = self._gates.values()
+            for delivery in chain(self.pool.outstanding(), *(gate.held() for gate in gates)):
                 held.setdefault(delivery.subscription, []).append(delivery)
             for served in self.mesh_triggers:
                 mine = held.get(served.name)
@@ -447,6 +487,7 @@ class Function:
             failed=self.meter.failed,
             dead=self.meter.dead,
             outputs=self.meter.outputs,
+            deduplicated=self.meter.deduplicated,
             triggers=rows,
             output_topic=manifest.output.topic,
             dlq_topic=manifest.dlq.topic if manifest.dlq else None,
@@ -455,8 +496,12 @@ class Function:
     # The end
 
     async def stop_pulling(self) -> None:
-        """Take no more from the mesh."""
+        """Take no more from the mesh; what waits for its key goes back."""
+        for gate in self._gates.values():
+            gate.closed = True
         await self._tasks.cancel()
+        for gate in self._gates.values():
+            gate.give_back()
 
     async def drain(self, seconds: float) -> int:
         """Finish what runs, give back the rest; how many that ran were given back too."""

@@ -17,6 +17,7 @@ from funcrt.calls import TRIGGER, call_topic, call_trigger
 from funcrt.deployer import Deployer, Prepared
 from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
+from funcrt.idempotency import InFlight
 from funcrt.logbook import Logbook
 from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger
 from funcrt.meter import Meter
@@ -128,6 +129,8 @@ class Host:
         self._letters: dict[str, str] = {}
         self._changing = asyncio.Lock()
         self.settler = Settler(mesh)
+        self.in_flight: dict[str, InFlight] = {}
+        """By subscription: the idempotency keys that are with calls, of whichever version."""
         self.deploys = Deployer(self)
         self.operations = Operations(self)
         self.on_failure: OnFailure = lambda error: None
@@ -174,6 +177,13 @@ class Host:
         """All that can fail, without a change to what is in service. `packed` is the directory's
         bundle where it was made already; `env` is added to the manifest's environment, and beats
         it; `together` are functions that are replaced with it, whose paths it may take over."""
+        features = self.mesh.features
+        if manifest.idempotency is not None and not features.idempotency:
+            raise DeployError(
+                f"{manifest.name}: [idempotency] needs a mesh that remembers keys, and the"
+                f" {features.name} transport does not (features.idempotency): remove it, or use"
+                " another mesh"
+            )
         packed = packed or bundle.pack(directory)
         path = bundle.unpack(packed.body, packed.digest, self.code_root, durable=self.durable_code)
         self._check_paths(manifest, together)

@@ -48,7 +48,7 @@ from funcrt.paths import clash
 from funcrt.schedule import Missed
 from mesh.errors import NameInvalid
 from mesh.transport import check_name
-from triggers import FilterError, parse
+from triggers import FilterError, parse, values_of
 
 __all__ = [
     "FILE",
@@ -58,6 +58,7 @@ __all__ = [
     "CronTrigger",
     "DlqSpec",
     "HttpTrigger",
+    "IdempotencySpec",
     "Limits",
     "Manifest",
     "MeshTrigger",
@@ -139,6 +140,15 @@ class RetrySpec(msgspec.Struct, frozen=True, kw_only=True):
     max_s: float = 300.0
 
 
+class IdempotencySpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Events of one key are called for once, as long as the key is remembered."""
+
+    key: str = "id"
+    """`id` for source and id, another attribute, or a JSONPath on the data."""
+    ttl_s: float = 86400.0
+    """From the call that succeeded on."""
+
+
 class DlqSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The dead-letter topic."""
 
@@ -176,6 +186,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """None drops what has failed for good (`dlq = false`)."""
     scale: ScaleSpec = ScaleSpec()
     limits: Limits = Limits()
+    idempotency: IdempotencySpec | None = None
+    """None calls for every event."""
     env: dict[str, str] = {}
     profiles: list[str] = []
     """Names of those that the file has."""
@@ -194,6 +206,8 @@ DAY_S = 86400.0
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
+KEY = Key(Text('an attribute\'s name, or a path such as "$.customer"', r"[a-z0-9]+|\$[.\[].+"))
+
 BATCH: Section = {
     "size": Key(Int(1, 10_000)),
     "wait": Key(Duration(0, 60), "wait_s"),
@@ -208,9 +222,7 @@ MESH: Section = {
     "mode": Key(Choice(("cluster", "broadcast"))),
     "start": Key(start),
     "order": Key(Choice(("none", "key"))),
-    "key": Key(
-        Text('an attribute\'s name, or a path such as "$.customer"', r"[a-z0-9]+|\$[.\[].+")
-    ),
+    "key": KEY,
     "batch": Key(Table(BATCH, BatchSpec, needs=("size",))),
     "cap": Key(Int(1, 10**12)),
     "overflow": Key(Choice(("refuse", "dead-letter"))),
@@ -243,6 +255,10 @@ RETRY: Section = {
     "base": Key(Duration(0.001, DAY_S), "base_s"),
     "max": Key(Duration(0.001, DAY_S), "max_s"),
 }
+IDEMPOTENCY: Section = {
+    "key": KEY,
+    "ttl": Key(Duration(1, 30 * DAY_S), "ttl_s"),
+}
 SCALE_MOST = 1000
 SCALE: Section = {
     "min": Key(Int(0, SCALE_MOST)),
@@ -273,7 +289,7 @@ _ALWAYS: Section = {
     ),
     "sandbox": Later("levels of isolation are"),
     "secrets": Later("secrets are"),
-    "idempotency": Later("idempotency keys are"),
+    "idempotency": Key(Table(IDEMPOTENCY, IdempotencySpec)),
 }
 PROFILE: Section = {
     key: _ALWAYS[key]
@@ -291,6 +307,7 @@ PLACES: Mapping[str, Section] = {
     "in [[trigger]] of kind http": HTTP, "in [[trigger]] of kind cron": CRON,
     "in batch of a [[trigger]]": BATCH,
     "in [output]": OUTPUT, "in [retry]": RETRY, "in [scale]": SCALE, "in [limits]": LIMITS,
+    "in [idempotency]": IDEMPOTENCY,
 }  # fmt: skip
 ELSEWHERE = {key: place for place, section in reversed(list(PLACES.items())) for key in section}
 
@@ -402,6 +419,7 @@ def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest:
     found = {i: _trigger(doc, i, one) for i, one in pairs if isinstance(one, dict)}
     whole = {i: one for i, one in found.items() if one is not None}
     _check_bounds(doc, values, whole)
+    _check_key(doc, values)
     _check_triggers(doc, whole)
     manifest = Manifest(**values, triggers=list(whole.values()))
     if doc.sound(("name",), ("output",), ("dlq",), ("trigger",)):
@@ -461,6 +479,19 @@ def _check_filters(doc: Document, path: KeyPath, raw: dict[str, Any]) -> None:
             comma = ", " if mistake.mend.startswith("did you mean") else "; "
             message = mistake.reason + (comma + mistake.mend if mistake.mend else "")
             doc.report_at(f"{show(path)}.{mistake.path}", message)
+
+
+def _check_key(doc: Document, values: dict[str, Any]) -> None:
+    """What `triggers` says of the path of an idempotency key."""
+    spec = values.get("idempotency")
+    if spec is None or not spec.key.startswith("$"):
+        return
+    try:
+        values_of(spec.key)
+    except FilterError as error:
+        for mistake in error.errors:
+            mend = f"; {mistake.mend}" if mistake.mend else ""
+            doc.report(("idempotency", "key"), mistake.reason + mend)
 
 
 def _check_bounds(doc: Document, values: dict[str, Any], triggers: dict[int, Trigger]) -> None:

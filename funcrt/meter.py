@@ -58,7 +58,7 @@ class Meter:
     """One function's, over all its versions. Moments are monotonic seconds."""
 
     def __init__(self, now: float) -> None:
-        self.done = self.failed = self.dead = self.outputs = 0
+        self.done = self.failed = self.dead = self.outputs = self.deduplicated = 0
         """Since the host started; `failed` counts attempts."""
         self._slots: deque[_Slot] = deque(maxlen=SLOTS)
         self._turn(now)

@@ -47,10 +47,12 @@ class FunctionStats(msgspec.Struct, frozen=True, kw_only=True):
     oldest_s: float
     """Age of the oldest event that waits or runs; 0 where none does."""
     done: int
-    """This and the next three since the host started."""
+    """This and the next four since the host started."""
     failed: int
     dead: int
     outputs: int
+    deduplicated: int
+    """As of FunctionStatus."""
     windows: list[Window]
 
 
@@ -112,6 +114,7 @@ class Observation:
             failed=status.failed,
             dead=status.dead,
             outputs=status.outputs,
+            deduplicated=status.deduplicated,
             windows=[function.meter.window(now, seconds) for seconds in WINDOWS_S],
         )
 

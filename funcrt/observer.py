@@ -19,5 +19,8 @@ class Observer(Protocol):
     def settled(self, function: "Function", result: Result, settlement: Settlement) -> None:
         """A call of deliveries ended, and will be settled so."""
 
+    def deduplicated(self, function: "Function", event: Event) -> None:
+        """An event ends without a call: one has succeeded with its idempotency key."""
+
     def called(self, function: "Function", event: Event, reply: Reply, took_us: int) -> None:
         """A call that somebody waits for ended."""

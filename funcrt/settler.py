@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mesh.errors import MeshClosed, MeshError, MeshFull
 from mesh.failpoint import point
@@ -28,6 +28,8 @@ class Settler:
         """Set while what waits is little enough to pull more."""
         self.room.set()
         self._waiting: list[Settlement] = []
+        self._told: list[Callable[[], None]] = []
+        """Of those of `_waiting` whose commit somebody waits for."""
         self._committing: Sequence[Settlement] = ()
         self._bytes = 0
         self._wake = asyncio.Event()
@@ -37,9 +39,12 @@ class Settler:
         """Set, and replaced, at each commit."""
         self._over = False
 
-    def soon(self, settlement: Settlement) -> None:
-        """Commit it with what else has come by the next commit."""
+    def soon(self, settlement: Settlement, committed: Callable[[], None] | None = None) -> None:
+        """Commit it with what else has come by the next commit; then call `committed`, whether it
+        took effect or was stale."""
         self._waiting.append(settlement)
+        if committed is not None:
+            self._told.append(committed)
         self._bytes += _bytes(settlement)
         self._given += 1
         self._wake.set()
@@ -55,8 +60,11 @@ class Settler:
                 self._wake.clear()
                 while self._waiting:
                     self._committing, self._waiting, self._bytes = self._waiting, [], 0
+                    told, self._told = self._told, []
                     if not await self._commit(self._committing):
                         return
+                    for committed in told:
+                        committed()
                     self._kept += len(self._committing)
                     self._committing = ()
                     self.room.set()

@@ -36,6 +36,7 @@ from funcrt.manifest import (
     BATCH,
     CRON,
     HTTP,
+    IDEMPOTENCY,
     LIMITS,
     MESH,
     OUTPUT,
@@ -290,6 +291,7 @@ SECTIONS: dict[str, tuple[Section, str]] = {
     "`[[trigger]]` of kind `cron`": (CRON, '[[trigger]]\nkind = "cron"\nschedule = "@daily"\n'),
     "`[output]`": (OUTPUT, "[output]\n"),
     "`[retry]`": (RETRY, "[retry]\n"),
+    "`[idempotency]`": (IDEMPOTENCY, "[idempotency]\n"),
     "`[scale]`": (SCALE, "[scale]\n"),
     "`[limits]`": (LIMITS, "[limits]\n"),
 }

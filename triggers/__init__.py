@@ -16,7 +16,7 @@ from triggers.dialects import Condition, parse_filters
 from triggers.errors import FilterError, FilterMistake, shown
 from triggers.explain import Explained, several
 from triggers.index import Index
-from triggers.jsonpath import parse_jsonpath
+from triggers.jsonpath import parse_jsonpath, values_of
 from triggers.pattern import parse_pattern
 from triggers.view import View
 
@@ -29,6 +29,7 @@ __all__ = [
     "View",
     "cesql",
     "parse",
+    "values_of",
 ]
 
 FORMS = ("filters", "pattern", "jsonpath")

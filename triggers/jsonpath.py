@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from mesh.event import Event
 from triggers.access import ANY, Group, Key, Place, Way, number, scalar
-from triggers.errors import FilterMistake, shown
+from triggers.errors import FilterError, FilterMistake, shown
 from triggers.explain import Explained, as_text
 from triggers.values import COMPARE, compare, is_number, same
 from triggers.view import MISSING, View
 
-__all__ = ["MAX_PATH", "OPERATORS", "JsonPath", "parse_jsonpath"]
+__all__ = ["MAX_PATH", "OPERATORS", "JsonPath", "parse_jsonpath", "values_of"]
 
 MAX_PATH = 1024
 """Characters of a path."""
@@ -61,9 +62,10 @@ class JsonPath:
 
     def holds(self, view: View) -> bool:
         """Whether an event meets it."""
-        return self._holds(self._found(view))
+        return self._holds(self.found(view))
 
-    def _found(self, view: View) -> list[Any]:
+    def found(self, view: View) -> list[Any]:
+        """The values that the path leads to."""
         data = view.data
         if data is MISSING:
             return []
@@ -79,7 +81,7 @@ class JsonPath:
 
     def explain(self, view: View) -> Explained:
         """What the path led to."""
-        found = self._found(view)
+        found = self.found(view)
         wanted = f"{self.text} {self.op} {as_text(self.value)}"
         if self.op == "exists":
             wanted = f"{self.text} {'exists' if self.value else 'does not exist'}"
@@ -207,6 +209,15 @@ def parse_jsonpath(items: Any, path: str, mistakes: list[FilterMistake]) -> list
         if find is not None:
             found.append(JsonPath(text, op, item.get("value", True), where, steps, find))
     return found
+
+
+def values_of(path: str) -> Callable[[Event], list[Any]]:
+    """What reads the values that a path leads to in an event's data. Raises FilterError."""
+    mistakes: list[FilterMistake] = []
+    found = parse_jsonpath([{"path": path, "op": "exists"}], "", mistakes)
+    if mistakes:
+        raise FilterError(mistakes)
+    return lambda event: found[0].found(View(event))
 
 
 def _mistakes(item: Any, where: str) -> Iterator[FilterMistake]:

@@ -59,7 +59,8 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", f"wants {status['wanted']}: {safe(status['reason'])}"
     yield (
         "calls",
-        f"{status['done']} done, {status['failed']} failed, {status['dead']} dead letters",
+        f"{status['done']} done, {status['failed']} failed, {status['dead']} dead letters"
+        + (f", {status['deduplicated']} deduplicated" if status["deduplicated"] else ""),
     )
     yield "retry", f"{found['attempts']} attempts, timeout {found['timeout_s']:g} s"
     yield "output", safe(status["output_topic"] or "-")

@@ -85,7 +85,8 @@ def _one(each: dict[str, Any]) -> None:
     )
     line(f"depth {each['depth']}, oldest {_seconds(each['oldest_s'])}")
     since = [each[key] for key in ("done", "failed", "dead", "outputs")]
-    line("since the host started: {} done, {} failed, {} dead, {} outputs".format(*since))
+    repeats = f", {each['deduplicated']} deduplicated" if each["deduplicated"] else ""
+    line("since the host started: {} done, {} failed, {} dead, {} outputs".format(*since) + repeats)
     rows(
         ("LAST", *COLUMNS[5:]),
         [(_seconds(window["seconds"]), *_figures(window)) for window in each["windows"]],

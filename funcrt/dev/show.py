@@ -121,6 +121,14 @@ class Screen:
                 why = items[index].failure if index < len(items) else result.failure
                 self._failed(function, one, why)
 
+    def deduplicated(self, function: Function, event: Event) -> None:
+        """As the observer says."""
+        self.last = function.name, event
+        if self._room():
+            self.now(f"{_event(event)} → {function.name} {self.paint(DIM, '=')} deduplicated")
+        else:
+            self._more[function.name] += 1
+
     def called(self, function: Function, event: Event, reply: Reply, took_us: int) -> None:
         """As the observer says."""
         self.last = function.name, event

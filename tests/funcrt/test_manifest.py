@@ -279,8 +279,8 @@ MEND = "set output.allow_loop = true if that is meant"
     [
         # Unknown keys
         ('nam = "x"', '1: nam: unknown key, did you mean "name"?'),
-        ("zzz = 1", "1: zzz: unknown key; known here: concurrency, dlq, env, handler, limits, "
-         "name, output, profile, retry, scale, timeout, trigger"),
+        ("zzz = 1", "1: zzz: unknown key; known here: concurrency, dlq, env, handler, "
+         "idempotency, limits, name, output, profile, retry, scale, timeout, trigger"),
         ("attempts = 3", "1: attempts: unknown key here; it belongs in [retry]"),
         ("[scale]\nmx = 1", '2: scale.mx: unknown key, did you mean "max"?'),
         (f"{MESH}path = '/a'", "3: trigger[0].path: unknown key here; it belongs in "
@@ -426,8 +426,16 @@ MEND = "set output.allow_loop = true if that is meant"
         # Not built yet
         ("[sandbox]\nnetwork = 'none'", f"1: sandbox: levels of isolation are {LATER}"),
         ("[secrets]\nA = 'x'", f"1: secrets: secrets are {LATER}"),
-        ("[idempotency]\nkey = 'id'", f"1: idempotency: idempotency keys are {LATER}"),
         ("[limits]\ncpu = 1.0", f"2: limits.cpu: CPU limits are {LATER}"),
+        # Idempotency keys
+        ("[idempotency]\nkey = 'Order'", "2: idempotency.key: expected an attribute's name, or a "
+         'path such as "$.customer", found "Order"'),
+        ("[idempotency]\nkey = '$.a['", "2: idempotency.key: no JSONPath: Parse error near the end"
+         ' of string!; e.g. "$.items[*].size"'),
+        ("[idempotency]\nkey = '$..a..b'", "2: idempotency.key: not taken: .. more than once; use a"
+         " plainer path"),
+        ("[idempotency]\nttl = '1ms'", '2: idempotency.ttl: expected "1s" to "720h", found "1ms"'),
+        ("ttl = '1h'", "1: ttl: unknown key here; it belongs in [idempotency]"),
         # Schedules
         ("[[trigger]]\nkind = 'cron'",
          "1: trigger[0].schedule: missing; add schedule = ..."),
