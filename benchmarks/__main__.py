@@ -21,6 +21,7 @@ from benchmarks.reload import reload
 from benchmarks.retention import retention
 from benchmarks.rules import rules
 from benchmarks.table import COLUMNS, Row, render
+from benchmarks.wide import wide
 
 BENCHMARKS: dict[str, Callable[[Options, Callable[[str], None]], list[Row]]] = {
     "job": job,
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[Options, Callable[[str], None]], list[Row]]] = {
     "retention": retention,
     "reload": reload,
     "rules": rules,
+    "wide": wide,
 }
 PEERS = ROOT / ".peers" / "bin" / "python"
 
