@@ -7,11 +7,24 @@ leave conditions out, and must never ask for more than its filter does.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from mesh.event import CONTEXT
+from triggers.view import View
 
-__all__ = ["ANY", "Group", "Key", "Kind", "Place", "Way", "all_of", "any_of", "number", "scalar"]
+__all__ = [
+    "ANY",
+    "Group",
+    "Indexed",
+    "Key",
+    "Kind",
+    "Place",
+    "Way",
+    "all_of",
+    "any_of",
+    "number",
+    "scalar",
+]
 
 MAX_WAYS = 64
 """More alternatives than this are not multiplied out: fewer conditions find the same filter."""
@@ -59,7 +72,19 @@ class Way(NamedTuple):
 
     groups: tuple[Group, ...]
     full: bool
-    """The groups say all there is to say, if there is one."""
+    """The groups say all there is to say."""
+    flat: bool = False
+    """They do of an event without arrays, in which several fields must meet in one element."""
+
+
+class Indexed(Protocol):
+    """What an index asks of a filter."""
+
+    def holds(self, view: View) -> bool:
+        """Whether an event matches."""
+
+    def ways(self) -> Sequence[Way]:
+        """By what it can be found."""
 
 
 ANY = (Way((), False),)
@@ -89,7 +114,7 @@ def all_of(parts: Iterable[Sequence[Way]]) -> tuple[Way, ...]:
     ways: Sequence[Way] = (Way((), True),)
     for part in parts:
         if len(ways) * len(part) <= MAX_WAYS:
-            ways = [Way(a.groups + b.groups, a.full and b.full) for a in ways for b in part]
+            ways = [_both(a, b) for a in ways for b in part]
         else:
             # Either alone finds a superset of both: the one whose every way has a group.
             better = min(
@@ -97,6 +122,11 @@ def all_of(parts: Iterable[Sequence[Way]]) -> tuple[Way, ...]:
             )
             ways = [Way(way.groups, False) for way in better]
     return tuple(ways)
+
+
+def _both(a: Way, b: Way) -> Way:
+    flat = (a.full or a.flat) and (b.full or b.flat)
+    return Way(a.groups + b.groups, a.full and b.full, flat)
 
 
 def any_of(parts: Iterable[Sequence[Way]]) -> tuple[Way, ...]:

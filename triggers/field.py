@@ -8,15 +8,17 @@ import struct
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
-from triggers.access import Key, number, scalar
+from triggers.access import Indexed, Key, number, scalar
 from triggers.values import address
 
-__all__ = ["CROWDED", "Bucket", "Entry", "Field", "take"]
+T = TypeVar("T")
 
-_GRAMS = (3, 5, 8)
-"""How many characters of a wildcard's text find it: more where many filters share fewer."""
+__all__ = ["CROWDED", "Bucket", "Entry", "Field", "Remove", "take"]
+
+_GRAMS = (8, 5, 3)
+"""How many characters of a wildcard's text find it, of a text that has as many."""
 CROWDED = 8
 """Filters in one bucket from which on more is asked for: longer text, or several fields."""
 _TRIED = {"is": 0, "fold": 0, "prefix": 2, "suffix": 2, "cidr": 2, "like": 4}
@@ -24,18 +26,25 @@ _TRIED = {"is": 0, "fold": 0, "prefix": 2, "suffix": 2, "cidr": 2, "like": 4}
 
 
 class Entry:
-    """A filter in an index."""
+    """A filter in an index, by one of its ways."""
 
-    __slots__ = ("full", "holds", "key")
+    __slots__ = ("filter", "flat", "full", "key", "way")
 
-    def __init__(self, key: Any, holds: Callable[[Any], bool], full: bool) -> None:
+    def __init__(
+        self, key: Any, filter: Indexed, way: int, *, full: bool = False, flat: bool = False
+    ) -> None:
         self.key = key
-        self.holds = holds
+        self.filter = filter
+        self.way = way
         self.full = full
         """What finds it says all: it matches."""
+        self.flat = flat
+        """It does, of an event without arrays."""
 
 
 Bucket = list[Entry]
+Range = tuple[float, float, Entry]
+"""The lowest and the highest of its doubles."""
 Remove = Callable[[], None]
 
 
@@ -51,13 +60,15 @@ class Field:
         self.grams: dict[str, Bucket] = {}
         self.networks: dict[tuple[int, int, int], Bucket] = {}
         """By version, bits, and the network's number in these bits."""
-        self.spans: tuple[tuple[int, dict[int, Bucket]], ...] = ()
+        self.spans: tuple[tuple[int, dict[int, list[Range]]], ...] = ()
         """By the size, and then the number, of the cells, of a line of all doubles, that a range
         touches."""
         self.above: list[tuple[float, int, Entry]] = []
         """Ranges without an upper end, by their lower."""
         self.below: list[tuple[float, int, Entry]] = []
         self.there: Bucket = []
+        self.shared: dict[Any, int] = {}
+        """By scalar, how many are found by it together with values of other places."""
         self.kinds: tuple[tuple[int, ...], ...] = ((), (), (), ())
         """What lengths of prefixes, suffixes and grams, and bits of networks, there are."""
         self.plain = True
@@ -119,9 +130,13 @@ class Field:
     def _find_number(self, value: float, found: list[Bucket]) -> None:
         if self.spans:
             at = _ordered(value)
+            within: Bucket = []
             for size, cells in self.spans:
-                if bucket := cells.get(at >> size):
-                    found.append(bucket)
+                for low, high, entry in cells.get(at >> size, ()):
+                    if low <= value <= high:
+                        within.append(entry)
+            if within:
+                found.append(within)
         if self.above:
             above = self.above
             found.append([entry for _, _, entry in above[: bisect_right(above, (value, inf))]])
@@ -138,7 +153,8 @@ class Field:
         where = self._where(key)
         if where is None:
             return 1e6
-        return _TRIED[key.kind] + len(where[0].get(where[1], ()))
+        held = len(where[0].get(where[1], ()))
+        return _TRIED[key.kind] + held + (self.shared.get(key.value, 0) if key.kind == "is" else 0)
 
     def add(self, key: Key, entry: Entry) -> Remove:
         """File an entry under a key; what takes it out again."""
@@ -170,7 +186,7 @@ class Field:
                 return self._like(key.value)
         return None
 
-    def _file(self, buckets: dict[Any, Bucket], key: Any, entry: Entry) -> Remove:
+    def _file(self, buckets: dict[Any, list[T]], key: Any, entry: T) -> Remove:
         bucket = buckets.get(key)
         if bucket is None:
             buckets[key] = [entry]
@@ -179,7 +195,7 @@ class Field:
             bucket.append(entry)
         return lambda: take(buckets, key, entry)
 
-    def _kinds(self, buckets: dict[Any, Bucket], key: Any) -> None:
+    def _kinds(self, buckets: dict[Any, Any], key: Any) -> None:
         """Note the length, or size, of a new key."""
         prefixes, suffixes, grams, networks = self.kinds
         if buckets is self.prefixes and len(key) not in prefixes:
@@ -201,41 +217,34 @@ class Field:
         or end."""
         head, tail, chunks = texts
         longest = max(chunks, key=len, default="")
-        for size in _GRAMS:
-            options: list[tuple[dict[str, Bucket], str]] = []
-            short = min(size, len(longest))
-            if short:
-                options += [
-                    (self.grams, longest[at : at + short])
-                    for at in range(min(len(longest) - short + 1, 32))
-                ]
-            if len(head) >= size:
-                options.append((self.prefixes, head[:16]))
-            if len(tail) >= size:
-                options.append((self.suffixes, tail[-16:]))
-            if not options:
-                return None
-            best = min(options, key=lambda option: len(option[0].get(option[1], ())))
-            if len(best[0].get(best[1], ())) < CROWDED or len(longest) <= size:
-                return best
-        return best
+        size = next((size for size in _GRAMS if size <= len(longest)), len(longest))
+        options: list[tuple[dict[str, Bucket], str]] = []
+        if size:
+            starts = range(min(len(longest) - size + 1, 32))
+            options += [(self.grams, longest[at : at + size]) for at in starts]
+        if head:
+            options.append((self.prefixes, head[:16]))
+        if tail:
+            options.append((self.suffixes, tail[-16:]))
+        return min(options, key=lambda one: len(one[0].get(one[1], ())), default=None)
 
     def _add_range(self, low: float, high: float, entry: Entry) -> Remove:
         if low == -inf and high == inf:
             return self._add_there(entry)
         if high == inf or low == -inf:
             self.serial += 1
-            row = (low if high == inf else high, self.serial, entry)
-            rows = self.above if high == inf else self.below
-            insort(rows, row)
-            return lambda: rows.remove(row)
+            end = (low if high == inf else high, self.serial, entry)
+            ends = self.above if high == inf else self.below
+            insort(ends, end)
+            return lambda: ends.remove(end)
         first, last = _ordered(low), _ordered(high)
         size = (last - first).bit_length()  # of cells so large that it touches two at the most
         cells = next((cells for held, cells in self.spans if held == size), None)
         if cells is None:
             cells = {}
             self.spans = (*self.spans, (size, cells))
-        removes = [self._file(cells, cell, entry) for cell in {first >> size, last >> size}]
+        row = low, high, entry
+        removes = [self._file(cells, cell, row) for cell in {first >> size, last >> size}]
 
         def remove_all() -> None:
             for remove in removes:
@@ -251,7 +260,7 @@ class Field:
         self.there = [one for one in self.there if one is not entry]
 
 
-def take(buckets: dict[Any, Bucket], key: Any, entry: Entry) -> None:
+def take(buckets: dict[Any, list[T]], key: Any, entry: T) -> None:
     """Take an entry out of a bucket, and the bucket where it is then empty."""
     left = [one for one in buckets.get(key, ()) if one is not entry]
     if left:

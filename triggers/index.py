@@ -5,14 +5,14 @@ the fewest others beside it; where every field is shared by many, under the valu
 together. What that finds is matched in full, so the index may find too much, and never too little.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from itertools import product
 from math import prod
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mesh.event import Event, canonical
-from triggers.access import Group, Place, Way, scalar
-from triggers.field import CROWDED, Bucket, Entry, Field, take
+from triggers.access import Group, Indexed, Place, Way, scalar
+from triggers.field import CROWDED, Bucket, Entry, Field, Remove, take
 from triggers.view import MISSING, View
 
 __all__ = ["Index"]
@@ -23,16 +23,6 @@ MAX_SHAPES = 32
 """Sets of fields that are looked at together."""
 MAX_VALUES = 16
 """Combinations of values that one way is filed under, of several fields."""
-
-
-class Indexed(Protocol):
-    """What an index asks of a filter."""
-
-    def holds(self, view: View) -> bool:
-        """Whether an event matches."""
-
-    def ways(self) -> Sequence[Way]:
-        """By what it can be found."""
 
 
 class _Node:
@@ -47,24 +37,18 @@ class _Node:
         self.place: Place | None = None
 
 
-class _Shape:
-    """Filters that are found by several places together."""
-
-    def __init__(self, places: tuple[Place, ...]) -> None:
-        self.places = places
-        self.buckets: dict[tuple[Any, ...], Bucket] = {}
-
-
 class Index(Generic[K]):
     """Filters by key. One thread changes it; any may match meanwhile, and sees a filter that is
     being added or removed as there or not."""
 
     def __init__(self) -> None:
-        self._removes: dict[K, list[Callable[[], None]]] = {}
+        self._removes: dict[K, list[list[Remove]]] = {}
+        """What takes each way of a filter out."""
         self._fields: dict[Place, Field] = {}
         self._attributes: tuple[tuple[str, Place, Field], ...] = ()
         self._data: _Node | None = None
-        self._shapes: dict[tuple[Place, ...], _Shape] = {}
+        self._shapes: dict[tuple[Place, ...], dict[tuple[Any, ...], Bucket]] = {}
+        """Filters that are found by several places together, by the values there."""
         self._shaped: frozenset[Place] = frozenset()
         self._rest: Bucket = []
         """Those that nothing finds: each is matched with every event."""
@@ -80,32 +64,58 @@ class Index(Generic[K]):
     def add(self, key: K, filter: Indexed) -> None:
         """Add a filter; one that is there under the key is replaced."""
         old = self._removes.pop(key, [])
-        self._removes[key] = [
-            remove for way in filter.ways() for remove in self._file(key, filter, way)
-        ]
-        for remove in old:
-            remove()
+        new = self._removes[key] = []
+        for number, way in enumerate(filter.ways()):
+            new.append(self._file(key, filter, number, way))
+        _run(old)
 
     def remove(self, key: K) -> None:
         """Take a filter out. Raises KeyError where there is none."""
-        for remove in self._removes.pop(key):
-            remove()
+        _run(self._removes.pop(key))
 
-    def _file(self, key: K, filter: Indexed, way: Way) -> Iterator[Callable[[], None]]:
+    def _file(self, key: K, filter: Indexed, number: int, way: Way) -> list[Remove]:
+        """File the way of a filter, its so manieth; what takes it out again."""
         group, together = self._choice(way)
         if together:
-            entry = Entry(key, filter.holds, False)
-            yield from self._file_together(entry, together)
-        elif group is not None:
-            entry = Entry(key, filter.holds, way.full and len(way.groups) == 1)
-            field = self._field(group.place)
-            for one in dict.fromkeys(group.keys):
-                yield field.add(one, entry)
-        else:
+            removes = self._file_together(self._entry(key, filter, number, way, together), together)
+            for one in way.groups:
+                self._spread(one, key)
+            return removes
+        if group is None:
             # With no condition at all, it matches; else its conditions find nothing.
-            entry = Entry(key, filter.holds, way.full)
+            entry = Entry(key, filter, number, full=way.full)
             self._rest.append(entry)
-            yield lambda: self._take_rest(entry)
+            return [lambda: self._take_rest(entry)]
+        entry = self._entry(key, filter, number, way, (group,))
+        field = self._field(group.place)
+        return [field.add(one, entry) for one in dict.fromkeys(group.keys)]
+
+    def _entry(
+        self, key: K, filter: Indexed, number: int, way: Way, groups: Sequence[Group]
+    ) -> Entry:
+        """An entry that is found by these groups of its way."""
+        all_ = len(groups) == len(way.groups)
+        return Entry(key, filter, number, full=all_ and way.full, flat=all_ and way.flat)
+
+    def _spread(self, group: Group, but: K) -> None:
+        """File those together with other values, too, that were filed by one alone while it had
+        few: they are among the first of its bucket. Leaves out the one that is being added."""
+        field = self._fields.get(group.place)
+        for one in group.keys if field else ():
+            count = field.shared.get(one.value, 0) if field and one.kind == "is" else 0
+            if field is None or not count or count & (count - 1):  # at each power of two
+                continue
+            for entry in field.values.get(one.value, ())[:CROWDED]:
+                if entry.key == but:
+                    continue
+                way = entry.filter.ways()[entry.way]
+                _, together = self._choice(way)
+                if together:
+                    by = self._removes[entry.key]
+                    new = self._entry(entry.key, entry.filter, entry.way, way, together)
+                    old, by[entry.way] = by[entry.way], self._file_together(new, together)
+                    for remove in old:
+                        remove()
 
     def _choice(self, way: Way) -> tuple[Group | None, tuple[Group, ...]]:
         """The group to file a way under, and several where they are better together."""
@@ -137,24 +147,31 @@ class Index(Generic[K]):
             return ()
         return tuple(chosen)
 
-    def _file_together(
-        self, entry: Entry, groups: tuple[Group, ...]
-    ) -> Iterator[Callable[[], None]]:
+    def _file_together(self, entry: Entry, groups: tuple[Group, ...]) -> list[Remove]:
         places = tuple(group.place for group in groups)
-        shape = self._shapes.get(places)
-        if shape is None:
-            for place in places:
-                self._field(place)
-            shape = self._shapes[places] = _Shape(places)
+        fields = [self._field(place) for place in places]
+        buckets = self._shapes.get(places)
+        if buckets is None:
+            buckets = {}
+            self._shapes = {**self._shapes, places: buckets}
             self._shaped |= set(places)
-        buckets = shape.buckets
-        for values in product(*({one.value for one in group.keys} for group in groups)):
-            bucket = buckets.get(values)
-            if bucket is None:
-                buckets[values] = [entry]
-            else:
-                bucket.append(entry)
-            yield lambda values=values: take(buckets, values, entry)  # type: ignore[misc]
+        asked = [{one.value for one in group.keys} for group in groups]
+        for values in product(*asked):
+            buckets.setdefault(values, []).append(entry)
+        for field, some in zip(fields, asked, strict=True):
+            for value in some:
+                field.shared[value] = field.shared.get(value, 0) + 1
+
+        def remove() -> None:
+            for values in product(*asked):
+                take(buckets, values, entry)
+            for field, some in zip(fields, asked, strict=True):
+                for value in some:
+                    field.shared[value] -= 1
+                    if not field.shared[value]:
+                        del field.shared[value]
+
+        return [remove]
 
     def _take_rest(self, entry: Entry) -> None:
         self._rest = [one for one in self._rest if one is not entry]
@@ -187,14 +204,19 @@ class Index(Generic[K]):
         """The keys of the filters that an event matches. Nothing an event holds makes it raise."""
         view = View(event)
         hits: set[K] = set()
-        for bucket in self._found(view):
+        found, flat = self._found(view)
+        for bucket in found:
             for entry in bucket:
-                if entry.full or (entry.key not in hits and entry.holds(view)):
+                if (
+                    entry.full
+                    or (flat and entry.flat)
+                    or (entry.key not in hits and entry.filter.holds(view))
+                ):
                     hits.add(entry.key)
         return hits
 
-    def _found(self, view: View) -> list[Bucket]:
-        """Buckets of which the entries are looked at."""
+    def _found(self, view: View) -> tuple[list[Bucket], bool]:
+        """Buckets of which the entries are looked at, and whether no array was met."""
         found: list[Bucket] = [self._rest] if self._rest else []
         held: dict[Place, list[Any]] = {}
         event, shaped = view.event, self._shaped
@@ -207,20 +229,23 @@ class Index(Generic[K]):
             field.find(value, found)
             if place in shaped:
                 held[place] = [value]
+        flat = True
         if self._data is not None:
             data = view.data
             if data is not MISSING:
-                self._walk(self._data, data, found, held)
-        if self._shapes:
-            self._find_together(found, held)
-        return found
+                flat = self._walk(self._data, data, found, held)
+        for places, buckets in self._shapes.items():
+            lists = [held[place] for place in places if place in held]
+            if len(lists) == len(places):
+                _find_together(buckets, lists, found)
+        return found, flat
 
     def _walk(
         self, node: _Node, value: Any, found: list[Bucket], held: dict[Place, list[Any]]
-    ) -> None:
-        """Look at a value of the data, and at those below it."""
+    ) -> bool:
+        """Look at a value of the data, and at those below it; whether there was no array."""
         open_: list[tuple[_Node, Any]] = [(node, value)]
-        shaped = self._shaped
+        shaped, flat = self._shaped, True
         while open_:
             node, value = open_.pop()
             kind = value.__class__
@@ -238,29 +263,13 @@ class Index(Generic[K]):
                         if step is not None:
                             open_.append((step, inner))
             elif kind is list:
+                flat = False
                 open_.extend((node, item) for item in value)
             elif node.field is not None:
                 node.field.find(value, found)
                 if node.place in shaped:
                     held.setdefault(node.place, []).append(value)
-
-    def _find_together(self, found: list[Bucket], held: dict[Place, list[Any]]) -> None:
-        for shape in list(self._shapes.values()):
-            lists = [held.get(place) for place in shape.places]
-            if not all(lists):
-                continue
-            values = [{scalar(value) for value in some or ()} for some in lists]
-            buckets = shape.buckets
-            if prod(map(len, values)) <= len(buckets):
-                for together in product(*values):
-                    if bucket := buckets.get(together):
-                        found.append(bucket)
-            else:
-                found.extend(
-                    bucket
-                    for together, bucket in list(buckets.items())
-                    if all(one in some for one, some in zip(together, values, strict=True))
-                )
+        return flat
 
     # Explaining
 
@@ -279,6 +288,33 @@ class Index(Generic[K]):
             else:
                 plans.append("with every event")
         return list(dict.fromkeys(plans))
+
+
+def _run(removes: list[list[Remove]]) -> None:
+    for some in removes:
+        for remove in some:
+            remove()
+
+
+def _find_together(
+    buckets: dict[tuple[Any, ...], Bucket], lists: list[list[Any]], found: list[Bucket]
+) -> None:
+    """Add what the values at several places lead to."""
+    if sum(map(len, lists)) == len(lists):
+        if bucket := buckets.get(tuple([scalar(values[0]) for values in lists])):
+            found.append(bucket)
+        return
+    sets = [{scalar(value) for value in values} for values in lists]
+    if prod(map(len, sets)) <= len(buckets):
+        for together in product(*sets):
+            if bucket := buckets.get(together):
+                found.append(bucket)
+    else:
+        found.extend(
+            bucket
+            for together, bucket in list(buckets.items())
+            if all(one in some for one, some in zip(together, sets, strict=True))
+        )
 
 
 _FEW = 8

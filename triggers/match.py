@@ -9,7 +9,8 @@ alternatives that it multiplies out to, and so are the values of a field.
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from triggers.access import ANY, Group, Place, Way, any_of
@@ -160,17 +161,21 @@ def _place(path: tuple[str, ...]) -> Place:
 class Pattern:
     """A whole pattern, over attributes and `data`."""
 
-    __slots__ = ("alternatives", "path", "reads_data")
+    __slots__ = ("_seen", "alternatives", "path")
 
     def __init__(self, table: Table) -> None:
         """Raises TooMany."""
         self.path = table.path
         self.alternatives = tuple(alternatives(table))
-        self.reads_data = any(key == "data" for one in self.alternatives for key, _ in one.fields)
+        names = {key for one in self.alternatives for key, _ in one.fields}
+        # What of an event need be looked at: its data costs a parse, its attributes a dict.
+        self._seen: Callable[[View], Mapping[str, Any]] = attrgetter(
+            "body" if names == {"data"} else "whole" if "data" in names else "attributes"
+        )
 
     def holds(self, view: View) -> bool:
         """Whether an event matches."""
-        found = view.whole if self.reads_data else view.attributes
+        found = self._seen(view)
         for one in self.alternatives:  # noqa: SIM110 - half the time of any()
             if one.holds(found):
                 return True
@@ -178,8 +183,7 @@ class Pattern:
 
     def explain(self, view: View) -> Explained:
         """Why, by each alternative."""
-        found = view.whole if self.reads_data else view.attributes
-        why = (view.why or None) if self.reads_data else None
+        found, why = self._seen(view), view.why or None
         each = [several(self.path, "all of", one.told(found), why) for one in self.alternatives]
         return each[0] if len(each) == 1 else several(self.path, "any of", each, why)
 
@@ -201,12 +205,12 @@ class Pattern:
 
 def _ways(table: Table) -> Sequence[Way]:
     groups = list(table.groups())
-    leaves = sum(1 for _ in _all_leaves(table))
     if not groups:
         return ANY
-    # One field says it all; of several the fields must meet in one element of an array.
-    full = leaves == 1 and groups[0][1]
-    return (Way(tuple(group for group, _ in groups), full),)
+    leaves = sum(1 for _ in _all_leaves(table))
+    flat = leaves == len(groups) and all(full for _, full in groups)
+    # One field says it all; several must meet in one element of an array.
+    return (Way(tuple(group for group, _ in groups), flat and leaves == 1, flat),)
 
 
 def _all_leaves(table: Table) -> Iterator[Leaf]:

@@ -225,11 +225,14 @@ def address(text: str) -> tuple[int, int] | None:
 class Numeric:
     """Numbers within bounds."""
 
-    __slots__ = ("pairs",)
-    full = False
+    __slots__ = ("_ends", "full", "pairs")
 
     def __init__(self, pairs: Sequence[tuple[str, int | float]]) -> None:
         self.pairs = tuple(pairs)
+        # Beyond that an integer and the double nearest to it differ.
+        exact = all(isinstance(bound, float) or abs(bound) < _EXACT for _, bound in self.pairs)
+        self._ends = self._doubles(exact)
+        self.full = exact and self._ends[0] <= self._ends[1]
 
     def __call__(self, value: Any) -> bool:
         if not is_number(value):
@@ -251,13 +254,19 @@ class Numeric:
         return compare(">", bottom, top) or (same(bottom, top) and (low, high) != (">=", "<="))
 
     def found_by(self) -> Sequence[Key]:
+        low, high = min(self._ends), max(self._ends)
+        return (Key("is", low),) if low == high else (Key("range", (low, high)),)
+
+    def _doubles(self, exact: bool) -> tuple[float, float]:
+        """The least and the greatest within the bounds, or somewhat further out."""
         low, high = -math.inf, math.inf
         for sign, bound in self.pairs:
+            end = number(bound)
             if sign in ("=", ">", ">="):
-                low = number(bound)
+                low = math.nextafter(end, math.inf) if exact and sign == ">" else end
             if sign in ("=", "<", "<="):
-                high = number(bound)
-        return (Key("is", low),) if low == high else (Key("range", (low, high)),)
+                high = math.nextafter(end, -math.inf) if exact and sign == "<" else end
+        return low, high
 
 
 class NoneOf:

@@ -16,20 +16,29 @@ MISSING: Any = object()
 class View:
     """What conditions see of one event."""
 
-    __slots__ = ("_attributes", "_whole", "event", "why")
+    __slots__ = ("_attributes", "_body", "_whole", "event", "why")
 
     def __init__(self, event: Event) -> None:
         self.event = event
         self.why = ""
         """Why there is no data to look into, once that was asked for."""
         self._attributes: dict[str, Any] | None = None
+        self._body: dict[str, Any] | None = None
         self._whole: dict[str, Any] | None = None
 
     @property
-    def data(self) -> Any:
-        """The data as JSON values, or MISSING: where there is none, or it is no JSON (whatever its
+    def body(self) -> Mapping[str, Any]:
+        """`data` alone, as JSON values: nothing where there is none, or it is no JSON (whatever its
         datacontenttype says), nested too deep, or too large."""
-        return self.whole.get("data", MISSING)
+        found = self._body
+        if found is None:
+            found = self._body = self._parse()
+        return found
+
+    @property
+    def data(self) -> Any:
+        """The same, or MISSING."""
+        return self.body.get("data", MISSING)
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -49,11 +58,10 @@ class View:
         """The attributes, and `data` where there is some to look into."""
         found = self._whole
         if found is None:
-            found = self._whole = dict(self.attributes)
-            self._parse(found)
+            found = self._whole = {**self.attributes, **self.body}
         return found
 
-    def _parse(self, found: dict[str, Any]) -> None:
+    def _parse(self) -> dict[str, Any]:
         body = self.event.data
         if body is None:
             self.why = "the event has no data"
@@ -61,7 +69,8 @@ class View:
             self.why = f"the data has {len(body)} bytes; at most {MAX_DATA_BYTES} are looked into"
         else:
             try:
-                found["data"] = parse_json(body)
+                return {"data": parse_json(body)}
             except ValueError as error:
                 deep = "nested" in str(error)
                 self.why = f"the data is {error}" if deep else "the data is no JSON"
+        return {}
