@@ -6,7 +6,8 @@ read while another changes it.
 
 import struct
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from triggers.values import address
 
 T = TypeVar("T")
 
-__all__ = ["CROWDED", "Bucket", "Entry", "Field", "Remove", "take"]
+__all__ = ["CROWDED", "Bucket", "Entry", "Field", "Remove", "every", "take"]
 
 _GRAMS = (8, 5, 3)
 """How many characters of a wildcard's text find it, of a text that has as many."""
@@ -193,7 +194,7 @@ class Field:
             self._kinds(buckets, key)
         else:
             bucket.append(entry)
-        return lambda: take(buckets, key, entry)
+        return partial(take, buckets, key, entry)
 
     def _kinds(self, buckets: dict[Any, Any], key: Any) -> None:
         """Note the length, or size, of a new key."""
@@ -236,7 +237,7 @@ class Field:
             end = (low if high == inf else high, self.serial, entry)
             ends = self.above if high == inf else self.below
             insort(ends, end)
-            return lambda: ends.remove(end)
+            return partial(ends.remove, end)
         first, last = _ordered(low), _ordered(high)
         size = (last - first).bit_length()  # of cells so large that it touches two at the most
         cells = next((cells for held, cells in self.spans if held == size), None)
@@ -244,20 +245,24 @@ class Field:
             cells = {}
             self.spans = (*self.spans, (size, cells))
         row = low, high, entry
-        removes = [self._file(cells, cell, row) for cell in {first >> size, last >> size}]
-
-        def remove_all() -> None:
-            for remove in removes:
-                remove()
-
-        return remove_all
+        return every([self._file(cells, cell, row) for cell in {first >> size, last >> size}])
 
     def _add_there(self, entry: Entry) -> Remove:
         self.there.append(entry)
-        return lambda: self._take_there(entry)
+        return partial(self._take_there, entry)
 
     def _take_there(self, entry: Entry) -> None:
         self.there = [one for one in self.there if one is not entry]
+
+
+def every(removes: Sequence[Remove]) -> Remove:
+    """All of them as one. An index has a hundred thousand, so it is no closure where one does."""
+    return removes[0] if len(removes) == 1 else partial(_run, removes)
+
+
+def _run(removes: Sequence[Remove]) -> None:
+    for remove in removes:
+        remove()
 
 
 def take(buckets: dict[Any, list[T]], key: Any, entry: T) -> None:

@@ -6,13 +6,14 @@ together. What that finds is matched in full, so the index may find too much, an
 """
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any, Generic, TypeVar
 
 from mesh.event import Event, canonical
 from triggers.access import Group, Indexed, Place, Way, scalar
-from triggers.field import CROWDED, Bucket, Entry, Field, Remove, take
+from triggers.field import CROWDED, Bucket, Entry, Field, Remove, every, take
 from triggers.view import MISSING, View
 
 __all__ = ["Index"]
@@ -42,7 +43,7 @@ class Index(Generic[K]):
     being added or removed as there or not."""
 
     def __init__(self) -> None:
-        self._removes: dict[K, list[list[Remove]]] = {}
+        self._removes: dict[K, list[Remove]] = {}
         """What takes each way of a filter out."""
         self._fields: dict[Place, Field] = {}
         self._attributes: tuple[tuple[str, Place, Field], ...] = ()
@@ -67,28 +68,30 @@ class Index(Generic[K]):
         new = self._removes[key] = []
         for number, way in enumerate(filter.ways()):
             new.append(self._file(key, filter, number, way))
-        _run(old)
+        for remove in old:
+            remove()
 
     def remove(self, key: K) -> None:
         """Take a filter out. Raises KeyError where there is none."""
-        _run(self._removes.pop(key))
+        for remove in self._removes.pop(key):
+            remove()
 
-    def _file(self, key: K, filter: Indexed, number: int, way: Way) -> list[Remove]:
+    def _file(self, key: K, filter: Indexed, number: int, way: Way) -> Remove:
         """File the way of a filter, its so manieth; what takes it out again."""
         group, together = self._choice(way)
         if together:
-            removes = self._file_together(self._entry(key, filter, number, way, together), together)
+            remove = self._file_together(self._entry(key, filter, number, way, together), together)
             for one in way.groups:
                 self._spread(one, key)
-            return removes
+            return remove
         if group is None:
             # With no condition at all, it matches; else its conditions find nothing.
             entry = Entry(key, filter, number, full=way.full)
             self._rest.append(entry)
-            return [lambda: self._take_rest(entry)]
+            return partial(self._take_rest, entry)
         entry = self._entry(key, filter, number, way, (group,))
         field = self._field(group.place)
-        return [field.add(one, entry) for one in dict.fromkeys(group.keys)]
+        return every([field.add(one, entry) for one in dict.fromkeys(group.keys)])
 
     def _entry(
         self, key: K, filter: Indexed, number: int, way: Way, groups: Sequence[Group]
@@ -114,8 +117,7 @@ class Index(Generic[K]):
                     by = self._removes[entry.key]
                     new = self._entry(entry.key, entry.filter, entry.way, way, together)
                     old, by[entry.way] = by[entry.way], self._file_together(new, together)
-                    for remove in old:
-                        remove()
+                    old()
 
     def _choice(self, way: Way) -> tuple[Group | None, tuple[Group, ...]]:
         """The group to file a way under, and several where they are better together."""
@@ -147,31 +149,33 @@ class Index(Generic[K]):
             return ()
         return tuple(chosen)
 
-    def _file_together(self, entry: Entry, groups: tuple[Group, ...]) -> list[Remove]:
+    def _file_together(self, entry: Entry, groups: tuple[Group, ...]) -> Remove:
         places = tuple(group.place for group in groups)
-        fields = [self._field(place) for place in places]
         buckets = self._shapes.get(places)
         if buckets is None:
             buckets = {}
             self._shapes = {**self._shapes, places: buckets}
             self._shaped |= set(places)
-        asked = [{one.value for one in group.keys} for group in groups]
-        for values in product(*asked):
+        keys = tuple(product(*({one.value for one in group.keys} for group in groups)))
+        for values in keys:
             buckets.setdefault(values, []).append(entry)
-        for field, some in zip(fields, asked, strict=True):
-            for value in some:
-                field.shared[value] = field.shared.get(value, 0) + 1
+        for place, some in zip(places, zip(*keys, strict=True), strict=True):
+            shared = self._field(place).shared
+            for value in set(some):
+                shared[value] = shared.get(value, 0) + 1
+        return partial(self._take_together, entry, places, keys)
 
-        def remove() -> None:
-            for values in product(*asked):
-                take(buckets, values, entry)
-            for field, some in zip(fields, asked, strict=True):
-                for value in some:
-                    field.shared[value] -= 1
-                    if not field.shared[value]:
-                        del field.shared[value]
-
-        return [remove]
+    def _take_together(
+        self, entry: Entry, places: tuple[Place, ...], keys: tuple[tuple[Any, ...], ...]
+    ) -> None:
+        for values in keys:
+            take(self._shapes[places], values, entry)
+        for place, some in zip(places, zip(*keys, strict=True), strict=True):
+            shared = self._fields[place].shared
+            for value in set(some):
+                shared[value] -= 1
+                if not shared[value]:
+                    del shared[value]
 
     def _take_rest(self, entry: Entry) -> None:
         self._rest = [one for one in self._rest if one is not entry]
@@ -288,12 +292,6 @@ class Index(Generic[K]):
             else:
                 plans.append("with every event")
         return list(dict.fromkeys(plans))
-
-
-def _run(removes: list[list[Remove]]) -> None:
-    for some in removes:
-        for remove in some:
-            remove()
 
 
 def _find_together(

@@ -158,6 +158,12 @@ def _place(path: tuple[str, ...]) -> Place:
     return Place("data", path[1:]) if path[0] == "data" else Place("attribute", path)
 
 
+_Seen = Callable[[View], Mapping[str, Any]]
+_BODY: _Seen = attrgetter("body")
+_WHOLE: _Seen = attrgetter("whole")
+_ATTRIBUTES: _Seen = attrgetter("attributes")
+
+
 class Pattern:
     """A whole pattern, over attributes and `data`."""
 
@@ -169,9 +175,7 @@ class Pattern:
         self.alternatives = tuple(alternatives(table))
         names = {key for one in self.alternatives for key, _ in one.fields}
         # What of an event need be looked at: its data costs a parse, its attributes a dict.
-        self._seen: Callable[[View], Mapping[str, Any]] = attrgetter(
-            "body" if names == {"data"} else "whole" if "data" in names else "attributes"
-        )
+        self._seen = _BODY if names == {"data"} else _WHOLE if "data" in names else _ATTRIBUTES
 
     def holds(self, view: View) -> bool:
         """Whether an event matches."""

@@ -156,22 +156,22 @@ class _Parser:
             reason = f"expected a string that is not empty, found {shown(wanted)}"
             self.wrong(path, reason, 'e.g. "img-*.png"')
             return None
-        segments: list[list[str | None]] = [[]]
+        segments = [""]
         characters = iter(wanted)
         for character in characters:
             if character == "*":
                 if len(segments) > 1 and not segments[-1]:
                     self.wrong(path, "two stars in a row", "write one")
                     return None
-                segments.append([])
+                segments.append("")
             elif character == "\\":
                 after = next(characters, "")
                 if after not in ("*", "\\"):
                     self.wrong(path, f"\\{after} is no escape", r"there are \* and \\")
                     return None
-                segments[-1].append(after)
+                segments[-1] += after
             else:
-                segments[-1].append(character)
+                segments[-1] += character
         if len(segments) > MAX_STARS + 1:
             self.wrong(path, f"{len(segments) - 1} stars; at most {MAX_STARS}", "use fewer")
             return None
