@@ -120,15 +120,20 @@ class Observation:
 
     # Why
 
-    def explain(self, event: Event, *, name: str = "", topic: str = "") -> list[FunctionVerdict]:
+    def explain(
+        self, event: Event | None, *, name: str = "", topic: str = ""
+    ) -> list[FunctionVerdict]:
         """What each function's triggers say of an event, of one function or of all; published to
-        `topic` where one is named. Raises FunctionUnknown."""
+        `topic` where one is named. Without an event, only how their filters are come to. Raises
+        FunctionUnknown."""
         names = [name] if name else sorted(self.host.deployed)
         return [self._verdict(self.host.function(each), event, topic) for each in names]
 
-    def _verdict(self, function: "Function", event: Event, topic: str) -> FunctionVerdict:
+    def _verdict(self, function: "Function", event: Event | None, topic: str) -> FunctionVerdict:
+        plan = self.host.router.plan
         triggers: list[TriggerVerdict] = [
-            verdict(served.spec, served.filter, event, topic) for served in function.mesh_triggers
+            verdict(one.spec, one.filter, event, topic, plan(one.spec.topic, one.filter))
+            for one in function.mesh_triggers
         ]
         return FunctionVerdict(name=function.name, version=function.version, triggers=triggers)
 

@@ -3,15 +3,14 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
+from funcrt.verdict import Plan
 from mesh.event import Event
 from triggers import Filter, Index, View
 
-__all__ = ["Router"]
+__all__ = ["FEW", "Router"]
 
 FEW = 4
 """Filters of a topic up to which trying each is quicker than looking them up."""
-
-
 MISSED = 8
 """Events of a topic that are remembered because some filter refused them."""
 MISSED_BYTES = 16 << 10
@@ -40,6 +39,12 @@ class Router:
         if len(names) < len(filters) and len(event.data or b"") <= MISSED_BYTES:
             self._missed[topic].append((self.time(), event))
         return names
+
+    def plan(self, topic: str, filter: Filter) -> Plan:
+        """How the filter is come to, one of those of the topic."""
+        count, index = len(self._filters.get(topic, ())), self._indexes.get(topic)
+        found = (Index[str]() if index is None else index).plan(filter)
+        return Plan(found, count, index is not None)
 
     def missed(self, topic: str, filter: Filter, since: float) -> Iterator[tuple[float, Event]]:
         """The last events that a filter refused from a moment on, the latest first, and when: of

@@ -7,19 +7,40 @@ from funcrt.manifest import MeshTrigger
 from mesh.event import Event
 from triggers import Explained
 
-__all__ = ["FunctionVerdict", "TriggerVerdict", "brief", "refused_by", "refusing", "verdict"]
+__all__ = [
+    "FunctionVerdict",
+    "Plan",
+    "TriggerVerdict",
+    "brief",
+    "refused_by",
+    "refusing",
+    "verdict",
+]
 
 PARTS = 4
 """Of alternatives, that a line names."""
 
 
+class Plan(msgspec.Struct, frozen=True):
+    """How a host comes to a trigger's filter, for each event of its topic."""
+
+    found: list[str]
+    """By what, for each way in which it can match."""
+    filters: int
+    """Those of the topic's triggers."""
+    indexed: bool
+    """Where not, they are so few that each is tried; `found` is what an index would do."""
+
+
 class TriggerVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One trigger's. `why` is a tree of conditions, all of which must hold."""
+    """One trigger's. `why` is a tree of conditions, all of which must hold: None where no event
+    was asked about."""
 
     trigger: str
     topic: str
     holds: bool
-    why: Explained
+    why: Explained | None
+    plan: Plan | None = None
 
 
 class FunctionVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,16 +52,22 @@ class FunctionVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verdict(
-    spec: MeshTrigger, parsed: triggers.Filter, event: Event, topic: str = ""
+    spec: MeshTrigger,
+    parsed: triggers.Filter,
+    event: Event | None,
+    topic: str = "",
+    plan: Plan | None = None,
 ) -> TriggerVerdict:
     """What a trigger says of an event, which was published to `topic` where one is named."""
+    if event is None:
+        return TriggerVerdict(trigger=spec.name, topic=spec.topic, holds=False, why=None, plan=plan)
     why = parsed.explain(event)
     if topic:
         wanted = f'topic = "{spec.topic}"'
         right = Explained("topic", wanted, f'"{topic}"', topic == spec.topic)
         holds = right.holds and why.holds
         why = Explained("", "all of", None, holds, (right, *why.children))
-    return TriggerVerdict(trigger=spec.name, topic=spec.topic, holds=why.holds, why=why)
+    return TriggerVerdict(trigger=spec.name, topic=spec.topic, holds=why.holds, why=why, plan=plan)
 
 
 def refused_by(parsed: triggers.Filter, event: Event) -> str:

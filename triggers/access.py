@@ -111,8 +111,9 @@ def number(value: int | float) -> float:
 
 def all_of(parts: Iterable[Sequence[Way]]) -> tuple[Way, ...]:
     """The ways of conditions that must all hold."""
-    ways: Sequence[Way] = (Way((), True),)
-    for part in parts:
+    first, *more = [*parts] or [(Way((), True),)]
+    ways: Sequence[Way] = first
+    for part in more:
         if len(ways) * len(part) <= MAX_WAYS:
             ways = [_both(a, b) for a in ways for b in part]
         else:

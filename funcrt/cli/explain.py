@@ -1,8 +1,9 @@
 """`funcrt explain`: which triggers take an event, and why others do not."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -13,7 +14,8 @@ from funcrt.cli.events import read_events
 from funcrt.cli.options import Data, Json, Socket, place
 from funcrt.cli.output import json_line, line, note, safe
 from funcrt.cli.verdicts import as_json, shown
-from funcrt.verdict import FunctionVerdict
+from funcrt.router import FEW, Router
+from funcrt.verdict import FunctionVerdict, Plan, TriggerVerdict
 from mesh.event import Event
 
 __all__ = ["app", "explain"]
@@ -24,8 +26,12 @@ app = typer.Typer()
 @app.command()
 def explain(
     event: Annotated[
-        str, typer.Argument(metavar="FILE|-", help="A file with one event as JSON, or stdin.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="FILE|-",
+            help="A file with one event as JSON, or stdin. With --plan it may be left out.",
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="The function; all where left out.")
     ] = None,
@@ -33,6 +39,9 @@ def explain(
     topic: Annotated[
         str | None, typer.Option(help="The topic it is published to; else only filters count.")
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Also by what each filter is found among all others.")
+    ] = False,
     local: Annotated[
         list[Path] | None,
         typer.Option(
@@ -50,8 +59,41 @@ def explain(
 
     Example: funcrt tail images --limit 1 --json | jq .event | funcrt explain - --local functions
 
+    Example: funcrt explain --plan
+
     Exits with 0 where a trigger takes it, and with 1 where none does.
     """
+    asked = _asked(event, name, plan)
+    if local:
+        verdicts = _here(asked, name, topic or "", local)
+    else:
+        given = {
+            "event": msgspec.Raw(asked.to_json()) if asked else None,
+            "topic": topic,
+            "function": name,
+        }
+        body = {key: value for key, value in given.items() if value}
+        client = AdminClient(place(data, admin_socket=admin_socket).admin_socket)
+        verdicts = msgspec.convert(
+            client.post("explain", body=body)["functions"], list[FunctionVerdict]
+        )
+    for one in verdicts:
+        _show(one, json, plan)
+    if not verdicts:
+        note("no function is deployed")
+    taken = any(trigger.holds for one in verdicts for trigger in one.triggers)
+    return 0 if taken or asked is None else FAILED
+
+
+def _asked(event: str | None, name: str | None, plan: bool) -> Event | None:
+    """The event that is asked about. Raises CliError."""
+    if event is None and plan:
+        return None
+    again = f"funcrt explain event.json {name or ''}".rstrip()
+    if event is None:
+        raise CliError(
+            "no event to explain", f"{again}   # or --plan, for how filters are found", USAGE
+        )
     found = read_events(event)
     if len(found) != 1:
         raise CliError(
@@ -59,25 +101,11 @@ def explain(
             f"funcrt filter test {name or 'NAME'} {event}   # counts over many",
             USAGE,
         )
-    if local:
-        verdicts = _here(found[0], name, topic or "", local)
-    else:
-        asked = {"event": msgspec.Raw(found[0].to_json()), "topic": topic, "function": name}
-        body = {key: value for key, value in asked.items() if value}
-        client = AdminClient(place(data, admin_socket=admin_socket).admin_socket)
-        verdicts = msgspec.convert(
-            client.post("explain", body=body)["functions"], list[FunctionVerdict]
-        )
-    taken = [each for one in verdicts for each in one.triggers if each.holds]
-    for one in verdicts:
-        _show(one, json)
-    if not verdicts:
-        note("no function is deployed")
-    return 0 if taken else FAILED
+    return found[0]
 
 
 def _here(
-    event: Event, name: str | None, topic: str, local: Sequence[Path]
+    event: Event | None, name: str | None, topic: str, local: Sequence[Path]
 ) -> list[FunctionVerdict]:
     from funcrt.cli.options import check_directories
     from funcrt.errors import FunctionUnknown
@@ -85,37 +113,64 @@ def _here(
     from funcrt.reach import filter_of, queued
     from funcrt.rollout import find_functions
     from funcrt.verdict import verdict
+    from triggers import Filter
 
     check_directories(local, "a function's directory, or one of them", "--local ./functions")
     directories, _ = find_functions(local)
     manifests = [load_manifest(directory) for directory in directories]
-    if name is not None:
-        names = [manifest.name for manifest in manifests]
-        manifests = [manifest for manifest in manifests if manifest.name == name]
-        if not manifests:
-            raise FunctionUnknown(name, names)
+    specs = {one.name: [(spec, filter_of(spec)) for spec in queued(one)] for one in manifests}
+    if name is not None and name not in specs:
+        raise FunctionUnknown(name, list(specs))
+    topics: dict[str, dict[str, Filter]] = {}
+    for function, some in specs.items():
+        for spec, parsed in some:
+            topics.setdefault(spec.topic, {})[f"{function}/{spec.name}"] = parsed
+    router = Router(time.time)
+    router.update(topics)
     return [
         FunctionVerdict(
-            name=manifest.name,
-            triggers=[verdict(spec, filter_of(spec), event, topic) for spec in queued(manifest)],
+            name=function,
+            triggers=[
+                verdict(spec, parsed, event, topic, router.plan(spec.topic, parsed))
+                for spec, parsed in some
+            ],
         )
-        for manifest in manifests
+        for function, some in specs.items()
+        if name in (None, function)
     ]
 
 
-def _show(one: FunctionVerdict, json: bool) -> None:
+def _show(one: FunctionVerdict, json: bool, plan: bool) -> None:
     if json:
-        triggers = [
-            {"trigger": t.trigger, "topic": t.topic, "holds": t.holds, "why": as_json(t.why)}
-            for t in one.triggers
-        ]
+        triggers = [_row(trigger, plan) for trigger in one.triggers]
         json_line({"function": one.name, "version": one.version, "triggers": triggers})
         return
     if not one.triggers:
         line(f"{one.name}  no trigger reads a topic")
     for trigger in one.triggers:
         named = f" ({trigger.trigger})" if trigger.trigger != trigger.topic else ""
-        head = f"mesh {trigger.topic}{named}"
-        line(f"{'✓' if trigger.holds else '✗'} {one.name}  {safe(head)}")
-        for text in shown(trigger.why):
-            line(text)
+        head = f"{one.name}  {safe(f'mesh {trigger.topic}{named}')}"
+        if trigger.why is None:
+            line(head)
+        else:
+            line(f"{'✓' if trigger.holds else '✗'} {head}")
+            for text in shown(trigger.why):
+                line(text)
+        if plan and trigger.plan is not None:
+            line(f"  {safe(_planned(trigger.plan))}")
+
+
+def _row(trigger: TriggerVerdict, plan: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"trigger": trigger.trigger, "topic": trigger.topic}
+    if trigger.why is not None:
+        row |= {"holds": trigger.holds, "why": as_json(trigger.why)}
+    return {**row, "plan": msgspec.to_builtins(trigger.plan)} if plan else row
+
+
+def _planned(plan: Plan) -> str:
+    """In one line, such as `found by type (value), among 12 filters`."""
+    how = "; or ".join(plan.found)
+    if not plan.indexed:
+        rest = "the only filter" if plan.filters == 1 else f"one of {plan.filters} filters"
+        return f"tried with every event, as {rest}; among more than {FEW}, {how}"
+    return f"{'found' if how.startswith('by') else 'tried'} {how}, among {plan.filters} filters"

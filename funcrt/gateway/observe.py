@@ -36,9 +36,10 @@ class Which(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Asked(msgspec.Struct, forbid_unknown_fields=True):
-    """An event to judge, as JSON, and where it is published and for whom, where that counts."""
+    """An event to judge, as JSON, and where it is published and for whom, where that counts.
+    Without one, only how filters are come to."""
 
-    event: msgspec.Raw
+    event: msgspec.Raw = msgspec.Raw()
     topic: str = ""
     function: str = ""
 
@@ -73,7 +74,7 @@ class Observe:
     async def explain(self, request: Request) -> Response:
         """What the triggers in service say of an event."""
         asked = await json_body(request, Asked)
-        event = Event.from_json(bytes(asked.event))
+        event = Event.from_json(text) if (text := bytes(asked.event)) else None
         found = self.host.observation.explain(event, name=asked.function, topic=asked.topic)
         return json_response({"functions": found})
 

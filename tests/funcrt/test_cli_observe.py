@@ -195,6 +195,33 @@ def test_explain_says_which_condition_refuses(host: Serving, events: Path, local
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("local", [False, True])
+def test_explain_says_how_a_filter_is_found(host: Serving, events: Path, local: bool) -> None:
+    more = ["--local", str(Path(host.env["FUNCRT_DATA"]).parent / "functions")] if local else []
+    done = host.run("explain", "--plan", *more)
+    every, few = "tried with every event, as", "among more than 4"
+    assert (done.returncode, done.stdout.splitlines()) == (0, [
+        "count  mesh orders",
+        f"  {every} one of 2 filters; {few}, with every event",
+        "count  mesh labels",
+        f"  {every} the only filter; {few}, with every event",
+        "label  mesh orders",
+        f"  {every} one of 2 filters; {few}, by type (prefix)",
+    ])  # fmt: skip
+    done = host.run("explain", str(line(events, 2)), "label", "--plan", *more)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        1, f"  {every} one of 2 filters; {few}, by type (prefix)",
+    )  # fmt: skip
+    (found,) = rows(host.run("explain", str(line(events, 0)), "label", "--plan", "--json", *more))
+    plan = {"found": ["by type (prefix)"], "filters": 2, "indexed": False}
+    assert found["triggers"][0]["plan"] == plan
+
+
+def test_explain_says_that_there_is_no_event(host: Serving) -> None:
+    done = host.run("explain")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "✗ no event to explain")
+
+
 def test_ls_names_the_last_event_that_a_trigger_refused(host: Serving) -> None:
     found = {each["name"]: each["triggers"] for each in rows(host.run("ls", "--json"))}
     refusal = found["label"][0]["refusal"]
