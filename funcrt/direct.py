@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from funcrt.api import Answer, Reply
 from funcrt.errors import FunctionPaused, Overloaded
+from funcrt.observer import Sent
 from funcrt.outcome import shape
 from funcrt.pool import Pending
 from funcrt.sandbox.protocol import (
@@ -123,6 +124,7 @@ class Direct:
                     await answer.items(events)
             for message in messages:
                 if isinstance(message, Start):
+                    items.sent.status = message.status
                     await answer.head(message.status, message.headers)
                 elif isinstance(message, Chunk):
                     await answer.chunk(message.body, message.more)
@@ -135,7 +137,7 @@ class Direct:
         except TimeoutError:
             function.pool.cancel(pending)
             stream.abandon()
-            return self._called(event, _late(limit), int(limit * 1e6))
+            return self._called(event, _late(limit), int(limit * 1e6), items.sent)
         except BaseException:
             function.pool.cancel(pending)
             stream.abandon()
@@ -143,8 +145,8 @@ class Direct:
         finally:
             self.calling -= 1
         assert result is not None  # it is abandoned only here
-        reply = await self._reply(event, trigger, result, items.count)
-        return self._called(event, reply, result.took_us)
+        reply = await self._reply(event, trigger, result, items.sent.count)
+        return self._called(event, reply, result.took_us, items.sent)
 
     def _again(self, pending: Pending) -> None:
         """It had not begun, so it may go to another instance, or to the next version's."""
@@ -155,7 +157,7 @@ class Direct:
         why = Failure("Closing", "the host stopped before the call began")
         pending.ended(pending, Result(pending.call.id, "closing", [], why))
 
-    def _called(self, event: Event, reply: Reply, took_us: int) -> Reply:
+    def _called(self, event: Event, reply: Reply, took_us: int, sent: Sent | None = None) -> Reply:
         function = self.function
         if reply.status != "closing":
             function.meter.ran(function.pool.stamp, took_us)
@@ -163,7 +165,7 @@ class Direct:
                 function.meter.failed += 1
                 function.diary.call_failed(event, reply)
         if function.host.observer is not None:
-            function.host.observer.called(function, event, reply, took_us)
+            function.host.observer.called(function, event, reply, took_us, sent or Sent())
         return reply
 
     async def _reply(self, event: Event, trigger: str, result: Result, published: int = 0) -> Reply:

@@ -18,6 +18,7 @@ from funcrt.direct import Direct
 from funcrt.idempotency import Gate
 from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger, ScaleSpec
 from funcrt.observation import refusal_of
+from funcrt.observer import Sent
 from funcrt.outcome import Origin, origin_of, settle
 from funcrt.pool import Pending, Pool
 from funcrt.reach import filter_of
@@ -327,7 +328,7 @@ class Function:
             return
         if kept:
             result = msgspec.structs.replace(result, outputs=[*kept, *result.outputs])
-        self._settle(pending, result, items.count)
+        self._settle(pending, result, items.sent)
 
     def origin(self, trigger: str) -> Origin:
         """Where a trigger's outputs come from."""
@@ -353,7 +354,7 @@ class Function:
             return
         self._settle(pending, result)
 
-    def _settle(self, pending: Pending, result: Result, published: int = 0) -> None:
+    def _settle(self, pending: Pending, result: Result, sent: Sent | None = None) -> None:
         now = self.host.clock.time()
         settlement = settle(
             self.manifest,
@@ -362,7 +363,7 @@ class Function:
             result,
             now=now,
             jitter=self.host.chance.random(),
-            first=published,
+            first=sent.count if sent is not None else 0,
         )
         committed = None
         if self._gates:
@@ -371,7 +372,7 @@ class Function:
         if self._count(settlement):
             self.diary.failed(self.manifest, result, settlement)
         if self.host.observer is not None:
-            self.host.observer.settled(self, result, settlement)
+            self.host.observer.settled(self, result, settlement, sent or Sent())
         self.host.settler.soon(settlement, committed)
 
     def deduplicated(self, delivery: Delivery) -> None:

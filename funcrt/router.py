@@ -46,6 +46,10 @@ class Router:
         found = (Index[str]() if index is None else index).plan(filter)
         return Plan(found, count, index is not None)
 
+    def serves(self, topic: str) -> bool:
+        """Whether any subscription reads it."""
+        return topic in self._filters
+
     def missed(self, topic: str, filter: Filter, since: float) -> Iterator[tuple[float, Event]]:
         """The last events that a filter refused from a moment on, the latest first, and when: of
         the few that any filter of their topic refused."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from funcrt.observer import Sent
 from funcrt.outcome import LOOP, MAX_HOPS, shape
 from funcrt.sandbox import Instance
 from funcrt.sandbox.protocol import WINDOW, Aside, Cancel, Failure, Out, Result, Taken, weight
@@ -114,7 +115,7 @@ class Items:
         self.origin = function.origin(trigger)
         self.hops = hops + 1
         self.replay = replay
-        self.count = 0
+        self.sent = Sent()
         """Of items so far."""
 
     async def publish(self, outs: Sequence[Out]) -> list[Event]:
@@ -125,7 +126,7 @@ class Items:
         try:
             made = shape(
                 self.origin, self.cause, outs, now=host.clock.time(), hops=self.hops,
-                replay=self.replay, reply_to="caller", first=self.count,
+                replay=self.replay, reply_to="caller", first=self.sent.count,
             )  # fmt: skip
         except EventError as error:
             why = Failure("EventError", f"an output is refused: {error}")
@@ -135,7 +136,7 @@ class Items:
         for topic, some in groupby(made, lambda output: output.topic):
             if topic:
                 await self._store(topic, [output.event for output in some])
-        self.count += len(made)
+        self.sent.add(made)
         return [output.event for output in made]
 
     async def _store(self, topic: str, events: Sequence[Event]) -> None:

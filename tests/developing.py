@@ -17,6 +17,7 @@ import httpx
 from tests.serving import FUNCRT, tree, until
 
 PATIENCE_S = 60.0
+BOTTOM = "[s]end  [r]eplay  [d]lq  [l]ogs  [p]ause  [f]ilter why  [?]  [q]uit"
 CODE = """import time
 
 def handler(event):
@@ -88,6 +89,19 @@ class Dev:
     def call(self, name: str = "work", **data: Any) -> Any:
         url = f"http://127.0.0.1:{self.port}/functions/{name}"
         return httpx.post(url, json=data, timeout=PATIENCE_S).json()
+
+    def publish(self, topic: str, type: str, id: str) -> None:
+        """An event over HTTP."""
+        url = f"http://127.0.0.1:{self.port}/topics/{topic}/events"
+        head = {"ce-id": id, "ce-type": type, "ce-source": "/s", "ce-specversion": "1.0"}
+        httpx.post(url, json={"n": 1}, headers=head, timeout=PATIENCE_S).raise_for_status()
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """A command beside it."""
+        return subprocess.run(
+            [*FUNCRT, *arguments], cwd=self.root, capture_output=True, text=True,
+            timeout=PATIENCE_S, check=False,
+        )  # fmt: skip
 
     def keys(self, keys: bytes) -> None:
         os.write(self.fd, keys)

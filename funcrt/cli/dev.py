@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from funcrt.cli.errors import USAGE, CliError
 from funcrt.cli.options import Data, check_directories, place
 from funcrt.config import DevConfig, ServeConfig
 
@@ -19,10 +20,16 @@ DRAIN_S = 5.0
 
 
 class DevCommand(TyperCommand):
-    """`--debug` takes a port, or none."""
+    """`--debug` takes a port, or none; what `--ui` would open does not exist."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Typer's own."""
+        if "--ui" in args:
+            raise CliError(
+                "there is no dashboard: dev has no --ui",
+                "funcrt stats   # or logs NAME --follow, dlq ls NAME, and dev's key f",
+                USAGE,
+            )
         if "--debug" in args:
             after = args.index("--debug") + 1
             if not "".join(args[after : after + 1]).lstrip("-").isdecimal():

@@ -13,9 +13,9 @@ from funcrt.cli.errors import FAILED, USAGE, CliError
 from funcrt.cli.events import read_events
 from funcrt.cli.options import Data, Json, Socket, place
 from funcrt.cli.output import json_line, line, note, safe
-from funcrt.cli.verdicts import as_json, shown
 from funcrt.router import FEW, Router
 from funcrt.verdict import FunctionVerdict, Plan, TriggerVerdict
+from funcrt.why import as_json, told
 from mesh.event import Event
 
 __all__ = ["app", "explain"]
@@ -148,14 +148,8 @@ def _show(one: FunctionVerdict, json: bool, plan: bool) -> None:
     if not one.triggers:
         line(f"{one.name}  no trigger reads a topic")
     for trigger in one.triggers:
-        named = f" ({trigger.trigger})" if trigger.trigger != trigger.topic else ""
-        head = f"{one.name}  {safe(f'mesh {trigger.topic}{named}')}"
-        if trigger.why is None:
-            line(head)
-        else:
-            line(f"{'✓' if trigger.holds else '✗'} {head}")
-            for text in shown(trigger.why):
-                line(text)
+        for text in told(one.name, trigger):
+            line(text)
         if plan and trigger.plan is not None:
             line(f"  {safe(_planned(trigger.plan))}")
 

@@ -6,15 +6,16 @@ import sys
 import termios
 import tty
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
+from funcrt.dev.reload import Reloader
+from funcrt.dev.seen import Seen
 from funcrt.dev.show import Screen
 from funcrt.errors import FuncrtError
-from funcrt.host import Host
 from funcrt.manifest import MeshTrigger
 from funcrt.tasks import Tasks
 from funcrt.text import safe
@@ -25,14 +26,27 @@ __all__ = ["Keys"]
 
 MOST_SAMPLES = 9
 MOST_LETTERS = 5
+HELP = (
+    "s  send a sample of events/; a number chooses where there are several",
+    "r  call the last function once more on its last event",
+    "d  show dead letters; D replays all of them",
+    "l  hide or show what functions print",
+    "p  pause all functions, or let them go on",
+    "f  why the last event published went to which functions, condition by condition",
+    "q  quit, as Ctrl-C does",
+)
 
 
 class Keys:
-    """What each key does; `quit` ends the run."""
+    """What each key does; `stop` ends the run."""
 
-    def __init__(self, host: Host, screen: Screen, stop: Callable[[], None]) -> None:
-        self.host = host
+    def __init__(
+        self, reloader: Reloader, screen: Screen, seen: Seen, stop: Callable[[], None]
+    ) -> None:
+        self.reloader = reloader
+        self.host = host = reloader.host
         self.screen = screen
+        self.seen = seen
         self.stop = stop
         self._choice: list[tuple[str, list[Event]]] = []
         """Samples that the next digit chooses from."""
@@ -76,7 +90,11 @@ class Keys:
     def tell(self) -> None:
         """The line at the bottom."""
         count = f" {self.screen.dead}" if self.screen.dead else ""
-        self.screen.set_status(f"[s]end sample  [r]eplay last  [d]ead letters{count}  [q]uit ")
+        logs = "[l]ogs" if self.screen.logs else "[l]ogs off"
+        pause = "[p]aused" if self.reloader.paused else "[p]ause"
+        self.screen.set_status(
+            f"[s]end  [r]eplay  [d]lq{count}  {logs}  {pause}  [f]ilter why  [?]  [q]uit "
+        )
 
     def _readable(self) -> None:
         keys = os.read(sys.stdin.fileno(), 64)
@@ -100,10 +118,38 @@ class Keys:
             self._tasks.start(self._letters(), "dead letters")
         elif key == "D":
             self._tasks.start(self._redrive(), "redrive")
+        elif key == "l":
+            self._toggle_logs()
+        elif key == "p":
+            self._tasks.start(self._toggle_pause(), "pause")
+        elif key == "f":
+            self._tasks.start(self._why(), "filter why")
+        elif key == "?":
+            for text in HELP:
+                self.screen.line(f"  {text}")
 
     async def close(self) -> None:
         """What keys have begun is over."""
         await self._tasks.cancel()
+
+    def _toggle_logs(self) -> None:
+        screen = self.screen
+        screen.logs = not screen.logs
+        if screen.logs:
+            screen.now(f"functions' lines are shown; {screen.hidden} were not")
+        else:
+            screen.now("functions' lines are not shown; funcrt logs NAME has them")
+        screen.hidden = 0
+        self.tell()
+
+    async def _toggle_pause(self) -> None:
+        if self.reloader.paused:
+            await self.reloader.resume()
+            self.screen.now("going on")
+        else:
+            await self.reloader.pause()
+            self.screen.now("paused: what runs finishes, events wait, calls over HTTP get 503")
+        self.tell()
 
     def _offer(self) -> None:
         from funcrt.testing.samples import SampleInvalid, read_samples, sample_files
@@ -133,13 +179,18 @@ class Keys:
             mesh = [t for t in function.manifest.triggers if isinstance(t, MeshTrigger)]
             if not mesh:
                 for event in events:
-                    await self.host.call(name, event)
+                    await self._call(name, event)
                 return
             for receipt in await self.host.publish(mesh[0].topic, events):
                 if receipt.status != "stored":
                     self.screen.line(f"  {receipt.status}: {safe(receipt.reason)}")
         except (FuncrtError, MeshError) as error:
             self.screen.line(f"  {safe(str(error))}")
+
+    async def _call(self, name: str, event: Event) -> None:
+        """What comes of it is shown as of any call. Raises FuncrtError."""
+        answer = None if self.host.kind(name) == "event" else Unread()
+        await self.host.call(name, event, answer=answer)
 
     async def _again(self) -> None:
         """Call the last function on the last event, once: no retry, no dead letter, and outputs
@@ -149,9 +200,17 @@ class Keys:
             return
         name, event = self.screen.last
         try:
-            await self.host.call(name, event)
+            await self._call(name, event)
         except FuncrtError as error:
             self.screen.line(f"  {safe(str(error))}")
+
+    async def _why(self) -> None:
+        try:
+            told = await self.seen.why()
+        except MeshError as error:
+            told = [safe(str(error))]
+        for text in told:
+            self.screen.line(f"  {text}")
 
     async def _letters(self) -> None:
         count = 0
@@ -170,3 +229,16 @@ class Keys:
                 self.screen.line(f"  {name}: {count} replayed")
         self.screen.dead = 0
         self.tell()
+
+
+class Unread:
+    """An Answer that nobody reads: what the call publishes is durable, and its line tells of it."""
+
+    async def head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """As Answer says."""
+
+    async def chunk(self, body: bytes, more: bool) -> None:
+        """As Answer says."""
+
+    async def items(self, events: Sequence[Event]) -> None:
+        """As Answer says."""

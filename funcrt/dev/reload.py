@@ -72,6 +72,8 @@ class Reloader:
         """What of a manifest is different here."""
         self.told = told
         self.folders: dict[Path, Folder] = {}
+        self.paused = False
+        """Whether what comes into service takes no event yet."""
         self._ending = Tasks(host.failed)
         self._retiring: list[Function] = []
         self._looking = asyncio.Lock()
@@ -144,7 +146,8 @@ class Reloader:
         if folder.function is not None and folder.function.name != made.manifest.name:
             self._retire(await self.host.withdraw(folder.function.name))
             folder.function = None
-        folder.function, before = await self.host.swap(made)
+        paused = self.paused or (folder.function is not None and folder.function.paused)
+        folder.function, before = await self.host.swap(made, paused=paused)
         folder.manifest = made.manifest
         if before is None:
             return 0
@@ -172,6 +175,20 @@ class Reloader:
             used = [*self._retiring, *self.host.deployed.values()]
             if code not in {function.pool.code.path for function in used}:
                 shutil.rmtree(code, ignore_errors=True)
+
+    async def pause(self) -> None:
+        """Let no function take an event, nor any that comes, until `resume`."""
+        async with self._looking:
+            self.paused = True
+            for name in sorted(self.host.deployed):
+                await self.host.deploys.pause(name)
+
+    async def resume(self) -> None:
+        """Let all functions take events."""
+        async with self._looking:
+            self.paused = False
+            for name in sorted(self.host.deployed):
+                await self.host.deploys.resume(name)
 
     async def close(self, seconds: float) -> None:
         """Give what still runs on old versions so long."""

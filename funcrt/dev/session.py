@@ -17,6 +17,7 @@ from funcrt.dev.debugger import Debugger, debugged
 from funcrt.dev.env import NAME, read_env
 from funcrt.dev.keys import Keys
 from funcrt.dev.reload import Reloader
+from funcrt.dev.seen import Seen
 from funcrt.dev.show import YELLOW, FunctionLog, HostLog, Screen
 from funcrt.dev.terminal import Lender
 from funcrt.dev.watch import Watcher
@@ -73,7 +74,9 @@ async def _dev(config: DevConfig) -> int:
         host.observer = screen
         port = await stack.enter_async_context(listening(serve, Tokens(), host, ending))
         session = Session(config, host, screen, debugger)
-        keys = Keys(host, screen, ending.ask)
+        seen = Seen(host)
+        host.mesh.set_router(seen.route)
+        keys = Keys(session.reloader, screen, seen, ending.ask)
         if lender is not None:
             lender.keys = keys
         try:

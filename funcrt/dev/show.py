@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from funcrt.dev.reload import Folder
 from funcrt.errors import FunctionsRefused, LoadError
 from funcrt.function import Function
 from funcrt.logs import OneLine
+from funcrt.observer import Sent
 from funcrt.sandbox.protocol import Failure, Result
 from funcrt.text import safe
 from mesh.event import Event
@@ -22,6 +24,8 @@ from mesh.transport import Dead, Output, Retry, Settled, Settlement
 
 __all__ = ["GREEN", "YELLOW", "FunctionLog", "HostLog", "Screen", "frames"]
 
+LISTED = 2
+"""Outputs of a call that its line names."""
 LINES_A_SECOND = 50
 """Of calls that ended well; beyond it they are counted."""
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -41,6 +45,10 @@ class Screen:
         self.status = ""
         self._paused: list[str] | None = None
         """Lines that wait while a function has the terminal."""
+        self.logs = True
+        """Whether what functions print is shown."""
+        self.hidden = 0
+        """Lines of functions that were not shown."""
         self.dead = 0
         """Dead letters that were seen to be made, and not replayed since."""
         self.changed: Callable[[], None] = lambda: None
@@ -68,7 +76,7 @@ class Screen:
         if not self.status:
             sys.stdout.write(f"{text}\n")
         else:
-            sys.stdout.write(f"\r\x1b[K{text}\n{self.status}")
+            sys.stdout.write(f"\r\x1b[K{text}\n{self._bottom()}")
         sys.stdout.flush()
 
     def set_status(self, text: str) -> None:
@@ -77,8 +85,12 @@ class Screen:
             self.status = text
         elif self.terminal and text != self.status:
             self.status = text
-            sys.stdout.write(f"\r\x1b[K{text}")
+            sys.stdout.write(f"\r\x1b[K{self._bottom()}")
             sys.stdout.flush()
+
+    def _bottom(self) -> str:
+        """The status, as far as there is room: a line that wraps could not be wiped."""
+        return self.status[: shutil.get_terminal_size().columns - 1]
 
     def pause(self) -> None:
         """Leave the terminal to somebody else."""
@@ -89,7 +101,7 @@ class Screen:
     def resume(self) -> None:
         """Say what waited."""
         lines, self._paused = self._paused or [], None
-        sys.stdout.write(self.status)
+        sys.stdout.write(self._bottom())
         for text in lines:
             self.line(text)
         sys.stdout.flush()
@@ -104,7 +116,9 @@ class Screen:
 
     # Calls (funcrt.observer.Observer)
 
-    def settled(self, function: Function, result: Result, settlement: Settlement) -> None:
+    def settled(
+        self, function: Function, result: Result, settlement: Settlement, sent: Sent
+    ) -> None:
         """As the observer says."""
         self.last = function.name, settlement.settled[-1].delivery.event
         bad = [s for s in settlement.settled if isinstance(s.outcome, Retry | Dead)]
@@ -112,14 +126,14 @@ class Screen:
             s.delivery.event for s in settlement.settled
         ]  # fmt: skip
         if good:
-            self._ended_well(function, good, settlement.outputs, result.took_us)
+            self._ended_well(function, good, settlement.outputs, result.took_us, sent)
             for event in good:
                 self._traces.pop((function.name, event.id), None)
         for index, one in enumerate(settlement.settled):
             if one in bad:
                 items = result.items or ()
                 why = items[index].failure if index < len(items) else result.failure
-                self._failed(function, one, why)
+                self._failed(function, one, why, sent)
 
     def deduplicated(self, function: Function, event: Event) -> None:
         """As the observer says."""
@@ -129,41 +143,50 @@ class Screen:
         else:
             self._more[function.name] += 1
 
-    def called(self, function: Function, event: Event, reply: Reply, took_us: int) -> None:
+    def called(
+        self, function: Function, event: Event, reply: Reply, took_us: int, sent: Sent
+    ) -> None:
         """As the observer says."""
         self.last = function.name, event
         if reply.status == "ok":
             outputs = [Output("", each) for each in reply.outputs]
-            self._ended_well(function, [event], outputs, took_us)
+            self._ended_well(function, [event], outputs, took_us, sent)
             return
-        self.now(f"{_event(event)} → {function.name} {self.paint(RED, '✗')} {reply.status},"
-                 " told to its caller")  # fmt: skip
+        self.now(f"{_event(event)} → {function.name} {self.paint(RED, '✗')} {reply.status}"
+                 f"{_after(sent)}, told to its caller")  # fmt: skip
         self._trace(function, event, reply.failure)
 
     def _ended_well(
-        self, function: Function, events: Sequence[Event], outputs: Sequence[Output], took_us: int
+        self,
+        function: Function,
+        events: Sequence[Event],
+        outputs: Sequence[Output],
+        took_us: int,
+        sent: Sent,
     ) -> None:
         if not self._room():
             self._more[function.name] += len(events)
             return
         first = _event(events[0])
         many = f"{len(events)} events, the first {first}" if len(events) > 1 else first
-        made = ", ".join(_output(each) for each in outputs[:2])
-        if len(outputs) > 2:
-            made += f" and {len(outputs) - 2} more"
+        listed = [*sent.first, *outputs][:LISTED]
+        made = ", ".join(_output(each) for each in listed) or (str(sent.status or ""))
+        if more := sent.count + len(outputs) - len(listed):
+            made += f" and {more} more"
         arrow = f" → {made}" if made else ""
         self.now(f"{many} → {function.name} {self.paint(GREEN, '✓')} {_ms(took_us)}{arrow}")
 
-    def _failed(self, function: Function, one: Settled, why: Failure | None) -> None:
-        attempt, most = one.delivery.attempt, function.manifest.retry.attempts
+    def _failed(self, function: Function, one: Settled, why: Failure | None, sent: Sent) -> None:
         event, outcome = one.delivery.event, one.outcome
         if isinstance(outcome, Retry):
-            then = f"attempt {attempt} of {most}, next in {outcome.after_s:.1f} s"
+            then = f"next in {outcome.after_s:.1f} s"
         elif function.manifest.dlq is None:
-            then = f"attempt {attempt} of {most}, dropped: dlq = false"
+            then = "dropped: dlq = false"
         else:
-            then = f"attempt {attempt} of {most}, now a dead letter"
-        self.now(f"{_event(event)} → {function.name} {self.paint(RED, '✗')} {then}")
+            then = "now a dead letter"
+        attempt = f"attempt {one.delivery.attempt} of {function.manifest.retry.attempts}"
+        mark = self.paint(RED, "✗")
+        self.now(f"{_event(event)} → {function.name} {mark} {attempt}{_after(sent)}, {then}")
         if why is None and isinstance(outcome, Retry | Dead):
             said = outcome.error if isinstance(outcome, Retry) else outcome.reason
             why = Failure(*said.partition(": ")[::2])
@@ -257,7 +280,11 @@ class FunctionLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """logging's own."""
         name = record.name.rpartition(".")[2]
-        for text in record.getMessage().splitlines():
+        lines = record.getMessage().splitlines()
+        if not self.screen.logs:
+            self.screen.hidden += len(lines)
+            return
+        for text in lines:
             self.screen.now(f"  {self.screen.paint(DIM, f'{name}:')} {safe(text)}")
 
 
@@ -296,6 +323,12 @@ def _changed(folder: Folder, files: Sequence[str]) -> str:
 
 def _event(event: Event) -> str:
     return safe(f"{event.type} {_short(event.id)}")
+
+
+def _after(sent: Sent) -> str:
+    if not sent.count:
+        return ""
+    return f" after {sent.count} output{'s' if sent.count > 1 else ''}"
 
 
 def _output(output: Output) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 import mesh
 from mesh import Event
-from tests.developing import CODE, MANIFEST, PATIENCE_S, Dev, lives, make_work, save
+from tests.developing import BOTTOM, CODE, MANIFEST, PATIENCE_S, Dev, lives, make_work, save
 from tests.serving import tree, until
 
 
@@ -120,7 +120,7 @@ def test_keys_send_samples_repeat_and_redrive_on_a_terminal(root: Path) -> None:
     (root / "functions" / "work" / "funcrt.toml").write_text(MANIFEST + "[retry]\nattempts = 1\n")
     one = Dev(root)
     try:
-        until(lambda: "[s]end sample  [r]eplay last  [d]ead letters  [q]uit" in one.raw)
+        until(lambda: BOTTOM in one.raw)
         one.keys(b"s")
         one.until(r"  1  work: first\n(.*)  2  work: second")
         for _ in range(2):  # a sample is no duplicate of itself
@@ -135,7 +135,7 @@ def test_keys_send_samples_repeat_and_redrive_on_a_terminal(root: Path) -> None:
         since = len(one.said)
         one.keys(b"s1")
         one.until(r"t\.first [0-9a-f]{8} → work ✗ attempt 1 of 1, now a dead letter", since)
-        until(lambda: "[d]ead letters 1" in one.raw)
+        until(lambda: "[d]lq 1" in one.raw)
         one.keys(b"d")
         one.until(r"  work 1: t\.first \S+: ZeroDivisionError", since)
         one.after(r"reloaded", CODE)

@@ -3,16 +3,28 @@
 from collections.abc import Iterator
 from typing import Any
 
-from funcrt.cli.output import safe
+from funcrt.text import safe
+from funcrt.verdict import TriggerVerdict
 
-__all__ = ["as_json", "shown"]
+__all__ = ["as_json", "told"]
 
 BRANCHES = 8
 """Alternatives that are shown, of a filter that none of many meets."""
 
 
-def shown(why: Any, indent: str = "  ") -> Iterator[str]:
-    """Each condition with ✓ or ✗, what is wanted and what was found. `why` is an Explained."""
+def told(function: str, trigger: TriggerVerdict) -> Iterator[str]:
+    """A trigger's verdict in lines: below it each condition with ✓ or ✗, what is wanted and what
+    was found. The trigger alone where no event was judged."""
+    named = f" ({trigger.trigger})" if trigger.trigger != trigger.topic else ""
+    head = f"{function}  {safe(f'mesh {trigger.topic}{named}')}"
+    if trigger.why is None:
+        yield head
+        return
+    yield f"{'✓' if trigger.holds else '✗'} {head}"
+    yield from _shown(trigger.why)
+
+
+def _shown(why: Any, indent: str = "  ") -> Iterator[str]:
     if not why.path and not why.children:
         yield f"{indent}✓ no filter: every event of the topic"
         return
@@ -25,7 +37,7 @@ def shown(why: Any, indent: str = "  ") -> Iterator[str]:
             if each.wanted == "any of" and more > 0:
                 below = sorted(below, key=lambda child: child.failing)[:BRANCHES]
             for child in below:
-                yield from shown(child, f"{indent}  ")
+                yield from _shown(child, f"{indent}  ")
             if each.wanted == "any of" and more > 0:
                 yield f"{indent}  … and {more} more, further from it"
 
