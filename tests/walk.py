@@ -1,15 +1,18 @@
 """Walks through a page as its reader does: writes its files, types its commands, compares what is
 printed.
 
-`` `hello/main.py`: `` before a block of code names the file that it is. A `sh` block is typed line
+The first path in backticks on the line before a block of code names the file that it is; a `text`
+block is passed over. A `sh` block is typed line
 by line, and the block right below it is what that prints; any other block without a language is
 what the host in the other terminal says meanwhile. `funcrt dev` and `funcrt serve` are that host,
 and end the one before. A `#` stands for what differs from run to run.
 """
 
+import contextlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -20,13 +23,13 @@ import httpx
 
 from tests.sessions import alike
 
-__all__ = ["Walk", "curl"]
+__all__ = ["Walk", "curl", "free_port"]
 
 PATIENCE_S = 30.0
 HOST = re.compile(r"funcrt (dev|serve)\b")
 LOOKS = re.compile(r"funcrt (logs|stats|ls|describe|dlq (ls|show)|versions)\b")
 """Commands that only look, so may be typed again until what they show has come."""
-FILE = re.compile(r"`(?P<path>[\w./-]+)`:")
+FILE = re.compile(r"`(?P<path>[\w./-]*[./][\w.-]+)`")
 
 
 class Walk:
@@ -53,7 +56,9 @@ class Walk:
             typed = block if language == "sh" else ""
             if not language and not printed:
                 self.until_said(block)
-            elif language != "sh" and (named := FILE.search(before)):
+            elif language not in ("", "sh", "text"):
+                named = FILE.search(before)
+                assert named, f"{before!r} names no file for\n{block}"
                 self.write(named["path"], block)
         if typed:
             self._session(typed, "")
@@ -94,7 +99,7 @@ class Walk:
             done = subprocess.run(
                 ["sh", "-c", line], cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-                timeout=60,
+                timeout=PATIENCE_S,
             )  # fmt: skip
             said = done.stdout
             assert "Traceback" not in said, said
@@ -135,6 +140,13 @@ class Walk:
         self.host = None
 
 
+def free_port() -> int:
+    """A port that nobody listens on, a moment ago."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 def _shims(folder: Path) -> Path:
     """A directory with the `funcrt` and the `python` of this environment."""
     shims = folder.parent / f"{folder.name}-bin"
@@ -161,15 +173,33 @@ def curl(words: list[str]) -> str:
     body = b""
     method = "GET"
     url = ""
+    most_s = 0.0
     left = iter(words)
     for word in left:
         if word == "-H":
             name, _, text = next(left).partition(": ")
             headers[name] = text
-        elif word in ("-d", "--data-binary"):
+        elif word == "-d":
             body, method = next(left).encode(), "POST"
-        elif word == "-X":
-            method = next(left)
-        elif not word.startswith("-"):
+        elif word == "--max-time":
+            most_s = float(next(left))
+        elif word != "-N":
             url = word
+    if most_s:
+        return _streamed(url, headers, most_s)
     return httpx.request(method, url, content=body, headers=headers, timeout=30).text + "\n"
+
+
+def _streamed(url: str, headers: dict[str, str], most_s: float) -> str:
+    """What comes within this time."""
+    said = ""
+    end = time.monotonic() + most_s
+    with (
+        contextlib.suppress(httpx.ReadTimeout),
+        httpx.stream("GET", url, headers=headers, timeout=most_s) as answer,
+    ):
+        for text in answer.iter_text():
+            said += text
+            if time.monotonic() > end:
+                break
+    return said
