@@ -10,7 +10,7 @@ import typer
 from funcrt.cli.client import AdminClient
 from funcrt.cli.errors import FAILED, USAGE, CliError
 from funcrt.cli.options import Data, Json, Socket, place
-from funcrt.cli.output import clock, json_line, line, note, rows, safe
+from funcrt.cli.output import clock, json_line, line, moment, note, rows, safe
 
 __all__ = ["app", "drop", "letters", "ls", "replay", "show"]
 
@@ -67,7 +67,7 @@ def ls(
             else:
                 table.append(_row(each, letter))
     if not json:
-        rows(COLUMNS, table, right="ID ATTEMPTS")
+        rows(COLUMNS, table, right="ID ATTEMPTS", fold="EVENT REASON", drop="ATTEMPTS")
         if not table:
             note("no dead letters")
 
@@ -212,10 +212,10 @@ def _grouped(client: AdminClient, names: list[str], limit: int, json: bool) -> N
                 continue
             more = f" +{len(ids) - IDS_SHOWN}" if len(ids) > IDS_SHOWN else ""
             shown = ",".join(map(str, ids[:IDS_SHOWN])) + more
-            table.append((name, len(ids), error, where or "-", clock(min(died)), clock(max(died)),
+            table.append((name, len(ids), error, where or "-", moment(min(died)), moment(max(died)),
                           shown))  # fmt: skip
     if not json:
-        rows(GROUPS, table, right="COUNT")
+        rows(GROUPS, table, right="COUNT", fold="ERROR WHERE", drop="FIRST")
         if not table:
             note("no dead letters")
 
@@ -239,7 +239,7 @@ def _row(name: str, letter: dict[str, Any]) -> tuple[Any, ...]:
     return (
         letter["id"],
         name,
-        clock(letter["died_at"]),
+        moment(letter["died_at"]),
         letter["attempts"],
         event["type"],
         event["id"],

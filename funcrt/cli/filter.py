@@ -78,7 +78,8 @@ def try_(
         for (path, wanted), (count, example) in refused.items():
             table.append((name, "refused", count, f"{path}: {wanted}", example))
     if not json:
-        rows(("TRIGGER", "EVENTS", "COUNT", "BY", "EXAMPLE"), table, right="COUNT")
+        rows(("TRIGGER", "EVENTS", "COUNT", "BY", "EXAMPLE"), table, right="COUNT",
+             fold="BY")  # fmt: skip
         if not taken:
             note(f"none of {len(events)} events is taken")
     return 0 if taken else FAILED

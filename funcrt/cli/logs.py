@@ -57,7 +57,8 @@ def logs(
     Example: funcrt logs resize --id cat-1 --since 10m
 
     A line is: time, level, process, version, event, text. The event is that of the call it came
-    in; what C code wrote, or a thread of the function's own, has none. The host keeps the last 2000
+    in; what C code wrote, or a thread of the function's own, has none. A terminal shows neither
+    process nor version. The host keeps the last 2000
     lines of each function in memory: a restart forgets them.
     """
     if level not in LEVELS:
@@ -111,9 +112,9 @@ def _shown(name: str, row: dict[str, Any]) -> Iterator[str]:
     ids = row["events"]
     event = safe(ids[0]) + (f" +{len(ids) - 1}" if len(ids) > 1 else "") if ids else ""
     event = event if len(event) <= SHOWN_ID else f"{event[: SHOWN_ID - 1]}…"
-    head = f"{moment}  {row['level']:<7}  {row['instance'] or '-':>7}  {row['version'][:7]:<7}  "
+    head = f"{moment}  {row['level']:<7}  {event:<5}  "
     first, *rest = _texts(name, row)
-    yield _paint(row["level"], f"{head}{event:<12}  {safe(first)}")
+    yield _paint(row["level"], f"{head}{safe(first)}")
     for each in rest:
         yield f"  {safe(each)}"
     if row["failed"]:

@@ -7,7 +7,10 @@ from typing import Any
 
 from funcrt.text import safe
 
-__all__ = ["clock", "json_line", "line", "note", "rows", "safe"]
+__all__ = ["clock", "json_line", "line", "moment", "note", "rows", "safe"]
+
+GAP = 2
+"""Blanks between a table's columns."""
 
 
 def json_line(value: Any) -> None:
@@ -28,10 +31,19 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def rows(columns: Sequence[str], table: Iterable[Sequence[Any]], *, right: str = "") -> None:
+def rows(
+    columns: Sequence[str],
+    table: Iterable[Sequence[Any]],
+    *,
+    right: str = "",
+    fold: str = "",
+    drop: str = "",
+) -> None:
     """A table on a terminal; else one line a row, columns parted by tabs, without a heading.
 
-    `right` names the columns of numbers, parted by blanks.
+    `right` names the columns of numbers, parted by blanks; `fold` those that may be broken where a
+    terminal is too narrow, by default the last; `drop` those that are left out before that, the
+    first of them first.
     """
     texts = [[safe(str(cell)) for cell in row] for row in table]
     if not sys.stdout.isatty():
@@ -39,16 +51,41 @@ def rows(columns: Sequence[str], table: Iterable[Sequence[Any]], *, right: str =
             sys.stdout.write("\t".join(row) + "\n")
         sys.stdout.flush()
         return
+    if not texts:
+        return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column in columns:
-        shown.add_column(column, justify="right" if column in right.split() else "left")
+    console = Console()
+    widths = {
+        column: max(map(cell_len, [column, *(row[at] for row in texts)]))
+        for at, column in enumerate(columns)
+    }
+    for column in drop.split():
+        if sum(widths.values()) + GAP * (len(widths) - 1) > console.width:
+            del widths[column]
+    folded = fold.split() or columns[-1:]
+    shown = Table(box=None, pad_edge=False, header_style="dim", padding=(0, GAP, 0, 0))
+    for column in widths:
+        shown.add_column(
+            column,
+            justify="right" if column in right.split() else "left",
+            no_wrap=column not in folded,
+            overflow="fold",
+        )
+    kept = [at for at, column in enumerate(columns) if column in widths]
     for row in texts:
-        shown.add_row(*(Text(cell) for cell in row))
-    Console().print(shown)
+        shown.add_row(*(Text(row[at]) for at in kept))
+    console.print(shown)
+
+
+def moment(seconds: float) -> str:
+    """A moment in a table: local and to the second on a terminal, RFC 3339 in a pipe."""
+    if not sys.stdout.isatty():
+        return clock(seconds)
+    return datetime.fromtimestamp(seconds).strftime("%m-%d %H:%M:%S")
 
 
 def clock(seconds: float) -> str:

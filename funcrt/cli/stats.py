@@ -17,6 +17,8 @@ COLUMNS = (
     "DEAD", "OUTPUTS", "RUN_P50", "RUN_P99", "WAIT_P50", "WAIT_P99",
 )  # fmt: skip
 RIGHT = " ".join(COLUMNS[2:])
+NARROW = "OUTPUTS WAIT_P50 ERROR_% STATE OLDEST DONE RUN_P50"
+"""Left out where a terminal is too narrow, the first of them first."""
 
 
 @app.command()
@@ -35,7 +37,8 @@ def stats(
 
     All functions are shown over the last minute, one function over the last five, too. FAILED is of
     attempts. RUN is how long calls took, WAIT how long events waited from being stored to their
-    first call; in milliseconds, right to 6 %. OLDEST is the age of the oldest event not settled.
+    first call; in milliseconds, right to 6 %. OLDEST is the age of the oldest event not settled. A
+    narrow terminal shows fewer columns, a pipe all.
     """
     client = AdminClient(place(data, admin_socket=admin_socket).admin_socket)
     if name is None:
@@ -47,7 +50,8 @@ def stats(
             json_line(each)
         return
     if name is None:
-        rows(COLUMNS, [_row(each, each["windows"][0]) for each in found], right=RIGHT)
+        rows(COLUMNS, [_row(each, each["windows"][0]) for each in found], right=RIGHT,
+             drop=NARROW)  # fmt: skip
         if not found:
             note("no function is deployed")
         return
@@ -91,6 +95,7 @@ def _one(each: dict[str, Any]) -> None:
         ("LAST", *COLUMNS[5:]),
         [(_seconds(window["seconds"]), *_figures(window)) for window in each["windows"]],
         right=RIGHT,
+        drop="OUTPUTS WAIT_P50",
     )
 
 

@@ -6,7 +6,7 @@ import typer
 
 from funcrt.cli.client import client_of
 from funcrt.cli.options import Data, HostUrl, Json, Socket, place
-from funcrt.cli.output import clock, json_line, rows
+from funcrt.cli.output import json_line, moment, rows
 
 __all__ = ["app", "came_from", "versions"]
 
@@ -41,7 +41,7 @@ def versions(
 def _row(each: dict[str, Any]) -> tuple[str, ...]:
     state = "in service" if each["in_service"] else "-"
     digest = each["digest"][:12]
-    return f"v{each['number']}", digest, clock(each["at"]), state, came_from(each)
+    return f"v{each['number']}", digest, moment(each["at"]), state, came_from(each)
 
 
 def came_from(each: dict[str, Any]) -> str:
