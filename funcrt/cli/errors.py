@@ -1,6 +1,7 @@
 """What the user reads when something is wrong: what, and what to type next. Never a traceback."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,9 @@ from typing import Any
 
 __all__ = ["FAILED", "UNREACHABLE", "USAGE", "CliError", "explain", "report"]
 
+_NUMBER = re.compile(r"Input should be (?:a )?(valid \w+|less|greater)(?: than or equal to (\S+))?")
+_NUMBERS = {"valid integer": "a whole number", "valid number": "a number", "less": "at most",
+            "greater": "at least"}  # fmt: skip
 FAILED = 1
 USAGE = 2
 UNREACHABLE = 3
@@ -40,7 +44,7 @@ def report(error: Exception, words: Sequence[str] = ()) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # Typer's own class for it is private
         print(error, file=sys.stderr)
         return USAGE
-    found = _usage(error) or explain(error)
+    found = _usage(error, words) or explain(error)
     if found is None:
         if "FUNCRT_TRACEBACK" in os.environ:
             raise error
@@ -116,6 +120,8 @@ def _ours(error: BaseException) -> CliError | None:
             )
         case auth.TokenFileInvalid():
             return CliError(str(error), "funcrt token NAME --scope publish", USAGE)
+    if type(error).__name__ == "EnvFileInvalid":  # of `dev`, which is slow to import
+        return CliError(str(error), code=USAGE)
     hint = "--port 0 lets the system choose" if type(error).__name__ == "PortTaken" else ""
     return CliError(str(error), hint)
 
@@ -129,7 +135,7 @@ def _refused(errors: Sequence[BaseException]) -> CliError:
     return CliError(first, code=USAGE, more=more, then=f"{many}; no function was started")
 
 
-def _usage(error: Any) -> CliError | None:
+def _usage(error: Any, words: Sequence[str]) -> CliError | None:
     """A mistake in the command line itself, found by Typer."""
     import typer
 
@@ -137,6 +143,12 @@ def _usage(error: Any) -> CliError | None:
     if not isinstance(error, usage):
         return None
     message: str = error.format_message()
+    number = _NUMBER.search(message)
+    if number and error.param is not None:
+        option = next((each for each in error.param.opts if each in words[:-1]), "")
+        found = f", found {words[words.index(option) + 1]!r}" if option else ""
+        wanted = f"{_NUMBERS[number[1]]} {number[2] or ''}".rstrip()
+        message = f"{error.param.opts[0]}: expected {wanted}{found}"
     context = error.ctx
     where = context.command_path if context is not None else "funcrt"
     return CliError(message.rstrip("."), f"{where} --help", USAGE)

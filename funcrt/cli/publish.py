@@ -67,7 +67,7 @@ def publish(
     check_name("topic", topic)
     if topic.startswith(OWN_NAMES):
         raise CliError(
-            f"topics whose names begin with {OWN_NAMES} are the host's own",
+            f"{topic}: topics whose names begin with {OWN_NAMES} are the host's own",
             "a name of your own",
             USAGE,
         )

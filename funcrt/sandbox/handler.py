@@ -81,7 +81,8 @@ def bind_handler(module: ModuleType, file: str, attribute: str = "") -> Bound:
         if found is None:
             raise LoadError(Problem(file=file, message=_missing(module, attribute)))
     else:
-        names = [name for name in NAMES if callable(getattr(module, name, None))]
+        there = [name for name in NAMES if getattr(module, name, None) is not None]
+        names = [name for name in there if callable(getattr(module, name))] or there[:1]
         if len(names) > 1:
             both = " and ".join(names)
             message = f'has {both}; keep one, or name it: handler = "main:{names[0]}"'
@@ -270,7 +271,10 @@ def _plain(value: Any) -> Any:
         raise TypeError(
             f"a {type(value).__name__} answers a Request: annotate a parameter as Request"
         )
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+    raise TypeError(
+        f"an output holds a value of type {type(value).__name__}, which cannot be written as JSON;"
+        " expected what JSON has, a dataclass, a pydantic model, bytes or an Event"
+    )
 
 
 encode_json = msgspec.json.Encoder(enc_hook=_plain).encode

@@ -198,7 +198,7 @@ def test_what_is_hardly_meant_is_warned_of() -> None:
         f"filters[1].any: {never}"
     ]
     assert warned({"filters": [exact, {"sql": "NOPE(id)"}]})[0].startswith(
-        "filters[1].sql: no function NOPE takes 1 arguments; there are LENGTH, CONCAT, "
+        "filters[1].sql: no function NOPE takes 1 argument; there are LENGTH, CONCAT, "
     )
     assert warned({"filters": [{"not": exact}]}) == [f"filters[0].not: {scanned}"]
     assert warned({"filters": [{"any": [exact, {"not": exact}]}]}) == [f"filters[0].any: {scanned}"]

@@ -71,7 +71,7 @@ class MissingFunctionError(CesqlError):
 
     def __init__(self, name: str, arguments: int) -> None:
         self.name = name
-        super().__init__(f"no function {name} takes {arguments} arguments")
+        super().__init__(f"no function {name} takes {arguments} argument{'s' * (arguments != 1)}")
 
 
 class FunctionEvaluationError(CesqlError):
