@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from funcrt.function import Function, Served
     from funcrt.host import Host
 
-__all__ = ["Found", "FunctionStats", "Observation", "Replayed", "refusal_of"]
+__all__ = ["Found", "FunctionStats", "Observation", "Replayed", "after", "refusal_of"]
 
 PAGE = 256
 DROPPED = 256
 """Dead letters forgotten in one transaction."""
+DIGITS = 18
 FOUND_BYTES = 8 << 20
 """Of events in one answer."""
 
@@ -333,8 +334,11 @@ def after(position: str) -> str:
     """The start just after a position, where positions are numbers (the embedded mesh's are).
     Raises MeshError."""
     text = position.removeprefix("@")
-    if not text.isdigit():
-        raise MeshError(f"{position!r} is no number, so that what comes after it is not known")
+    if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS):
+        raise MeshError(
+            f"position {position[:40]!r} is no number of at most {DIGITS} digits, such as @12, so"
+            " that what comes after it is not known"
+        )
     return f"@{int(text) + 1}"
 
 

@@ -90,10 +90,8 @@ def _triggers(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         fetched = clock(each["pulled_at"]) if each["pulled_at"] else "none yet"
         waits = ", ".join(f"{trigger[key]} {key}" for key in ("ready", "leased", "delayed"))
         yield "", f"{waits}; last fetch {fetched}"
-        if each["refused"]:
-            yield (
-                "",
-                safe(f"{each['refused']} refused by the filter, the last {each['refused_id']}"),
-            )
+        if refusal := trigger["refusal"]:
+            last = f"refused {refusal['type']} {refusal['id']} at {clock(refusal['at'])}"
+            yield "", safe(f"{last}: {refusal['clause']}")
         if each["trouble"]:
             yield "", paint(RED, safe(f"cannot pull: {each['trouble']}"))

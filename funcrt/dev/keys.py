@@ -24,15 +24,16 @@ from mesh.event import Event
 
 __all__ = ["Keys"]
 
-MOST_SAMPLES = 9
+CHOICES = "123456789abceghijkmnotuvwxyz"
+"""Keys that choose a sample: none that means something else."""
 MOST_LETTERS = 5
 HELP = (
-    "s  send a sample of events/; a number chooses where there are several",
+    "s  send a sample of events/; the key before it chooses where there are several",
     "r  call the last function once more on its last event",
     "d  show dead letters; D replays all of them",
     "l  hide or show what functions print",
     "p  pause all functions, or let them go on",
-    "f  why the last event published went to which functions, condition by condition",
+    "f  which functions take the last event published, and why others do not",
     "q  quit, as Ctrl-C does",
 )
 
@@ -110,8 +111,8 @@ class Keys:
             self.stop()
         elif key == "s":
             self._offer()
-        elif key in "123456789"[: len(choice)]:
-            self._tasks.start(self._send(*choice[int(key) - 1]), "send a sample")
+        elif key in CHOICES[: len(choice)]:
+            self._tasks.start(self._send(*choice[CHOICES.index(key)]), "send a sample")
         elif key == "r":
             self._tasks.start(self._again(), "replay")
         elif key == "d":
@@ -166,9 +167,12 @@ class Keys:
         elif len(found) == 1:
             self._tasks.start(self._send(found[0][0], found[0][1].events), "send a sample")
         else:
-            self._choice = [(name, sample.events) for name, sample in found[:MOST_SAMPLES]]
-            for number, (name, sample) in enumerate(found[:MOST_SAMPLES], 1):
-                self.screen.line(f"  {number}  {name}: {safe(sample.name)}")
+            for key, (name, sample) in zip(CHOICES, found, strict=False):
+                self._choice.append((name, sample.events))
+                self.screen.line(f"  {key}  {name}: {safe(sample.name)}")
+            if len(found) > len(CHOICES):
+                more = f"and {len(found) - len(CHOICES)} more: funcrt invoke NAME --sample SAMPLE"
+                self.screen.line(f"  {more} --remote")
 
     async def _send(self, name: str, given: list[Event]) -> None:
         """To the topic of the function's first mesh trigger; else call it. Under new ids: the

@@ -37,8 +37,9 @@ class Reloads(Protocol):
     def broken(self, folder: "Folder", files: Sequence[str], error: Exception) -> None:
         """What is on disk cannot be; the version before, if there is one, stays."""
 
-    def removed(self, folder: "Folder") -> None:
-        """The folder is no function's any more, and its function out of service."""
+    def removed(self, folder: "Folder", waiting: int) -> None:
+        """The folder is no function's any more, and its function out of service, for which so many
+        events wait."""
 
 
 @dataclass
@@ -158,8 +159,9 @@ class Reloader:
     async def _remove(self, folder: Folder) -> None:
         self.folders.pop(folder.directory, None)
         if folder.function is not None:
+            waiting = (await folder.function.status()).depth
             self._retire(await self.host.withdraw(folder.function.name))
-            self.told.removed(folder)
+            self.told.removed(folder, waiting)
 
     def _retire(self, before: Function) -> None:
         self._retiring.append(before)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from operator import itemgetter
 
+from funcrt.dev.show import named
 from funcrt.host import Host
 from funcrt.manifest_kinds import OWN_NAMES
 from funcrt.text import safe
@@ -58,7 +59,7 @@ class Seen:
         reading = [one for one in verdicts if any(t.topic == topic for t in one.triggers)]
         taking = sum(any(t.holds for t in one.triggers) for one in reading)
         yield (
-            f"{safe(f'{event.type} {event.id} on {topic}')}: {len(reading)} of {len(verdicts)}"
+            f"{named(event)} on {safe(topic)}: {len(reading)} of {len(verdicts)}"
             f" read the topic, {taking or 'none'} {'take' if taking > 1 else 'takes'} it"
         )
         for one in reading:

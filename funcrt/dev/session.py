@@ -172,18 +172,17 @@ class Session:
         many = "1 function" if count == 1 else f"{count} functions"
         place = serve.data.mesh_file if serve.mesh_url == serve.data.mesh_url else serve.mesh_url
         self.screen.line(
-            f"funcrt dev · {many} · mesh {_shown(place) if isinstance(place, Path) else place}"
-            f" · http http://{serve.host}:{port} · ^C stop"
+            f"funcrt dev · {many} · {_shown(place) if isinstance(place, Path) else place}"
+            f" · http://{serve.host}:{port} · ^C stop"
         )
         width = max((len(name) for name in self.host.deployed), default=0)
         for name, function in sorted(self.host.deployed.items()):
             manifest, info = function.manifest, function.pool.info
             shown = [str(each) for each in function.triggers() if each.kind != "call"]
             triggers = ", ".join(shown) or f"http /functions/{name}"
-            self.screen.line(
-                f"  {name:<{width}}  {triggers} → {manifest.output.topic or '-'}"
-                f"   {info.kind}, ready in {self.screen.took[name]:.0f} ms"
-            )
+            head, tail = f"  {name:<{width}}  ", f" → {manifest.output.topic or '-'}   {info.kind}"
+            tail += f", ready in {self.screen.took[name]:.0f} ms"
+            self.screen.line(head + self.screen.cut(triggers, len(head) + len(tail)) + tail)
         if self.debugger is not None:
             self.screen.line(
                 f"waiting for a debugger on 127.0.0.1:{self.debugger.port}; nothing is called"

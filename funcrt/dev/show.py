@@ -22,8 +22,10 @@ from funcrt.text import safe
 from mesh.event import Event
 from mesh.transport import Dead, Output, Retry, Settled, Settlement
 
-__all__ = ["GREEN", "YELLOW", "FunctionLog", "HostLog", "Screen", "frames"]
+__all__ = ["GREEN", "YELLOW", "FunctionLog", "HostLog", "Screen", "frames", "named"]
 
+LEAST = 20
+"""Characters that a terminal shows of a text, however narrow it is."""
 LISTED = 2
 """Outputs of a call that its line names."""
 LINES_A_SECOND = 50
@@ -106,6 +108,11 @@ class Screen:
             self.line(text)
         sys.stdout.flush()
 
+    def cut(self, text: str, beside: int) -> str:
+        """As much of it as a terminal's line has room for beside so many characters."""
+        room = max(shutil.get_terminal_size().columns - beside, LEAST)
+        return f"{text[: room - 1]}…" if self.terminal and len(text) > room else text
+
     def now(self, text: str) -> None:
         """A line with the time of day."""
         self.line(f"{self.paint(DIM, time.strftime('%H:%M:%S'))}  {text}")
@@ -139,7 +146,7 @@ class Screen:
         """As the observer says."""
         self.last = function.name, event
         if self._room():
-            self.now(f"{_event(event)} → {function.name} {self.paint(DIM, '=')} deduplicated")
+            self.now(f"{named(event)} → {function.name} {self.paint(DIM, '=')} deduplicated")
         else:
             self._more[function.name] += 1
 
@@ -152,7 +159,7 @@ class Screen:
             outputs = [Output("", each) for each in reply.outputs]
             self._ended_well(function, [event], outputs, took_us, sent)
             return
-        self.now(f"{_event(event)} → {function.name} {self.paint(RED, '✗')} {reply.status}"
+        self.now(f"{named(event)} → {function.name} {self.paint(RED, '✗')} {reply.status}"
                  f"{_after(sent)}, told to its caller")  # fmt: skip
         self._trace(function, event, reply.failure)
 
@@ -167,7 +174,7 @@ class Screen:
         if not self._room():
             self._more[function.name] += len(events)
             return
-        first = _event(events[0])
+        first = named(events[0])
         many = f"{len(events)} events, the first {first}" if len(events) > 1 else first
         listed = [*sent.first, *outputs][:LISTED]
         made = ", ".join(_output(each) for each in listed) or (str(sent.status or ""))
@@ -186,7 +193,7 @@ class Screen:
             then = "now a dead letter"
         attempt = f"attempt {one.delivery.attempt} of {function.manifest.retry.attempts}"
         mark = self.paint(RED, "✗")
-        self.now(f"{_event(event)} → {function.name} {mark} {attempt}{_after(sent)}, {then}")
+        self.now(f"{named(event)} → {function.name} {mark} {attempt}{_after(sent)}, {then}")
         if why is None and isinstance(outcome, Retry | Dead):
             said = outcome.error if isinstance(outcome, Retry) else outcome.reason
             why = Failure(*said.partition(": ")[::2])
@@ -263,11 +270,13 @@ class Screen:
                 for one in str(each).splitlines():
                     self.line(f"  {safe(one)}")
 
-    def removed(self, folder: Folder) -> None:
+    def removed(self, folder: Folder, waiting: int) -> None:
         """As the reloader says."""
         assert folder.function is not None
-        self.now(f"removed {folder.shown} → {folder.function.name} is out of service;"
-                 " what waits for it stays queued")  # fmt: skip
+        self.now(f"removed {folder.shown} → {folder.function.name} is out of service")
+        if folder.function.mesh_triggers:
+            many = {0: "none waits", 1: "1 waits"}.get(waiting, f"{waiting} wait")
+            self.line(f"  its queue takes events until it is back; {many} now")
 
 
 class FunctionLog(logging.Handler):
@@ -321,7 +330,8 @@ def _changed(folder: Folder, files: Sequence[str]) -> str:
     return safe(f"changed {folder.shown / files[0]}{more}")
 
 
-def _event(event: Event) -> str:
+def named(event: Event) -> str:
+    """An event in a line: its type, and its id where that is short."""
     return safe(f"{event.type} {_short(event.id)}")
 
 

@@ -13,11 +13,12 @@ from funcrt.gateway.limits import GatewayConfig, Head, Receive, Scope, Send, rea
 from funcrt.gateway.problem import SAFE, HttpProblem, shown
 from funcrt.gateway.receipts import send_receipts
 from funcrt.manifest_kinds import OWN_NAMES
+from funcrt.observation import after
 from mesh.codec import decode_http
 from mesh.event import Event
 from mesh.transport import check_name
 
-__all__ = ["Topics", "after", "json_response", "logged_json", "number"]
+__all__ = ["Topics", "json_response", "logged_json", "number"]
 
 READ_MAX = 1000
 READ_BYTES = 8 << 20
@@ -126,12 +127,6 @@ def _forged(event: Event) -> HttpProblem:
         attribute="source",
         scope="admin",
     )
-
-
-def after(position: str) -> str:
-    """The start just after a position, where positions are numbers (the embedded mesh's are)."""
-    text = position.removeprefix("@")
-    return f"@{int(text) + 1}" if text.isdigit() else f"@{text}"
 
 
 def logged_json(logged: Any) -> dict[str, Any]:

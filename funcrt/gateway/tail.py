@@ -8,9 +8,10 @@ from urllib.parse import parse_qs
 from funcrt.api import HostApi
 from funcrt.gateway.call import Watch
 from funcrt.gateway.limits import GatewayConfig, Head, Receive, Scope, Send
-from funcrt.gateway.problem import SAFE, HttpProblem, retry_after, shown
-from funcrt.gateway.publish import after
-from mesh.errors import MeshClosed
+from funcrt.gateway.problem import SAFE, HttpProblem, retry_after
+from funcrt.observation import after
+from funcrt.text import safe
+from mesh.errors import MeshClosed, MeshError
 from mesh.transport import Logged, check_name
 
 __all__ = ["KEEPALIVE_S", "MEDIA", "Tails"]
@@ -113,7 +114,8 @@ def _asked(scope: Scope) -> tuple[str, list[str]]:
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     head: Head = scope["funcrt.head"]
     last = head.get(b"last-event-id", b"").decode("latin-1")
-    if last and not last.removeprefix("@").isalnum():
-        raise HttpProblem(400, "query", f"Last-Event-ID: {shown(last, 40)} is no position")
-    start = after(last) if last else query.get("from", ["new"])[0]
+    try:
+        start = after(last) if last else query.get("from", ["new"])[0]
+    except MeshError as error:
+        raise HttpProblem(400, "query", f"Last-Event-ID: {safe(str(error))}") from None
     return start, query.get("type", [])

@@ -251,6 +251,15 @@ trigger      echo: http /echo
     assert "last fetch 2" in host.run("describe", "echo").stdout
 
 
+def test_describe_says_which_event_the_filter_refused_last_and_why(host: Serving) -> None:
+    filtered = '[[trigger]]\ntopic = "in"\nfilters = [{ exact = { type = "t" } }]\n'
+    host.run("deploy", write("echo", "one", filtered))
+    event = ["--type", "other", "--source", "/t", "--id", "e-1", "--data", "1"]
+    assert host.run("publish", "in", *event).returncode == 0
+    said = plain(host.run("describe", "echo").stdout)
+    assert '             refused other e-1 at TIME: type = "t", found "other"\n' in said
+
+
 # Mistakes
 
 MISTAKES = [

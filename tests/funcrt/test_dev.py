@@ -161,12 +161,21 @@ def test_functions_come_and_go(dev: Dev) -> None:
     dev.until(r"changed functions/new/main\.py → reloaded")
     assert dev.call("new") == 2
     new.rename(dev.root / "functions" / "newer")
-    dev.until(r"removed functions/new → new is out of service")
+    dev.until(r"removed functions/new → new is out of service\n\d\d")
     dev.until(r"found functions/newer → newer in service")
     assert dev.call("newer") == 2
     assert "no function is named 'new'" in dev.call("new")["detail"]
     assert dev.call() == {"version": 1}
     assert "work/main.py" not in dev.said
+
+    dev.keys(b"p")
+    dev.until(r"paused: ")
+    dev.publish("in", "t", "1")
+    (dev.root / "functions" / "work").rename(dev.root / "away")
+    dev.until(
+        r"removed functions/work → work is out of service\n"
+        r"  its queue takes events until it is back; 1 waits now\n"
+    )
 
 
 def test_failures_are_told_with_the_author_s_line_and_what_comes_next(dev: Dev) -> None:

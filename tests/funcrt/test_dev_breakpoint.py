@@ -76,6 +76,34 @@ def test_pdb_has_the_terminal_and_gives_it_back(tmp_path: Path, kind: str) -> No
         dev.close()
 
 
+def test_edit_break_mend_and_debug_in_one_session(tmp_path: Path) -> None:
+    code = "def handler(event):\n    x = event.json()['n']\n    return x + 1\n"
+    make_work(tmp_path, code)
+    dev = Dev(tmp_path)
+    try:
+        assert dev.call(n=1) == 2
+        dev.after(r"reloaded in \d+ ms \(v2\)", code.replace("+ 1", "+ 2"))
+        assert dev.call(n=1) == 3
+        dev.after(r"main\.py:4: syntax error: .*\n", code + "def x(:\n")
+        assert dev.call(n=1) == 3
+        dev.after(r"reloaded in \d+ ms \(v3\)", code.replace("+ 1", "+ 3"))
+        assert dev.call(n=1) == 4
+        dev.after(r"reloaded in \d+ ms \(v4\)", code.replace("return", "breakpoint()\n    return"))
+        call = Calling(dev, n=1)
+        prompt(dev, 1)
+        dev.keys(b"x * 41\n")
+        prompt(dev, 2)
+        assert "\n41\n" in dev.raw
+        dev.keys(b"c\n")
+        assert call.ended() == 2
+        dev.after(r"reloaded in \d+ ms \(v5\)", code)
+        assert dev.call(n=1) == 2
+        dev.keys(b"q")
+        assert dev.ended() == 0
+    finally:
+        dev.close()
+
+
 STEPS = "def handler(event):\n    breakpoint()\n    return event.json()['n']\n"
 
 

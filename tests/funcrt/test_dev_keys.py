@@ -17,6 +17,8 @@ from tests.serving import FUNCRT, until
 FILTERED = MANIFEST.replace(
     "[output]", 'filters = [{prefix = {type = "order."}}, {exact = {source = "/s"}}]\n[output]'
 )
+LONG = f"""filters = [{{ not = {{ exact = {{ type = "{"x" * 80}" }} }} }}]
+[output]"""
 TALKS = """def handler(event):
     print("said", event.id)
     return {"id": event.id}
@@ -181,3 +183,25 @@ def test_there_is_no_dashboard_and_dev_says_so(tmp_path: Path) -> None:
     assert done.returncode == USAGE
     assert "there is no dashboard: dev has no --ui" in done.stderr
     assert "http" not in done.stdout
+
+
+def test_a_screen_of_80_columns_is_kept_to_and_every_sample_has_a_key(root: Path) -> None:
+    work = root / "functions" / "work"
+    (work / "events").mkdir()
+    text = '{"specversion":"1.0","id":"1","source":"/s","type":"t.%d"}'
+    for number in range(30):
+        (work / "events" / f"{number:02}.json").write_text(text % number)
+    (work / "funcrt.toml").write_text(MANIFEST.replace("[output]", LONG))
+    one = Dev(root)
+    try:
+        head = one.until(r"funcrt dev.*\n  work .*\n")[0]
+        assert max(map(len, head.splitlines())) == 80
+        assert "… → out   sync, ready in" in head
+        until(lambda: BOTTOM in one.raw)
+        one.keys(b"s")
+        one.until(r"  9  work: 08\n  a  work: 09\n")
+        one.until(r"  and 2 more: funcrt invoke NAME --sample SAMPLE --remote\n")
+        one.keys(b"?sc")
+        one.until(r"t\.11 [0-9a-f]{8} → work ✓")
+    finally:
+        one.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from funcrt.auth import new_token, token_line
 from tests.serving import Serving, rows, until
 
 SHOW = """
@@ -135,6 +136,41 @@ def test_a_request_comes_whole_and_the_response_goes_as_it_is(serving: Serving) 
     assert answer.headers["x-content-type-options"] == "nosniff"
     answer = httpx.request("MKCOL", f"{serving.url}/functions/show")
     assert (answer.json()["method"], answer.json()["trigger"]) == ("MKCOL", "http")
+
+
+HEADS = """
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+def handler(request: Request):
+    return JSONResponse([list(each) for each in request.headers.items()])
+"""
+SEES = """
+def handler(event, ctx):
+    seen = {name: getattr(ctx, name, None) for name in dir(ctx) if name[0] != "_"}
+    return [event.to_json().decode(), repr(seen)]
+---
+[[trigger]]
+kind = "http"
+path = "/sees/{id}"
+"""
+
+
+def test_no_function_sees_the_gateway_s_token(tmp_path: Path) -> None:
+    secret = new_token()
+    (tmp_path / "tokens").write_text(token_line(secret, ["publish"], "ci"))
+    options = ["--tokens", str(tmp_path / "tokens")]
+    one = Serving(tmp_path / "data", options, heads=HEADS, sees=SEES)
+    try:
+        heads = {"authorization": f"Bearer {secret}", "x-own": "kept"}
+        for path in ("/functions/heads", "/functions/sees", "/sees/1"):
+            assert httpx.post(f"{one.url}{path}", json=1).status_code == 401
+            answer = httpx.post(f"{one.url}{path}", json=1, headers=heads)
+            assert answer.status_code == 200
+            assert secret not in answer.text
+            assert "authorization" not in answer.text.lower()
+            assert "heads" not in path or ["x-own", "kept"] in answer.json()
+    finally:
+        assert one.stop(signal.SIGTERM) == 0
 
 
 def test_the_most_particular_path_is_meant(serving: Serving) -> None:

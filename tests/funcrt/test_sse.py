@@ -146,9 +146,15 @@ def test_types_and_starts() -> None:
             page = (await client.get("/topics/t/events?from=earliest")).json()["events"]
             assert await first("", **{"last-event-id": page[2]["position"]}) == "4"
             assert await first(f"from=@{page[1]['position']}&type=a") == "3"
-            for query, headers in (("from=@x", {}), ("", {"last-event-id": "a b"})):
+            for query, headers in (
+                ("from=@x", {}),
+                *(("", {"last-event-id": last}) for last in ("a b", "@abc", b"\xb2", "9" * 5000)),
+            ):
                 wrong = await client.get(f"/topics/t/events?{query}", headers={**SSE, **headers})
                 assert wrong.status_code == 400
+                assert wrong.headers["content-type"] == "application/problem+json"
+                if headers:
+                    assert "is no number of at most 18 digits, such as @12" in wrong.text
 
     run(test())
 
