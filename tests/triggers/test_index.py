@@ -171,13 +171,26 @@ _few = st.builds(
     lambda a, b, c: {"pattern": {"type": ["t"], "data": {"a": [a], "b": b, **c}}},
     st.integers(0, 2),
     st.lists(st.integers(0, 2), min_size=1, max_size=2, unique=True),
-    st.sampled_from([{}, {"c": ["x"]}, {"c": [{"anything-but": "x"}]}, {"c": {"d": ["x"]}}]),
+    st.sampled_from(
+        [{}, {"c": ["x"]}, {"c": [{"anything-but": "x"}]}, {"c": {"d": ["x"], "e": ["x"]}}]
+    ),
 )
 _fields = st.fixed_dictionaries(
     {
         "a": st.integers(0, 2) | st.lists(st.integers(0, 2), max_size=3),
         "b": st.integers(0, 2) | st.lists(st.integers(0, 2), max_size=3),
-        "c": st.sampled_from(["x", "y", {"d": "x"}, [{"d": "x"}, "y"], None]),
+        "c": st.sampled_from(
+            [
+                "x",
+                "y",
+                None,
+                {"d": "x"},
+                {"d": "x", "e": "x"},
+                [{"d": "x"}, "y"],
+                [{"d": "x"}, {"e": "x"}],
+                [{"d": "y"}, {"d": "x", "e": "x"}],
+            ]
+        ),
     }
 )
 
@@ -205,6 +218,15 @@ def test_filters_are_filed_anew_as_others_come_and_go(
     fields = index._fields.values()
     assert not any(field.values or field.shared for field in fields)
     assert not any(index._shapes.values())
+
+
+def test_one_that_makes_a_crowd_may_replace_itself() -> None:
+    index: Index[int] = Index()
+    filter = triggers.parse({"pattern": {"data": {"a": [1], "b": [1]}}})
+    for n in [*range(2 * CROWDED), 0, 0]:
+        index.add(n, filter)
+    assert index.match(event({"a": 1, "b": 1})) == {*range(2 * CROWDED)}
+    assert any(index._shapes.values())
 
 
 def test_sets_of_fields_beyond_the_most_are_found_all_the_same() -> None:
