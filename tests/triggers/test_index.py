@@ -220,6 +220,15 @@ def test_filters_are_filed_anew_as_others_come_and_go(
     assert not any(index._shapes.values())
 
 
+def test_fields_found_together_must_meet_in_one_element() -> None:
+    index: Index[int] = Index()
+    filter = triggers.parse({"pattern": {"data": {"a": [1], "c": {"d": ["x"], "e": ["x"]}}}})
+    for n in range(40):
+        index.add(n, filter)
+    assert len(index.match(event({"a": 1, "c": [{"d": "x", "e": "x"}, {"d": "y"}]}))) == 40
+    assert index.match(event({"a": 1, "c": [{"d": "x"}, {"e": "x"}]})) == set()
+
+
 def test_one_that_makes_a_crowd_may_replace_itself() -> None:
     index: Index[int] = Index()
     filter = triggers.parse({"pattern": {"data": {"a": [1], "b": [1]}}})
