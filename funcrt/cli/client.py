@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from socket import socket
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
@@ -82,15 +82,35 @@ class AdminClient:
         self, function: str, event: Event, *, later: bool = False
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         """Call a function with an event: status, headers and body of the answer. With `later` the
-        call is queued."""
+        call is queued. An event that stands for a plain request is sent as that request, where the
+        function has an HTTP trigger at its path."""
+        from funcrt.sandbox.web import REQUEST_TYPE
         from mesh.codec import encode_http
 
+        if event.type == REQUEST_TYPE and not later:
+            path = event.source.removeprefix("/http")
+            if path != event.source and self._serves(function, path):
+                return self._request(event, path)
         # Binary, so that one that takes a Request finds the data where it looks for it.
         named, body = encode_http(event, "binary")
         headers = dict(named)
         if later:
             headers["prefer"] = "respond-async"
         return self._exchange("POST", f"/functions/{quote(function, safe='')}", body, headers)
+
+    def _serves(self, function: str, path: str) -> bool:
+        from funcrt.paths import Paths
+
+        triggers = self.get("functions", function)["status"]["triggers"]
+        paths = Paths((each["target"], True) for each in triggers if each["kind"] == "http")
+        return paths.find(unquote(path)) is not None
+
+    def _request(self, event: Event, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
+        extensions = event.extensions
+        query = extensions.get("httpquery", "")
+        headers = {"content-type": event.datacontenttype} if event.datacontenttype else {}
+        method = str(extensions.get("httpmethod", "POST"))
+        return self._exchange(method, f"{path}?{query}" if query else path, event.data, headers)
 
     def _ask(
         self, method: str, path: str, body: bytes | None, media_type: str = "application/json"

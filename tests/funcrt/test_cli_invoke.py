@@ -199,3 +199,38 @@ def test_a_request_s_response_is_shown(tmp_path: Path) -> None:
         assert json.loads(done.stdout)["response"]["status"] == 422
     finally:
         serving.stop(signal.SIGTERM)
+
+
+METHODS = """from starlette.requests import Request
+from starlette.responses import JSONResponse
+async def handler(request: Request):
+    return JSONResponse([request.method, request.url.path, str(request.query_params),
+                         (await request.body()).decode(), request.headers.get("content-type")])
+---
+[[trigger]]
+kind = "http"
+path = "/items/{name}"
+"""
+
+
+def test_a_sample_of_a_request_is_sent_as_that_request(tmp_path: Path) -> None:
+    head = {"specversion": "1.0", "id": "1", "type": "funcrt.http.request"}
+    serving = Serving(tmp_path / "data", items=METHODS)
+
+    def answer(**more: str) -> list[str]:
+        (tmp_path / "event.json").write_text(json.dumps({**head, **more}))
+        file = f"@{tmp_path / 'event.json'}"
+        done = serving.run("invoke", "items", file, "--remote", "--json")
+        return json.loads(json.loads(done.stdout)["response"]["body"])
+
+    try:
+        get = answer(source="/http/items/a%20b", httpmethod="GET", httpquery="n=1&m=2")
+        assert get == ["GET", "/items/a b", "n=1&m=2", "", None]
+        kind = "text/plain"
+        put = answer(source="/http/items/x", httpmethod="PUT", datacontenttype=kind, data="hi")
+        assert put == ["PUT", "/items/x", "", "hi", kind]
+        # At another function's path, or none: the function that is named is called all the same.
+        assert answer(source="/http/healthz", httpmethod="GET")[:2] == ["POST", "/functions/items"]
+        assert answer(source="/elsewhere", httpmethod="GET")[:2] == ["POST", "/functions/items"]
+    finally:
+        serving.stop(signal.SIGTERM)
