@@ -1,7 +1,6 @@
 """`funcrt tail`: a topic's events as they come."""
 
 import asyncio
-import shutil
 import sys
 from typing import Annotated
 
@@ -80,14 +79,10 @@ def as_json(logged: Logged) -> str:
 
 
 def as_line(logged: Logged) -> str:
-    """One line for people; cut to the terminal's width where there is one."""
+    """One line for people. A terminal wraps it: what was cut would be the data, which is last."""
     event = logged.event
     parts = [clock(logged.published_at), event.type, event.id, event.source, _shown(event)]
-    if not sys.stdout.isatty():
-        return "\t".join(safe(part) for part in parts)
-    text = "  ".join(safe(part) for part in parts)
-    width = shutil.get_terminal_size().columns
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return ("  " if sys.stdout.isatty() else "\t").join(safe(part) for part in parts)
 
 
 def _shown(event: Event) -> str:
