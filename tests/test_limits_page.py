@@ -108,7 +108,7 @@ VALUES: dict[str, float | None] = {
     "events of a trigger that wait for the call with their idempotency key": idempotency.HELD,
     "data of those that wait": idempotency.HELD_BYTES,
     "data that a function's instances hold": pool.MOST_BYTES,
-    "log of an instance a second": logs.LOG_BYTES_A_SECOND,
+    "log of an instance a second, with about 15 bytes for each line": logs.BYTES_A_SECOND,
     "a line of its log": logs.LINE,
     "lines that are kept of a function": logbook.LINES,
     "their text": logbook.BYTES,

@@ -1,7 +1,6 @@
 """The instance of an asynchronous handler: its calls are tasks of one event loop."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
@@ -14,7 +13,6 @@ from funcrt.sandbox.protocol import (
     Cancel,
     Failure,
     FromInstance,
-    Log,
     Result,
     ToInstance,
 )
@@ -39,7 +37,6 @@ class LoopWorker(Worker):
     async def main(self) -> None:
         """Serve until the host closes its side of the channel."""
         self.loop = asyncio.get_running_loop()
-        self.thread = threading.get_ident()
         self.flushing = False
         self.slots = asyncio.Semaphore(self.concurrency)
         self.running: dict[int, asyncio.Task[None]] = {}
@@ -123,24 +120,16 @@ class LoopWorker(Worker):
             self.flushing = True
             self.loop.call_soon(self._send)
 
-    def _say(self, log: Log) -> None:
-        with self.lock:
-            self.out.append(log)
-        if threading.get_ident() == self.thread:
-            self._soon()
-        else:
-            self.loop.call_soon_threadsafe(self._soon)
-
     def _send(self) -> None:
         self.flushing = False
         with self.lock:  # a handler's own threads may log
-            ready, self.out = self.out, []
+            ready, lined = self._ready()
         if not ready:
             return
         body = self.encode(ready)
         if len(body) <= MAX_FRAME:
-            self.writer.writelines((HEADER.pack(len(body)), body))
+            self.writer.writelines((HEADER.pack(len(body) | lined), body))
             return
         for message in ready:
             body = self.encode([message])
-            self.writer.writelines((HEADER.pack(len(body)), body))
+            self.writer.writelines((HEADER.pack(len(body) | lined), body))

@@ -21,11 +21,13 @@ from funcrt.sandbox.debugging import Debug
 from funcrt.sandbox.fit import file_of, unfit
 from funcrt.sandbox.lending import Borrower, Lending
 from funcrt.sandbox.lifespan import TEARDOWN_S
-from funcrt.sandbox.logs import LogReader
+from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import (
     HEADER,
+    LINED,
     MAX_FRAME,
     Failure,
+    FromChannel,
     FromInstance,
     Log,
     Started,
@@ -73,13 +75,14 @@ class ProcessSandbox:
         self.heard: Callable[[Code, str, str], None] = lambda *_: None
         """Told of each line (level, text) that an import writes."""
 
-    def said_by(self, code: Code) -> Callable[[str, str], None]:
+    def said_by(self, code: Code) -> Callable[[Sequence[Log]], None]:
         """Takes what an import prints, which is not a call's: it goes to the host's own log too."""
         log = logging.getLogger(f"funcrt.function.{code.name}")
 
-        def said(level: str, text: str) -> None:
-            log.info("%s: %s", level, text)
-            self.heard(code, level, text)
+        def said(lines: Sequence[Log]) -> None:
+            for line in lines:
+                log.info("%s: %s", line.level, line.text)
+                self.heard(code, line.level, line.text)
 
         return said
 
@@ -203,7 +206,10 @@ class ProcessZygote:
         self._gone: asyncio.Future[None] = self._loop.create_future()
         said = sandbox.said_by(code)
         names = ("stdout", "stderr")
-        self._logs = [LogReader(fd, name, said) for fd, name in zip(logs, names, strict=True)]
+        budget = Budget(self._loop.time)
+        self._logs = [
+            LogReader(fd, name, said, budget) for fd, name in zip(logs, names, strict=True)
+        ]
         self.instances: dict[int, ProcessInstance] = {}
         self._loop.add_reader(control.fileno(), self._readable)
 
@@ -375,7 +381,7 @@ class ProcessInstance(asyncio.Protocol):
         self._out: list[ToInstance] = []
         self._in = bytearray()
         self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(list[FromInstance]).decode
+        self._decode = msgspec.msgpack.Decoder(list[FromChannel]).decode
         self._reason = ""
         self._over = False
         self._started: asyncio.Future[Failure | None] | None = None
@@ -383,7 +389,10 @@ class ProcessInstance(asyncio.Protocol):
             self._started = self._loop.create_future()
             self._on_messages, self._later = self._first, on_messages
         names = ("stdout", "stderr")
-        self._logs = [LogReader(fd, name, self._said) for fd, name in zip(logs, names, strict=True)]
+        budget = Budget(self._loop.time)
+        self._logs = [
+            LogReader(fd, name, self._said, budget) for fd, name in zip(logs, names, strict=True)
+        ]
 
     async def open(self) -> None:
         """Put the channel on the loop. Raises SandboxError where the instance has ended."""
@@ -416,7 +425,7 @@ class ProcessInstance(asyncio.Protocol):
         """Until it is entered nobody else listens."""
         for at, message in enumerate(messages, 1):
             if isinstance(message, Log):
-                self._zygote.sandbox.said_by(self._zygote.code)(message.level, message.text)
+                self._zygote.sandbox.said_by(self._zygote.code)([message])
             elif isinstance(message, Started) and self._started is not None:
                 self._on_messages = self._later
                 if not self._started.done():
@@ -446,9 +455,15 @@ class ProcessInstance(asyncio.Protocol):
             place = {"file": found[1], "line": int(found[2])} if found else {"file": file}
             raise LoadError(Problem(**place, message=message), why.traceback)
 
-    def _said(self, level: str, text: str) -> None:
+    def _said(self, lines: Sequence[Log]) -> None:
         if not self._over:
-            self._on_messages(self, [Log(0, level, text)])
+            self._on_messages(self, lines)
+
+    def _read_lines(self) -> None:
+        """Calls whose results are here have written them."""
+        for reader in self._logs:
+            reader.drain()
+            reader.tell()
 
     def hold(self, held: bool) -> None:
         """Its calls stand at a prompt, or go on."""
@@ -475,6 +490,8 @@ class ProcessInstance(asyncio.Protocol):
         start, size = 0, len(buffer)
         while size - start >= 4:
             (length,) = HEADER.unpack_from(buffer, start)
+            if lined := length >= LINED:
+                length -= LINED
             if length > MAX_FRAME:
                 self.kill(f"sent a frame of {length} bytes, more than {MAX_FRAME}")
                 return
@@ -486,6 +503,8 @@ class ProcessInstance(asyncio.Protocol):
                 self.kill("sent a frame that is not of the protocol")
                 return
             start += 4 + length
+            if lined:
+                self._read_lines()
             if not self._over:
                 self._on_messages(self, messages)
         if start:
@@ -520,6 +539,7 @@ class ProcessInstance(asyncio.Protocol):
             return
         for reader in self._logs:
             reader.drain()
+            reader.close()
         self._over = True
         begun = self._calls_begun()
         self.close()

@@ -13,6 +13,7 @@ from mesh.event import Event
 
 __all__ = [
     "HEADER",
+    "LINED",
     "MAX_FRAME",
     "WINDOW",
     "Aside",
@@ -20,6 +21,7 @@ __all__ = [
     "Cancel",
     "Chunk",
     "Failure",
+    "FromChannel",
     "FromInstance",
     "Http",
     "Item",
@@ -37,6 +39,9 @@ __all__ = [
 HEADER = struct.Struct("<I")
 MAX_FRAME = 16 << 20
 """A longer frame from an instance ends it: its output is too large, or it lies."""
+LINED = 1 << 31
+"""Added to the length of a frame before which an instance wrote lines to the pipes: these are to be
+read first."""
 
 WINDOW = 256 << 10
 """What one call may have sent of its stream that the host has not taken yet, by `weight`; more only
@@ -141,8 +146,8 @@ class Result(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     """Per-item outcomes of a batch, as many as it had events; `outputs` is then the batch's own."""
 
 
-class Log(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """A line from `ctx.log`. `id` is the call's, or 0."""
+class Log(msgspec.Struct, frozen=True, gc=False):
+    """A line that came through the pipes. `id` is the call's, or 0."""
 
     id: int
     level: str
@@ -180,7 +185,8 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
 
 Aside = Start | Chunk | Made
 """What a call says before its Result."""
-FromInstance = Result | Log | Start | Chunk | Made | Started
+FromChannel = Result | Start | Chunk | Made | Started
+FromInstance = FromChannel | Log
 
 
 def weight(message: Aside) -> int:

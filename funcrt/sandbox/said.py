@@ -1,25 +1,27 @@
 """What a function's code prints, with the call that it came in.
 
-`print` and whatever else writes to `sys.stdout` and `sys.stderr` goes beside the results, named
-with its call; each call has a context of its own, which tasks and `asyncio.to_thread` inherit.
-What is written to the descriptors themselves, by C code or another process, by a thread that the
-author started or outside any call, goes through the pipes, and nobody can say which call it is of.
+`print` and whatever else writes to `sys.stdout` and `sys.stderr` goes through the pipe of standard
+error line by line, tagged with its call, and is there whatever becomes of the process. Each call
+has a context of its own, which tasks and `asyncio.to_thread` inherit. What is written to the
+descriptors themselves, by C code or another process, by a thread that the author started or outside
+any call, goes through the pipes as it is, and nobody can say which call it is of.
 """
 
 import io
-import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, TextIO
 
-__all__ = ["BYTES_A_SECOND", "CALL", "LINE", "Budget", "Printed"]
+__all__ = ["CALL", "LINE", "NEWLINE", "TAG_BYTES", "Printed", "tagged"]
 
 CALL: ContextVar[int] = ContextVar("call", default=0)
 """The number of the call that runs here; 0 outside of any."""
 
 LINE = 8192
-BYTES_A_SECOND = 256 << 10
-"""Of an instance's log; what is more is counted and dropped."""
+TAG_BYTES = 64
+"""At the most."""
+NEWLINE = "\0"
+"""In a tagged line, of which the newline is the end."""
 MOST_OPEN = 64
 """Calls whose last line has no end yet."""
 
@@ -89,30 +91,9 @@ class Printed(io.TextIOBase):
         return getattr(self.file, name)
 
 
-class Budget:
-    """How much an instance may still log this second."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self.now = now
-        self.second = 0
-        self.left = BYTES_A_SECOND
-        self.dropped = 0
-        self.told = 0
-
-    def take(self, size: int) -> bool:
-        """Whether so many bytes more may be said."""
-        second = int(self.now())
-        if second != self.second:
-            self.second, self.left = second, BYTES_A_SECOND
-        if size > self.left:
-            self.dropped += size
-            return False
-        self.left -= size
-        return True
-
-    def remark(self) -> str:
-        """A line on what was dropped, once a second; else empty."""
-        if not self.dropped or self.told == (second := int(self.now())):
-            return ""
-        dropped, self.dropped, self.told = self.dropped, 0, second
-        return f"({dropped} bytes of output dropped: too much a second)"
+def tagged(call: int, level: str, text: str) -> bytes:
+    """A line as it goes through the pipe: a NUL, the call, the level, and the text, whose own
+    newlines are NULs there."""
+    if "\n" in text or NEWLINE in text:
+        text = text.replace(NEWLINE, "\ufffd").replace("\n", NEWLINE)
+    return b"\0%d %s %s\n" % (call, level.encode(), text.encode("utf-8", "replace")[:LINE])

@@ -15,7 +15,8 @@ import msgspec
 
 from funcrt.sandbox import Code
 from funcrt.sandbox.imports import leading_imports
-from funcrt.sandbox.logs import LogReader
+from funcrt.sandbox.logs import Budget, LogReader
+from funcrt.sandbox.protocol import Log
 from funcrt.sandbox.zygote import MAX_MESSAGE, Warm
 
 __all__ = ["Send", "WarmProcesses", "Warmed"]
@@ -38,14 +39,15 @@ class Warmed:
         self._logs: list[LogReader] = []
         self.control: socket.socket | None = None
 
-    async def start(self, send: Send, said: Callable[[str, str], None]) -> None:
+    async def start(self, send: Send, said: Callable[[Sequence[Log]], None]) -> None:
         """Fork it and wait for its imports; `usable` says whether versions can be forked from it:
         not where an import failed, which the version's own will tell, or started threads."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         logs = [os.pipe(), os.pipe()]
         self.control = ours
-        self._logs = [LogReader(read, "stderr", said) for read, _ in logs]
+        budget = Budget(self._loop.time)
+        self._logs = [LogReader(read, "stderr", said, budget) for read, _ in logs]
         try:
             descriptors = [theirs.fileno(), *(write for _, write in logs)]
             send(msgspec.msgpack.encode(self.wanted), descriptors)
@@ -110,7 +112,9 @@ class WarmProcesses:
         self._ahead: tuple[tuple[str, tuple[str, ...]], ...] = tuple((name, ()) for name in ahead)
         self._held: dict[str, Warmed] = {}
 
-    async def get(self, code: Code, send: Send, said: Callable[[str, str], None]) -> Warmed | None:
+    async def get(
+        self, code: Code, send: Send, said: Callable[[Sequence[Log]], None]
+    ) -> Warmed | None:
         """The process to fork this version from, made now where there is none that fits; None
         where nothing is imported ahead. Raises OSError."""
         modules = self._ahead + leading_imports(code.path, code.handler)

@@ -25,6 +25,7 @@ from funcrt.sandbox.handler import Bound, NotAnEvent, failed, failure, items, ou
 from funcrt.sandbox.lifespan import beside, resources_of
 from funcrt.sandbox.protocol import (
     HEADER,
+    LINED,
     MAX_FRAME,
     Call,
     Failure,
@@ -36,7 +37,7 @@ from funcrt.sandbox.protocol import (
     Started,
     ToInstance,
 )
-from funcrt.sandbox.said import CALL, LINE, Budget, Printed
+from funcrt.sandbox.said import CALL, LINE, Printed, tagged
 
 if TYPE_CHECKING:
     from funcrt.sandbox.breakpoints import Terminal
@@ -88,7 +89,10 @@ class Worker:
         """Of `out`. A destructor may print while it is held."""
         self.flushed = 0.0
         """When `out` was sent last, by time.perf_counter."""
-        self.budget = Budget()
+        self.pipe = -1
+        """Where lines go; there is none in a test, which finds them in `out`."""
+        self.wrote = False
+        """Since `out` was sent last."""
         self.streams: list[Printed] = []
         self.terminal: Terminal | None = None
         self.scopes: weakref.WeakSet[asyncio.Timeout] = weakref.WeakSet()
@@ -97,7 +101,9 @@ class Worker:
         self.encode = msgspec.msgpack.Encoder().encode
 
     def listen(self) -> None:
-        """Take what calls print, which is told with the call from then on."""
+        """Take what calls print, which is told with the call from then on, through a descriptor of
+        our own: the handler may lay others over its standard error."""
+        self.pipe = os.dup(2)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, Printed):
                 stream.say = self._log
@@ -149,7 +155,7 @@ class Worker:
         """It failed, as it was entered or left."""
         why = failure(error, self.path)
         if self.alive:
-            self.out.append(Log(0, "error", f"lifespan failed as it ended: {why.traceback}"[:8192]))
+            self._log(0, "error", f"lifespan failed as it ended: {why.traceback}")
         else:
             self.out.append(Started(why))
 
@@ -170,20 +176,29 @@ class Worker:
                 return
             buffer += data
 
+    def _ready(self) -> tuple[list[FromInstance], int]:
+        """What is to be sent, and LINED where lines were written before it. By who holds the
+        lock."""
+        ready, self.out = self.out, []
+        if not (ready and self.wrote):
+            return ready, 0
+        self.wrote = False
+        return ready, LINED
+
     def flush(self) -> None:
         """Send what is ready, in frames that the host takes."""
         with self.lock:
             self.flushed = time.perf_counter()
-            ready, self.out = self.out, []
+            ready, lined = self._ready()
             if not ready:
                 return
             body = self.encode(ready)
             if len(body) <= MAX_FRAME:
-                self.channel.sendall(HEADER.pack(len(body)) + body)
+                self.channel.sendall(HEADER.pack(len(body) | lined) + body)
                 return
             for message in ready:
                 body = self.encode([message])
-                self.channel.sendall(HEADER.pack(len(body)) + body)
+                self.channel.sendall(HEADER.pack(len(body) | lined) + body)
 
     # The ways to serve without an event loop
 
@@ -240,23 +255,17 @@ class Worker:
         for stream in self.streams:
             if stream.rest:
                 stream.ended(call)
-        if self.budget.dropped and (remark := self.budget.remark()):
-            self._say(Log(call, "warning", remark))
 
     def _log(self, call: int, level: str, text: str) -> None:
-        text = text[:LINE]
-        if not self.budget.take(len(text)):
+        """Say it at once: the call may be long, or the last. The host drops what is too much."""
+        if self.pipe < 0:
+            self.out.append(Log(call, level, text[:LINE]))
             return
-        if self.budget.dropped and (remark := self.budget.remark()):
-            self._say(Log(call, "warning", remark))
-        self._say(Log(call, level, text))
-
-    def _say(self, log: Log) -> None:
-        """Send it soon, not only with the call's result: the call may be long, or the last."""
-        with self.lock:
-            self.out.append(log)
-        if self.channel is not None and time.perf_counter() - self.flushed > FLUSH_S:
-            self.flush()
+        line = tagged(call, level, text[:LINE])
+        with self.lock, contextlib.suppress(OSError):  # the handler may have closed everything
+            while line:
+                line = line[os.write(self.pipe, line) :]
+            self.wrote = True
 
     def call(self, call: Call) -> Result:
         """Run a synchronous handler; never raises."""

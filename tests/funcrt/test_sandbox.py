@@ -157,7 +157,7 @@ def test_failures_are_told_by_the_authors_frames(tmp_path: Path) -> None:
         assert (await running.result(1)).status == "reject"
         retry = await running.result(2)
         assert (retry.status, retry.retry_after_s) == ("retry", 30)
-        assert "a object cannot be" in (await running.result(3)).failure.message  # type: ignore[union-attr]
+        assert "holds a value of type object" in (await running.result(3)).failure.message  # type: ignore[union-attr]
         assert (await running.result(4)).failure.error == "OutputTooLarge"  # type: ignore[union-attr]
         failure = (await running.result(5)).failure
         assert failure is not None
@@ -347,8 +347,9 @@ def test_the_host_s_environment_and_descriptors_do_not_reach_a_function(tmp_path
     async def body(running: Running) -> None:
         running.send(1, event())
         data = (await running.result(1)).outputs[0].event.json()
-        # Standard input, output and error, the channel, the page where it counts its calls.
-        assert data == {"secret": None, "own": "yes", "fds": 5}
+        # Standard input, output and error, the channel, the page where it counts its calls, the
+        # pipe for lines of calls.
+        assert data == {"secret": None, "own": "yes", "fds": 6}
 
     try:
         run(tmp_path, source, body, env={"OWN": "yes"})
