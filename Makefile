@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test lint docs planted-bugs soak peers clean
+.PHONY: setup demo test lint docs planted-bugs soak accelerator peers clean
 
 setup: $(VENV)/.ready
 
@@ -34,6 +34,9 @@ planted-bugs: setup
 
 soak: setup
 	$(BIN)/python -m tests.soak
+
+accelerator: setup
+	$(BIN)/python -m pip install --quiet ./accelerator
 
 peers:
 	$(PYTHON) -m venv .peers

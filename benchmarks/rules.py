@@ -1,6 +1,7 @@
-"""Many rules over raw JSON events, one thread: `triggers.Index`, aws event-ruler, a loop.
+"""Many rules over raw JSON events, one thread: `triggers.Index` in Python and with the accelerator,
+aws event-ruler, a loop.
 
-`python -m benchmarks.rules INDEX|LOOP RULES EVENTS SECONDS RULE` is one engine in its own process.
+`python -m benchmarks.rules index|native|loop RULES EVENTS SECONDS RULE` is one in its own process.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 from benchmarks.processes import ROOT, BenchmarkFailed, Options, Run
 from benchmarks.table import Row, medians
+from triggers import native
 
 RULER = ROOT / "benchmarks" / "ruler"
 SIZES = (1, 100, 1_000, 10_000, 100_000)
@@ -60,11 +62,15 @@ def rules(options: Options, say: Callable[[str], None]) -> list[Row]:
     ruler = shutil.which("java") and jars.exists()
     if not ruler:
         say("no event-ruler: it needs java and mvn, and `make peers`")
+    accelerated = native.engine() is not None
+    if not accelerated:
+        say("no accelerator: it needs Rust, and `make accelerator`")
     rows = []
     with Run(options) as run:
         for kind in KINDS:
             for size in (1, 1_000) if options.quick else SIZES:
-                engines = ["index", *(["ruler"] if ruler else [])]
+                engines = ["index", *(["native"] if accelerated else [])]
+                engines += ["ruler"] if ruler else []
                 engines += ["loop"] if size <= LOOP_MOST else []
                 given = _files(run.dir, kind, size)
                 taken: dict[str, list[Row]] = {engine: [] for engine in engines}
@@ -75,7 +81,7 @@ def rules(options: Options, say: Callable[[str], None]) -> list[Row]:
                     name = f"{kind}, {size:,} rules, {engine}"
                     row = medians(found)
                     if engine != "index" and "events/s" in row:
-                        row["of funcrt"] = row["events/s"] / medians(taken["index"])["events/s"]
+                        row["of index"] = row["events/s"] / medians(taken["index"])["events/s"]
                     rows.append({"name": name, **row})
                     say(f"{name}: {row.get('events/s', 0):,.0f}/s")
     return rows
@@ -117,6 +123,8 @@ def main(engine: str, rules_file: str, events_file: str, seconds: str, more: str
     import triggers
     from mesh import Event
 
+    if engine != "native":
+        native.engine = lambda: None
     lines = Path(rules_file).read_text().splitlines()
     events = [
         Event(str(n), "/s", "t", datacontenttype="application/json", data=line.encode())
@@ -135,7 +143,7 @@ def main(engine: str, rules_file: str, events_file: str, seconds: str, more: str
     def looped(event: Event) -> list[int]:
         return [n for n, one in enumerate(filters) if one.matches(event)]
 
-    match = index.match if engine == "index" else looped
+    match = looped if engine == "loop" else index.match
     best, hits, began = float("inf"), 0, time.perf_counter()
     while best == float("inf") or time.perf_counter() - began < float(seconds):
         started = time.perf_counter()

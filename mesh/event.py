@@ -10,6 +10,7 @@ from mesh.errors import EventError
 
 __all__ = [
     "CONTEXT",
+    "MAX_JSON_DEPTH",
     "AttributeValue",
     "Event",
     "Extensions",

@@ -12,9 +12,10 @@ from math import prod
 from typing import Any, Generic, TypeVar
 
 from mesh.event import Event, canonical
+from triggers import native
 from triggers.access import Group, Indexed, Place, Way, scalar
 from triggers.field import CROWDED, Bucket, Entry, Field, Remove, every, take
-from triggers.view import MISSING, View
+from triggers.view import MAX_DATA_BYTES, MISSING, View
 
 __all__ = ["Index"]
 
@@ -51,6 +52,9 @@ class Index(Generic[K]):
         self._shapes: dict[tuple[Place, ...], dict[tuple[Any, ...], Bucket]] = {}
         """Filters that are found by several places together, by the values there."""
         self._shaped: frozenset[Place] = frozenset()
+        self._engine = native.engine()
+        self._native = 0
+        """How many the accelerator has."""
         self._rest: Bucket = []
         """Those that nothing finds: each is matched with every event."""
 
@@ -66,8 +70,12 @@ class Index(Generic[K]):
         """Add a filter; one that is there under the key is replaced."""
         old = self._removes.pop(key, [])
         new = self._removes[key] = []
-        for number, way in enumerate(filter.ways()):
-            new.append(self._file(key, filter, number, way))
+        if self._engine is not None and (rule := native.rule(filter)) is not None:
+            self._native += 1
+            new.append(partial(self._take_back, self._engine, self._engine.add(key, *rule)))
+        else:
+            for number, way in enumerate(filter.ways()):
+                new.append(self._file(key, filter, number, way))
         for remove in old:
             remove()
 
@@ -75,6 +83,10 @@ class Index(Generic[K]):
         """Take a filter out. Raises KeyError where there is none."""
         for remove in self._removes.pop(key):
             remove()
+
+    def _take_back(self, engine: native.Engine, number: int) -> None:
+        engine.remove(number)
+        self._native -= 1
 
     def _file(self, key: K, filter: Indexed, number: int, way: Way) -> Remove:
         """File the way of a filter, its so manieth; what takes it out again."""
@@ -206,8 +218,14 @@ class Index(Generic[K]):
 
     def match(self, event: Event) -> set[K]:
         """The keys of the filters that an event matches. Nothing an event holds makes it raise."""
-        view = View(event)
         hits: set[K] = set()
+        if self._native and self._engine is not None:
+            body = event.data
+            if body is not None and len(body) <= MAX_DATA_BYTES:
+                hits.update(self._engine.find(body))
+            if not self._fields and not self._rest:
+                return hits
+        view = View(event)
         found, flat = self._found(view)
         for bucket in found:
             for entry in bucket:
@@ -279,19 +297,29 @@ class Index(Generic[K]):
 
     def plan(self, filter: Indexed) -> list[str]:
         """How each way of a filter is, or would be, found: by which field, or by none."""
-        plans = []
-        for way in filter.ways():
-            group, together = self._choice(way)
-            if together:
-                plans.append("by " + " and ".join(str(one.place) for one in together))
-            elif group is not None and not all(one.kind == "there" for one in group.keys):
-                kinds = ", ".join(dict.fromkeys(_NAMES[one.kind] for one in group.keys))
-                plans.append(f"by {group.place} ({kinds})")
-            elif group is not None:
-                plans.append(f"with every event that has {group.place}")
-            else:
-                plans.append("with every event")
-        return list(dict.fromkeys(plans))
+        ways = filter.ways()
+        rule = native.rule(filter) if self._engine is not None else None
+        if self._engine is not None and rule is not None:
+            chosen = self._engine.choose(rule[1])
+            found = [
+                [way.groups[at] for at in some] for way, some in zip(ways, chosen, strict=True)
+            ]
+        else:
+            choices = [self._choice(way) for way in ways]
+            found = [[*together] or ([group] if group else []) for group, together in choices]
+        return list(dict.fromkeys(_planned(groups) for groups in found))
+
+
+def _planned(groups: Sequence[Group]) -> str:
+    if not groups:
+        return "with every event"
+    if len(groups) > 1:
+        return "by " + " and ".join(str(place) for place in sorted(group.place for group in groups))
+    (group,) = groups
+    if all(one.kind == "there" for one in group.keys):
+        return f"with every event that has {group.place}"
+    kinds = ", ".join(dict.fromkeys(_NAMES[one.kind] for one in group.keys))
+    return f"by {group.place} ({kinds})"
 
 
 def _find_together(

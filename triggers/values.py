@@ -225,14 +225,15 @@ def address(text: str) -> tuple[int, int] | None:
 class Numeric:
     """Numbers within bounds."""
 
-    __slots__ = ("_ends", "full", "pairs")
+    __slots__ = ("ends", "full", "pairs")
 
     def __init__(self, pairs: Sequence[tuple[str, int | float]]) -> None:
         self.pairs = tuple(pairs)
         # Beyond that an integer and the double nearest to it differ.
         exact = all(isinstance(bound, float) or abs(bound) < _EXACT for _, bound in self.pairs)
-        self._ends = self._doubles(exact)
-        self.full = exact and self._ends[0] <= self._ends[1]
+        self.ends = self._doubles(exact)
+        """The least and the greatest double."""
+        self.full = exact and self.ends[0] <= self.ends[1]
 
     def __call__(self, value: Any) -> bool:
         if not is_number(value):
@@ -254,7 +255,7 @@ class Numeric:
         return compare(">", bottom, top) or (same(bottom, top) and (low, high) != (">=", "<="))
 
     def found_by(self) -> Sequence[Key]:
-        low, high = min(self._ends), max(self._ends)
+        low, high = min(self.ends), max(self.ends)
         return (Key("is", low),) if low == high else (Key("range", (low, high)),)
 
     def _doubles(self, exact: bool) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,10 +15,29 @@ from mesh import Event
 from tests.triggers import fuzz
 from tests.triggers.test_explain import _filters
 from tests.triggers.test_patterns import _data, _keys, _patterns, _values
-from triggers import Index
+from triggers import Index, native
 from triggers.access import MAX_WAYS
 from triggers.field import CROWDED
 from triggers.index import MAX_SHAPES
+
+
+@pytest.fixture(scope="module", params=["python", "native"], autouse=True)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Without the accelerator, and with it where it is installed."""
+    if request.param == "native" and native.engine() is None:
+        pytest.skip("funcrt-accelerator is not installed: make accelerator")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            patch.setattr(native, "engine", lambda: None)
+        yield request.param
+
+
+@pytest.fixture
+def in_python(engine: str) -> None:
+    """Of tests that look into the index itself."""
+    if engine != "python":
+        pytest.skip("it has nothing to look into")
+
 
 _sql = st.lists(
     st.sampled_from([
@@ -153,6 +173,7 @@ def crowd(index: Index[Any], count: int, leaf: Any) -> None:
         index.add(n, triggers.parse({"pattern": pattern}))
 
 
+@pytest.mark.usefixtures("in_python")
 def test_filters_that_share_every_value_are_found_by_several_together() -> None:
     index: Index[int] = Index()
     crowd(index, 1000, lambda n: n)
@@ -215,6 +236,7 @@ def test_filters_are_filed_anew_as_others_come_and_go(
         assert index.match(one) == {key for key, each in there.items() if each.matches(one)}
     for key in there:
         index.remove(key)
+    assert index._native == 0
     fields = index._fields.values()
     assert not any(field.values or field.shared for field in fields)
     assert not any(index._shapes.values())
@@ -229,6 +251,7 @@ def test_fields_found_together_must_meet_in_one_element() -> None:
     assert index.match(event({"a": 1, "c": [{"d": "x"}, {"e": "x"}]})) == set()
 
 
+@pytest.mark.usefixtures("in_python")
 def test_one_that_makes_a_crowd_may_replace_itself() -> None:
     index: Index[int] = Index()
     filter = triggers.parse({"pattern": {"data": {"a": [1], "b": [1]}}})
@@ -257,6 +280,7 @@ def test_alternatives_beyond_the_most_are_found_all_the_same() -> None:
     assert index.match(event({}, extensions={"f": "x"})) == set()
 
 
+@pytest.mark.usefixtures("in_python")
 def test_what_no_filter_asks_for_costs_no_match() -> None:
     """A filter is looked at only where an event has what finds it."""
     index: Index[str] = Index()

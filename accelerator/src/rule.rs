@@ -1,0 +1,155 @@
+//! A pattern, matched as `triggers/match.py` says, which is the semantics.
+
+use crate::json::Value;
+use crate::tree::Node;
+use memchr::memmem;
+
+pub enum Test {
+    Null,
+    Bool(bool),
+    Number(f64),
+    Text(Box<[u8]>),
+    Prefix(Box<[u8]>),
+    Suffix(Box<[u8]>),
+    /// What it begins with, what comes in this order, and what it ends with.
+    Wildcard(Box<[u8]>, Vec<Box<[u8]>>, Box<[u8]>),
+    Numeric(f64, f64),
+    NoneOf(Vec<Test>),
+    There,
+}
+
+impl Test {
+    fn takes(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Test::There, _) => true,
+            (Test::NoneOf(tests), _) => !tests.iter().any(|test| test.takes(value)),
+            (Test::Null, Value::Null) => true,
+            (Test::Bool(wanted), Value::Bool(found)) => wanted == found,
+            (Test::Number(wanted), Value::Number(found)) => wanted == found,
+            (Test::Numeric(low, high), Value::Number(found)) => low <= found && found <= high,
+            (Test::Text(wanted), Value::Text(found)) => wanted[..] == found[..],
+            (Test::Prefix(wanted), Value::Text(found)) => found.starts_with(wanted),
+            (Test::Suffix(wanted), Value::Text(found)) => found.ends_with(wanted),
+            (Test::Wildcard(head, middle, tail), Value::Text(found)) => {
+                fits(head, middle, tail, found)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn fits(head: &[u8], middle: &[Box<[u8]>], tail: &[u8], text: &[u8]) -> bool {
+    if text.len() < head.len() + tail.len() || !text.starts_with(head) || !text.ends_with(tail) {
+        return false;
+    }
+    let mut rest = &text[head.len()..text.len() - tail.len()];
+    middle.iter().all(|part| match memmem::find(rest, part) {
+        Some(at) => {
+            rest = &rest[at + part.len()..];
+            true
+        }
+        None => false,
+    })
+}
+
+pub enum Field {
+    Leaf { tests: Vec<Test>, absent: bool },
+    Table(Table),
+}
+
+pub struct Table {
+    pub fields: Vec<(Node, Field)>,
+    pub absent: bool,
+}
+
+type Fields<'v, 'a> = &'v [(Node, Value<'a>)];
+
+impl Field {
+    /// Whether it may be missing.
+    pub fn absent(&self) -> bool {
+        match self {
+            Field::Leaf { absent, .. } => *absent,
+            Field::Table(table) => table.absent,
+        }
+    }
+
+    fn matches(&self, value: Option<&Value>) -> bool {
+        match self {
+            Field::Leaf { tests, .. } => {
+                any_leaf(value, &mut |leaf| tests.iter().any(|test| test.takes(leaf)))
+            }
+            Field::Table(table) => any_object(value, &mut |fields| table.matches(fields)),
+        }
+    }
+
+    /// Whether it may be, and is, missing in all of these.
+    fn missing(&self, values: &[Option<&Value>]) -> bool {
+        self.absent()
+            && match self {
+                Field::Leaf { .. } => {
+                    !values.iter().any(|value| any_leaf(*value, &mut |_| true))
+                }
+                Field::Table(table) => {
+                    let mut objects = Vec::new();
+                    for value in values {
+                        any_object(*value, &mut |fields| {
+                            objects.push(fields);
+                            false
+                        });
+                    }
+                    table.missing(&objects)
+                }
+            }
+    }
+}
+
+impl Table {
+    /// Whether data matches, as the one field of a table that is always there.
+    pub fn holds(&self, found: Fields) -> bool {
+        self.matches(found) || (self.absent && self.missing(&[found]))
+    }
+
+    fn matches(&self, found: Fields) -> bool {
+        let mut some = false;
+        for (node, field) in &self.fields {
+            let value = get(found, *node);
+            if field.matches(value) {
+                some = true;
+            } else if !field.missing(&[value]) {
+                return false;
+            }
+        }
+        some
+    }
+
+    fn missing(&self, objects: &[Fields]) -> bool {
+        self.fields.iter().all(|(node, field)| {
+            let values: Vec<_> = objects.iter().map(|found| get(found, *node)).collect();
+            field.missing(&values)
+        })
+    }
+}
+
+fn get<'v, 'a>(fields: Fields<'v, 'a>, node: Node) -> Option<&'v Value<'a>> {
+    fields.iter().find(|(held, _)| *held == node).map(|(_, value)| value)
+}
+
+/// Whether one of the leaves, of an array any, is such.
+fn any_leaf(value: Option<&Value>, such: &mut impl FnMut(&Value) -> bool) -> bool {
+    match value {
+        None | Some(Value::Object(_)) => false,
+        Some(Value::List(items)) => items.iter().any(|item| any_leaf(Some(item), such)),
+        Some(leaf) => such(leaf),
+    }
+}
+
+fn any_object<'v, 'a>(
+    value: Option<&'v Value<'a>>,
+    such: &mut impl FnMut(Fields<'v, 'a>) -> bool,
+) -> bool {
+    match value {
+        Some(Value::Object(fields)) => such(fields),
+        Some(Value::List(items)) => items.iter().any(|item| any_object(Some(item), such)),
+        _ => false,
+    }
+}
