@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+import triggers
 from funcrt.api import FunctionStatus, Kind, TriggerStatus
 from funcrt.calls import TRIGGER
 from funcrt.cron import Cron
@@ -28,6 +29,7 @@ from funcrt.sandbox.protocol import Aside, Call, Made, Out, Result
 from funcrt.schedule import Schedule
 from funcrt.streams import Items, Stream
 from funcrt.tasks import Tasks
+from funcrt.verdict import brief, conditions
 from mesh.errors import MeshClosed, MeshCorrupt, MeshError
 from mesh.event import Event
 from mesh.failpoint import point
@@ -68,9 +70,8 @@ def shown(spec: MeshTrigger) -> str:
         if dialect in ("exact", "prefix", "suffix"):
             sign = "=" if dialect == "exact" else dialect
             parts[index] = ", ".join(f"{name} {sign} {wanted}" for name, wanted in value.items())
-    if spec.pattern is not None:
-        parts.append(json.dumps(spec.pattern, ensure_ascii=False))
-    return ", ".join(parts)
+    more = triggers.parse({"pattern": spec.pattern, "jsonpath": spec.jsonpath})
+    return ", ".join([*parts, *map(brief, conditions(more))])
 
 
 class Served:

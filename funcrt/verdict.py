@@ -12,6 +12,7 @@ __all__ = [
     "Plan",
     "TriggerVerdict",
     "brief",
+    "conditions",
     "refused_by",
     "refusing",
     "verdict",
@@ -80,6 +81,18 @@ def refusing(why: Explained) -> Explained:
     while why.children and why.wanted.endswith("all of") and not why.holds:
         why = next(child for child in why.children if not child.holds)
     return why
+
+
+def conditions(parsed: triggers.Filter) -> list[Explained]:
+    """What an event must meet, all of it: the conditions themselves, judged on none."""
+    found = [parsed.explain(Event("-", "-", "-"))]
+    while any(each.children and each.wanted.endswith("all of") for each in found):
+        found = [
+            child
+            for each in found
+            for child in (each.children if each.wanted.endswith("all of") else (each,))
+        ]
+    return [each for each in found if each.wanted and (each.children or each.path)]
 
 
 def brief(why: Explained) -> str:

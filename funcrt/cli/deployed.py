@@ -1,13 +1,14 @@
 """What `deploy` and `rollback` print of versions that came, or would come, into service."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from funcrt.cli.output import line, note, rows, safe
+from funcrt.cli.output import folded, line, note, rows, safe
 
-__all__ = ["RED", "paint", "show", "show_plan"]
+__all__ = ["RED", "handler", "paint", "show", "show_plan"]
 
 GREEN = "32"
 RED = "31"
@@ -18,6 +19,12 @@ def paint(colour: str, text: str) -> str:
     """In colour, on a terminal that wants it."""
     wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     return f"\x1b[{colour}m{text}\x1b[0m" if wanted else text
+
+
+def handler(each: Found) -> str:
+    """A handler as its author wrote it, without the modules that its types are of."""
+    signature = re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])", "", each["signature"])
+    return safe(f"{each['handler']}  {signature}".replace("->", "→"))
 
 
 def show(found: Sequence[Found], configs: Mapping[str, str]) -> None:
@@ -42,14 +49,18 @@ def _lines(each: Found, config: str, *, several: bool) -> None:
     if several:
         line(safe(each["name"]))
     if config:
-        line(f"{tick} config     {safe(config)}")
-    said = f"{each['handler']}  {each['signature']}".replace("->", "→")
-    line(f"{tick} import     {safe(said)}   {each['import_ms']:.0f} ms")
-    line(f"{tick} rollout    {_rollout(each)}")
+        _ticked(tick, f"config     {safe(config)}", 13)
+    _ticked(tick, f"import     {handler(each)}   {each['import_ms']:.0f} ms", 13)
+    _ticked(tick, f"rollout    {_rollout(each)}", 13)
     least, most = each["scale"]
-    letters = f"DLQ {each['dlq']}" if each["dlq"] else paint(RED, "DLQ off")
-    parts = [*map(safe, each["triggers"]), f"scale {least}–{most}", letters]
-    line(f"  {' · '.join(parts)}")
+    letters = f"DLQ\xa0{each['dlq']}" if each["dlq"] else "DLQ\xa0off"
+    parts = [*map(safe, each["triggers"]), f"scale\xa0{least}–{most}", letters]
+    said = folded(f"  {' · '.join(parts)}", 2).replace("\xa0", " ")
+    line(said if each["dlq"] else said.replace("DLQ off", paint(RED, "DLQ off")))
+
+
+def _ticked(tick: str, text: str, indent: int) -> None:
+    line(folded(f"✓ {text}", indent).replace("✓", tick, 1))
 
 
 def _rollout(each: Found) -> str:
@@ -113,8 +124,8 @@ def _plan_lines(each: Found) -> None:
     number = f"v{each['number']}"
     now = f"v{each['before']} → {number}" if each["state"] == "changed" else number
     line(f"{safe(each['name'])}  {each['state']}  {now} ({each['digest'][:12]})")
-    said = f"{each['handler']}  {each['signature']}".replace("->", "→")
-    line(f"  {paint(GREEN, '✓')} import  {safe(said)}   {each['import_ms']:.0f} ms")
+    said = folded(f"  ✓ import  {handler(each)}   {each['import_ms']:.0f} ms", 12)
+    line(said.replace("✓", paint(GREEN, "✓"), 1))
     for key in each["keys"]:
         before, after = key["before"] or "not set", key["after"] or "not set"
         line(f"  {safe(key['key'])}: {safe(before)} → {safe(after)}")

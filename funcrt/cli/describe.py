@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from funcrt.cli.client import client_of
-from funcrt.cli.deployed import RED, paint
+from funcrt.cli.deployed import RED, handler, paint
 from funcrt.cli.options import Data, HostUrl, Json, Socket, place
-from funcrt.cli.output import clock, json_line, line, safe
+from funcrt.cli.output import clock, folded, json_line, line, safe
 from funcrt.cli.versions import came_from
 
 __all__ = ["app", "describe"]
@@ -37,21 +37,23 @@ def describe(
         json_line(found)
         return
     for key, text in _lines(found):
-        line(f"{key:<12} {text}".rstrip())
+        line(folded(f"{key:<12} {text}".rstrip(), 13))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     status = found["status"]
     yield "function", safe(status["name"])
     yield from _version(found["version"])
-    instances = "1 instance" if status["instances"] == 1 else f"{status['instances']} instances"
-    yield "state", f"{status['state']}: {instances}, {status['busy']} busy"
-    yield "handler", safe(f"{found['handler']}  {found['signature']}")
+    yield (
+        "state",
+        f"{status['state']}: {_many(status['instances'], 'instance')}, {status['busy']} busy",
+    )
+    yield "handler", handler(found)
     least, most = found["scale"]
     slots = found["concurrency"]
     yield (
         "concurrency",
-        f"{most} instances × {slots} = {most * slots} calls at once at most",
+        f"{_many(most, 'instance')} × {slots} = {_many(most * slots, 'call')} at once at most",
     )
     bound = "; set by `funcrt scale` until the next version" if found["bound"] else ""
     yield "scale", f"{least}–{most}{bound}"
@@ -59,7 +61,7 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", f"wants {status['wanted']}: {safe(status['reason'])}"
     yield (
         "calls",
-        f"{status['done']} done, {status['failed']} failed, {status['dead']} dead letters"
+        f"{status['done']} done, {status['failed']} failed, {_many(status['dead'], 'dead letter')}"
         + (f", {status['deduplicated']} deduplicated" if status["deduplicated"] else ""),
     )
     yield "retry", f"{found['attempts']} attempts, timeout {found['timeout_s']:g} s"
@@ -69,6 +71,10 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "dlq", paint(RED, "off: what fails for good is dropped")
     yield from _triggers(found)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _version(version: dict[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -46,11 +46,13 @@ def ls(
     admin_socket: Socket = None,
     json: Json = False,
 ) -> None:
-    """List dead letters, oldest first; or how many failed alike, most first.
+    """List dead letters, oldest first.
 
     Example: funcrt dlq ls resize --json | jq -r .event.id
 
     Example: funcrt dlq ls resize --group
+
+    With --group a row tells how many failed alike, most first.
     """
     client = AdminClient(place(data, admin_socket=admin_socket).admin_socket)
     names = [name] if name else [each["name"] for each in client.get("functions")["functions"]]

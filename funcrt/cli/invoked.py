@@ -22,6 +22,7 @@ __all__ = ["here", "there"]
 
 Answer = tuple[int, list[tuple[str, str]], bytes]
 """Status, headers, body."""
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SHOWN = 2000
 """Characters of an event's data that a line shows."""
 
@@ -110,7 +111,7 @@ def _verdict(reach: Any, names: list[str]) -> str:
 
 def _said(events: Sequence[Event], verdict: str = "") -> None:
     for event in events[:5]:
-        line(f"→ {safe(event.type)}  id={safe(event.id)}" + (f"  {verdict}" if verdict else ""))
+        line(f"→ {safe(event.type)}  id={_id(event)}" + (f"  {verdict}" if verdict else ""))
     if len(events) > 5:
         line(f"  and {len(events) - 5} more")
 
@@ -118,9 +119,15 @@ def _said(events: Sequence[Event], verdict: str = "") -> None:
 def _outputs(outputs: Sequence[Event], topics: Sequence[str] = ()) -> None:
     for at, event in enumerate(outputs):
         where = f"  → {topics[at]}" if topics and topics[at] else ""
-        line(f"← {safe(event.type)}  id={safe(event.id)}  {_data(event)}{where}")
+        line(f"← {safe(event.type)}  id={_id(event)}  {_data(event)}{where}")
     if not outputs:
         line("← nothing")
+
+
+def _id(event: Event) -> str:
+    """Of a UUID, which a host makes, the beginning is enough for a terminal."""
+    short = sys.stdout.isatty() and _UUID.fullmatch(event.id)
+    return f"{event.id[:8]}…" if short else safe(event.id)
 
 
 def _response(response: Response) -> dict[str, Any]:

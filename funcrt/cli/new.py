@@ -9,7 +9,7 @@ import typer
 
 from funcrt.cli.errors import USAGE, CliError
 from funcrt.cli.options import Json
-from funcrt.cli.output import json_line, line
+from funcrt.cli.output import folded, json_line, line
 from funcrt.errors import nearest
 
 __all__ = ["app", "new"]
@@ -124,7 +124,7 @@ def _next(target: Path, files: list[Path]) -> None:
     """What was made, and what to type next."""
     shown = [each for each in files if not each.stem.endswith(".expected")]
     shown.sort(key=lambda each: (len(each.parts), each.suffix != ".py"))
-    line(f"✓ {target}: {', '.join(map(str, shown))}")
+    line(folded(f"✓ {target}: {', '.join(map(str, shown))}", 2))
     sample = next(each for each in shown if each.parent.name == "events")
     where = shlex.quote(str(target))
     line(f"  funcrt test {where}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from funcrt.text import safe
 
-__all__ = ["clock", "json_line", "line", "moment", "note", "rows", "safe"]
+__all__ = ["clock", "folded", "json_line", "line", "moment", "note", "rows", "safe"]
 
 GAP = 2
 """Blanks between a table's columns."""
@@ -24,6 +24,23 @@ def line(text: str) -> None:
     """One line, out at once where somebody watches or a program waits for it."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def folded(text: str, indent: int) -> str:
+    """A long line for a terminal: broken at blanks, and what follows indented. In a pipe as it
+    is."""
+    if not sys.stdout.isatty():
+        return text
+    import shutil
+    import textwrap
+
+    return textwrap.fill(
+        text,
+        shutil.get_terminal_size().columns,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def note(text: str) -> None:

@@ -191,4 +191,4 @@ def _show(events: Sequence[Event], receipts: Sequence[Receipt], json: bool) -> N
             words.append("it may be stored; publish it again with the same id")
         if receipt.reason:
             words.append(safe(receipt.reason))
-        line("\t".join(words))
+        line(("  " if sys.stdout.isatty() else "\t").join(words))

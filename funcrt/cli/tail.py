@@ -1,6 +1,7 @@
 """`funcrt tail`: a topic's events as they come."""
 
 import asyncio
+import shutil
 import sys
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from funcrt.cli.errors import UNREACHABLE, CliError
 from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, place
-from funcrt.cli.output import clock, line, safe
+from funcrt.cli.output import clock, line, moment, safe
 from mesh.event import Event
 from mesh.schemes import connect
 from mesh.transport import Logged, check_name
@@ -40,7 +41,8 @@ def tail(
 
     Example: funcrt tail thumbs --from earliest --limit 10 --json
 
-    A line is: time, type, id, source, data.
+    A line is: time, type, id, source, data; on a terminal source and data are on a second where one
+    is too short.
     """
     check_name("topic", topic)
     where = place(data, mesh, namespace)
@@ -79,10 +81,18 @@ def as_json(logged: Logged) -> str:
 
 
 def as_line(logged: Logged) -> str:
-    """One line for people. A terminal wraps it: what was cut would be the data, which is last."""
+    """One line for people, two where a terminal is too narrow: nothing is cut."""
     event = logged.event
     parts = [clock(logged.published_at), event.type, event.id, event.source, _shown(event)]
-    return ("  " if sys.stdout.isatty() else "\t").join(safe(part) for part in parts)
+    if not sys.stdout.isatty():
+        return "\t".join(safe(part) for part in parts)
+    parts[0] = moment(logged.published_at)
+    width = shutil.get_terminal_size().columns
+    text = "  ".join(safe(part) for part in parts).rstrip()
+    if len(text) <= width:
+        return text
+    head, rest = ("  ".join(safe(part) for part in some) for some in (parts[:3], parts[3:]))
+    return f"{head}\n    {rest}".rstrip()
 
 
 def _shown(event: Event) -> str:

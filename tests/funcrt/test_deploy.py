@@ -125,7 +125,7 @@ def plain(text: str) -> str:
     text = re.sub(r"\x1b\[[\d;]*m", "", text)
     text = re.sub(r"\b\d+(\.\d+)? (ms|s)\b", "N ms", text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "DIGEST", text)
-    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\b\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
 
 
 def test_a_session_on_a_terminal(host: Serving) -> None:
