@@ -8,7 +8,7 @@ from typing import Any
 
 from funcrt.cli.output import folded, line, note, rows, safe
 
-__all__ = ["RED", "handler", "paint", "show", "show_plan"]
+__all__ = ["GREEN", "RED", "handler", "paint", "show", "show_plan"]
 
 GREEN = "32"
 RED = "31"

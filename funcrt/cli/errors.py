@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from funcrt.cli.output import folded
+
 __all__ = ["FAILED", "UNREACHABLE", "USAGE", "CliError", "explain", "report"]
 
 _NUMBER = re.compile(r"Input should be (?:a )?(valid \w+|less|greater)(?: than or equal to (\S+))?")
@@ -57,7 +59,8 @@ def report(error: Exception, words: Sequence[str] = ()) -> int:
     lines = []
     for what in (found.what, *found.more):
         first, *rest = what.splitlines() or [""]
-        lines += [f"{red}✗{plain} {first}", *(f"  {each}" for each in rest)]
+        told = folded(f"✗ {first}", 2, sys.stderr).replace("✗", f"{red}✗{plain}", 1)
+        lines += [told, *(f"  {each}" for each in rest)]
     if found.then:
         lines.append(f"  {found.then}")
     if found.hint:

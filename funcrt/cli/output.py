@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from funcrt.text import safe
 
@@ -26,10 +26,10 @@ def line(text: str) -> None:
     sys.stdout.flush()
 
 
-def folded(text: str, indent: int) -> str:
-    """A long line for a terminal: broken at blanks, and what follows indented. In a pipe as it
-    is."""
-    if not sys.stdout.isatty():
+def folded(text: str, indent: int, stream: TextIO | None = None) -> str:
+    """A long line for a terminal, by default that of stdout: broken at blanks, and what follows
+    indented. In a pipe as it is."""
+    if not (stream or sys.stdout).isatty():
         return text
     import shutil
     import textwrap

@@ -241,6 +241,7 @@ def look(session: Session) -> None:
     session.run("logs", "label")
     session.run("logs", "nightly")
     session.run("explain", "large.json", "--topic", "orders")
+    session.run("explain", "--plan")
     session.run("explain", "events.jsonl")
     session.run("filter", "test", "label", "events.jsonl")
     session.run("versions", "label")
