@@ -305,6 +305,7 @@ def test_a_file_of_the_format_before_is_taken_and_guarded_from_then_on(path: Pat
     db = sqlite3.connect(path)
     for table in ("log", "ids", "backlog", "parked", "dead", "blob"):
         db.execute(f"ALTER TABLE {table} DROP COLUMN crc")
+    db.execute("DROP TABLE done_key")
     db.execute("PRAGMA user_version = 2")
     db.commit()
     db.close()
