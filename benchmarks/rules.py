@@ -22,7 +22,7 @@ from triggers import native
 RULER = ROOT / "benchmarks" / "ruler"
 SIZES = (1, 100, 1_000, 10_000, 100_000)
 EVENTS = 3_000
-PATIENCE_S = 180.0
+PATIENCE_S = 90.0
 """For building and matching; what takes longer has no figures."""
 LOOP_MOST = 1_000
 """Beyond it a loop takes seconds an event."""
