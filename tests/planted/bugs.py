@@ -20,10 +20,10 @@ BUGS = (
     Bug(
         "acknowledge before the output",
         "mesh/settle.py",
-        "                batch.output(output)\n        self._rest",
+        "                batch.output(output)\n        if settlement.done_keys",
         "                later = output\n"
         "                batch.after.append(lambda later=later: self.engine._soon("
-        "lambda next: next.output(later)))\n        self._rest",
+        "lambda next: next.output(later)))\n        if settlement.done_keys",
     ),
     Bug(
         "no fence",
