@@ -1,24 +1,15 @@
 """What `deploy` and `rollback` print of versions that came, or would come, into service."""
 
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from funcrt.cli.output import folded, line, note, rows, safe
+from funcrt.cli.output import RED, folded, line, marked, note, paint, rows, safe
 
-__all__ = ["GREEN", "RED", "handler", "paint", "show", "show_plan"]
+__all__ = ["handler", "show", "show_plan"]
 
-GREEN = "32"
-RED = "31"
 Found = Mapping[str, Any]
-
-
-def paint(colour: str, text: str) -> str:
-    """In colour, on a terminal that wants it."""
-    wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    return f"\x1b[{colour}m{text}\x1b[0m" if wanted else text
 
 
 def handler(each: Found) -> str:
@@ -45,13 +36,12 @@ def _row(each: Found) -> tuple[str, ...]:
 
 
 def _lines(each: Found, config: str, *, several: bool) -> None:
-    tick = paint(GREEN, "✓")
     if several:
         line(safe(each["name"]))
     if config:
-        _ticked(tick, f"config     {safe(config)}", 13)
-    _ticked(tick, f"import     {handler(each)}   {each['import_ms']:.0f} ms", 13)
-    _ticked(tick, f"rollout    {_rollout(each)}", 13)
+        _ticked(f"config     {safe(config)}")
+    _ticked(f"import     {handler(each)}   {each['import_ms']:.0f} ms")
+    _ticked(f"rollout    {_rollout(each)}")
     least, most = each["scale"]
     letters = f"DLQ\xa0{each['dlq']}" if each["dlq"] else "DLQ\xa0off"
     parts = [*map(safe, each["triggers"]), f"scale\xa0{least}–{most}", letters]
@@ -59,8 +49,8 @@ def _lines(each: Found, config: str, *, several: bool) -> None:
     line(said if each["dlq"] else said.replace("DLQ off", paint(RED, "DLQ off")))
 
 
-def _ticked(tick: str, text: str, indent: int) -> None:
-    line(folded(f"✓ {text}", indent).replace("✓", tick, 1))
+def _ticked(text: str) -> None:
+    line(marked(folded(f"✓ {text}", 13)))
 
 
 def _rollout(each: Found) -> str:
@@ -124,8 +114,7 @@ def _plan_lines(each: Found) -> None:
     number = f"v{each['number']}"
     now = f"v{each['before']} → {number}" if each["state"] == "changed" else number
     line(f"{safe(each['name'])}  {each['state']}  {now} ({each['digest'][:12]})")
-    said = folded(f"  ✓ import  {handler(each)}   {each['import_ms']:.0f} ms", 12)
-    line(said.replace("✓", paint(GREEN, "✓"), 1))
+    line(marked(folded(f"  ✓ import  {handler(each)}   {each['import_ms']:.0f} ms", 12)))
     for key in each["keys"]:
         before, after = key["before"] or "not set", key["after"] or "not set"
         line(f"  {safe(key['key'])}: {safe(before)} → {safe(after)}")

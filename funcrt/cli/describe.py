@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from funcrt.cli.client import client_of
-from funcrt.cli.deployed import RED, handler, paint
+from funcrt.cli.deployed import handler
 from funcrt.cli.options import Data, HostUrl, Json, Socket, place
-from funcrt.cli.output import clock, folded, json_line, line, safe
+from funcrt.cli.output import RED, clock, folded, json_line, line, paint, safe
 from funcrt.cli.versions import came_from
 
 __all__ = ["app", "describe"]

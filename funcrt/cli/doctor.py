@@ -17,10 +17,9 @@ import msgspec
 import typer
 
 from funcrt.cli.client import AdminClient
-from funcrt.cli.deployed import paint
 from funcrt.cli.errors import FAILED, CliError, explain
 from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, Socket, place
-from funcrt.cli.output import folded, json_line, line, safe
+from funcrt.cli.output import folded, json_line, line, marked, safe
 from mesh.schemes import connect
 
 __all__ = ["app", "doctor"]
@@ -28,7 +27,6 @@ __all__ = ["app", "doctor"]
 app = typer.Typer()
 
 MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
-COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 SYNCS = 30
 SLOW_SYNC_MS = 10.0
 FILES_WANTED = 4096
@@ -77,9 +75,8 @@ def doctor(
         if json:
             json_line(check)
             continue
-        mark = MARKS[check.status]
-        said = folded(f"{mark} {check.check:<11} {safe(check.found)}", 14)
-        line(said.replace(mark, paint(COLOURS[check.status], mark), 1))
+        said = f"{MARKS[check.status]} {check.check:<11} {safe(check.found)}"
+        line(marked(folded(said, 14)))
         if check.hint:
             line(f"  try: {check.hint}")
     return FAILED if failed else 0

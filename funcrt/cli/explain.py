@@ -9,11 +9,10 @@ import msgspec
 import typer
 
 from funcrt.cli.client import AdminClient
-from funcrt.cli.deployed import GREEN, RED, paint
 from funcrt.cli.errors import FAILED, USAGE, CliError
 from funcrt.cli.events import read_events
 from funcrt.cli.options import Data, Json, Socket, place
-from funcrt.cli.output import folded, json_line, line, note, safe
+from funcrt.cli.output import folded, json_line, line, marked, note, safe
 from funcrt.router import FEW, Router
 from funcrt.verdict import FunctionVerdict, Plan, TriggerVerdict
 from funcrt.why import as_json, told
@@ -22,7 +21,6 @@ from mesh.event import Event
 __all__ = ["app", "explain"]
 
 app = typer.Typer()
-_COLOURS = {"✓": GREEN, "✗": RED}
 
 
 @app.command()
@@ -151,8 +149,7 @@ def _show(one: FunctionVerdict, json: bool, plan: bool) -> None:
         line(f"{one.name}  no trigger reads a topic")
     for trigger in one.triggers:
         for text in told(one.name, trigger):
-            mark = text.lstrip()[:1]
-            line(text.replace(mark, paint(_COLOURS[mark], mark), 1) if mark in _COLOURS else text)
+            line(marked(text))
         if plan and trigger.plan is not None:
             line(folded(f"  {safe(_planned(trigger.plan))}", 4))
 

@@ -1,6 +1,5 @@
 """`funcrt logs`: what a function wrote, and how its calls failed."""
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import typer
 from funcrt.cli.client import AdminClient
 from funcrt.cli.errors import USAGE, CliError
 from funcrt.cli.options import Data, Json, Socket, place
-from funcrt.cli.output import clock, json_line, line, note, safe
+from funcrt.cli.output import clock, json_line, line, note, paint, safe
 from funcrt.cli.when import ago
 from funcrt.logbook import LEVELS, LINES
 from funcrt.text import frame
@@ -122,5 +121,4 @@ def _shown(name: str, row: dict[str, Any]) -> Iterator[str]:
 
 
 def _paint(level: str, text: str) -> str:
-    colour = COLOURS.get(level)
-    return f"\x1b[{colour}m{text}\x1b[0m" if colour and "NO_COLOR" not in os.environ else text
+    return paint(COLOURS[level], text) if level in COLOURS else text

@@ -1,5 +1,6 @@
 """Printing: JSON lines, plain lines in a pipe, a Rich table on a terminal."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -7,7 +8,23 @@ from typing import Any, TextIO
 
 from funcrt.text import safe
 
-__all__ = ["clock", "folded", "json_line", "line", "moment", "note", "rows", "safe"]
+__all__ = [
+    "RED",
+    "clock",
+    "folded",
+    "json_line",
+    "line",
+    "marked",
+    "moment",
+    "note",
+    "paint",
+    "rows",
+    "safe",
+]
+
+RED = "31"
+MARKS = {"✓": "32", "!": "33", "✗": RED}
+"""And their colours."""
 
 GAP = 2
 """Blanks between a table's columns."""
@@ -41,6 +58,18 @@ def folded(text: str, indent: int, stream: TextIO | None = None) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def paint(colour: str, text: str) -> str:
+    """In colour, on a terminal that wants it."""
+    wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return f"\x1b[{colour}m{text}\x1b[0m" if wanted else text
+
+
+def marked(text: str) -> str:
+    """A line with the mark that it begins with in its colour."""
+    mark = text.lstrip()[:1]
+    return text.replace(mark, paint(MARKS[mark], mark), 1) if mark in MARKS else text
 
 
 def note(text: str) -> None:
