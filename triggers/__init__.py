@@ -6,8 +6,9 @@ here), and JSONPath conditions. `Index` matches an event against any number of t
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from mesh.event import Event
 from triggers import cesql
@@ -35,8 +36,7 @@ __all__ = [
 FORMS = ("filters", "pattern", "jsonpath")
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(msgspec.Struct, frozen=True, gc=False):
     """A filter, parsed. All its conditions must hold; with none it matches every event."""
 
     conditions: tuple[Condition, ...]

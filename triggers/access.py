@@ -7,7 +7,9 @@ leave conditions out, and must never ask for more than its filter does.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
+
+import msgspec
 
 from mesh.event import CONTEXT
 from triggers.view import View
@@ -33,7 +35,7 @@ _STRINGS = frozenset((*CONTEXT, "specversion"))
 Kind = Literal["is", "fold", "prefix", "suffix", "like", "cidr", "range", "there"]
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where a value stands: an attribute, as it is or as its canonical text, or a path in data."""
 
     root: Literal["attribute", "text", "data"]
@@ -48,7 +50,7 @@ class Place(NamedTuple):
         return ".".join(("data", *self.path) if self.root == "data" else self.path)
 
 
-class Key(NamedTuple):
+class Key(msgspec.Struct, frozen=True, gc=False):
     """One value, or kind of value, that a place may hold.
 
     `value` by kind: `is` a scalar's key, `fold` case-folded text, `prefix` and `suffix` text,
@@ -60,14 +62,14 @@ class Key(NamedTuple):
     value: Any
 
 
-class Group(NamedTuple):
+class Group(msgspec.Struct, frozen=True, gc=False):
     """Keys of one place, of which any may be there."""
 
     place: Place
     keys: tuple[Key, ...]
 
 
-class Way(NamedTuple):
+class Way(msgspec.Struct, frozen=True, gc=False):
     """Groups that must all be there for the filter to match in this way."""
 
     groups: tuple[Group, ...]

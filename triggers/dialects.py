@@ -8,7 +8,9 @@ a CESQL 1.0 expression, which holds where it is true without an error.
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
+
+import msgspec
 
 from mesh.event import canonical
 from triggers.access import ANY, Group, Key, Place, Way, all_of, any_of
@@ -52,24 +54,21 @@ class Condition(Protocol):
         """What in it is hardly meant."""
 
 
-class _Attribute:
+class _Attribute(msgspec.Struct, eq=False, gc=False):
     """`exact`, `prefix` or `suffix` of one attribute."""
 
-    __slots__ = ("_test", "dialect", "name", "path", "wanted")
-
-    def __init__(self, dialect: str, name: str, wanted: str, path: str) -> None:
-        self.dialect = dialect
-        self.name = name
-        self.wanted = wanted
-        self.path = path
-        self._test: Callable[[str, str], bool] = _TESTS[dialect]
+    dialect: str
+    name: str
+    wanted: str
+    path: str
+    takes: Callable[[str, str], bool]
 
     def holds(self, view: View) -> bool:
         found = view.event.attribute(self.name)
         if found is None:
             return False
         text = found if found.__class__ is str else canonical(found)
-        return self._test(text, self.wanted)
+        return self.takes(text, self.wanted)
 
     def explain(self, view: View) -> Explained:
         found = view.event.attribute(self.name)
@@ -96,13 +95,10 @@ _TESTS: dict[str, Callable[[str, str], bool]] = {
 }
 
 
-class _All:
-    __slots__ = ("conditions", "path")
-    count = "all of"
-
-    def __init__(self, conditions: Sequence[Condition], path: str) -> None:
-        self.conditions = tuple(conditions)
-        self.path = path
+class _All(msgspec.Struct, eq=False, gc=False):
+    conditions: tuple[Condition, ...]
+    path: str
+    count: ClassVar[str] = "all of"
 
     def holds(self, view: View) -> bool:
         for condition in self.conditions:  # noqa: SIM110 - half the time of all()
@@ -126,8 +122,7 @@ class _All:
 
 
 class _Any(_All):
-    __slots__ = ()
-    count = "any of"
+    count: ClassVar[str] = "any of"
 
     def holds(self, view: View) -> bool:
         return any(condition.holds(view) for condition in self.conditions)
@@ -140,12 +135,9 @@ class _Any(_All):
         return True if True in verdicts else False if verdicts == {False} else None
 
 
-class _Not:
-    __slots__ = ("condition", "path")
-
-    def __init__(self, condition: Condition, path: str) -> None:
-        self.condition = condition
-        self.path = path
+class _Not(msgspec.Struct, eq=False, gc=False):
+    condition: Condition
+    path: str
 
     def holds(self, view: View) -> bool:
         return not self.condition.holds(view)
@@ -165,12 +157,9 @@ class _Not:
         return self.condition.warnings()
 
 
-class _Sql:
-    __slots__ = ("expression", "path")
-
-    def __init__(self, expression: Expression, path: str) -> None:
-        self.expression = expression
-        self.path = path
+class _Sql(msgspec.Struct, eq=False, gc=False):
+    expression: Expression
+    path: str
 
     def holds(self, view: View) -> bool:
         return self.expression.matches(view.event)
@@ -247,7 +236,7 @@ def _several(
         mistakes.append(FilterMistake(where, reason, f"add one, or leave {dialect} out"))
     if not inner:
         return None
-    return (_All if dialect == "all" else _Any)(inner, where)
+    return (_All if dialect == "all" else _Any)(tuple(inner), where)
 
 
 def _attributes(
@@ -273,8 +262,8 @@ def _attributes(
             mend = f'write "{canonical(wanted)}"' if small else mend
             mistakes.append(FilterMistake(at, reason, mend))
         else:
-            conditions.append(_Attribute(dialect, name, wanted, at))
-    return conditions[0] if len(conditions) == 1 else _All(conditions, where)
+            conditions.append(_Attribute(dialect, name, wanted, at, _TESTS[dialect]))
+    return conditions[0] if len(conditions) == 1 else _All(tuple(conditions), where)
 
 
 def _sql(value: Any, where: str, mistakes: list[FilterMistake]) -> Condition | None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
+import msgspec
+
 from triggers.access import ANY, Group, Place, Way, any_of
 from triggers.errors import FilterMistake
 from triggers.explain import Explained, any_of_these, as_text, several
@@ -29,15 +31,18 @@ class TooMany(Exception):
     """A pattern has more than MAX_ALTERNATIVES."""
 
 
-class Leaf:
+class Leaf(msgspec.Struct, eq=False, gc=False):
     """A field's alternatives: tests of a value, of which one may be that there is none."""
 
-    __slots__ = ("absent", "path", "tests")
+    tests: tuple[Test, ...]
+    absent: bool
+    path: str
 
-    def __init__(self, tests: Sequence[Test], path: str = "") -> None:
-        self.absent = any(isinstance(test, Exists) and not test.wanted for test in tests)
-        self.tests = tuple(test for test in tests if not isinstance(test, Exists) or test.wanted)
-        self.path = path
+    @classmethod
+    def of(cls, tests: Sequence[Test], path: str) -> "Leaf":
+        """That of these alternatives."""
+        there = tuple([test for test in tests if not isinstance(test, Exists) or test.wanted])
+        return cls(there, len(there) < len(tests), path)
 
     def matches(self, value: Any) -> bool:
         """Whether a value that is there matches."""
@@ -69,21 +74,23 @@ class Leaf:
         return False if empty and not self.absent else None
 
 
-class Table:
+class Table(msgspec.Struct, eq=False, gc=False):
     """An object's fields, all of which must match. `ors` is empty once it is multiplied out."""
 
-    __slots__ = ("absent", "fields", "ors", "path")
+    fields: "tuple[tuple[str, Leaf | Table], ...]"
+    absent: bool
+    path: str
+    ors: "tuple[Sequence[Table], ...]" = ()
 
-    def __init__(
-        self,
-        fields: "Sequence[tuple[str, Leaf | Table]]" = (),
-        path: str = "",
+    @classmethod
+    def of(
+        cls,
+        fields: "Sequence[tuple[str, Leaf | Table]]",
+        path: str,
         ors: "Sequence[Sequence[Table]]" = (),
-    ) -> None:
-        self.fields = tuple(fields)
-        self.absent: bool = all(field.absent for _, field in self.fields)
-        self.ors = tuple(ors)
-        self.path = path
+    ) -> "Table":
+        """That of these fields."""
+        return cls(tuple(fields), all(field.absent for _, field in fields), path, tuple(ors))
 
     def holds(self, found: Mapping[str, Any]) -> bool:
         """Whether an object matches."""
@@ -164,22 +171,25 @@ _WHOLE: _Seen = attrgetter("whole")
 _ATTRIBUTES: _Seen = attrgetter("attributes")
 
 
-class Pattern:
+class Pattern(msgspec.Struct, eq=False, gc=False):
     """A whole pattern, over attributes and `data`."""
 
-    __slots__ = ("_seen", "alternatives", "path")
+    path: str
+    alternatives: tuple[Table, ...]
+    seen: _Seen
+    """What of an event it looks at: its data costs a parse, its attributes a dict."""
 
-    def __init__(self, table: Table) -> None:
-        """Raises TooMany."""
-        self.path = table.path
-        self.alternatives = tuple(alternatives(table))
-        names = {key for one in self.alternatives for key, _ in one.fields}
-        # What of an event need be looked at: its data costs a parse, its attributes a dict.
-        self._seen = _BODY if names == {"data"} else _WHOLE if "data" in names else _ATTRIBUTES
+    @classmethod
+    def of(cls, table: Table) -> "Pattern":
+        """That of a table. Raises TooMany."""
+        each = tuple(alternatives(table))
+        names = {key for one in each for key, _ in one.fields}
+        seen = _BODY if names == {"data"} else _WHOLE if "data" in names else _ATTRIBUTES
+        return cls(table.path, each, seen)
 
     def holds(self, view: View) -> bool:
         """Whether an event matches."""
-        found = self._seen(view)
+        found = self.seen(view)
         for one in self.alternatives:  # noqa: SIM110 - half the time of any()
             if one.holds(found):
                 return True
@@ -187,7 +197,7 @@ class Pattern:
 
     def explain(self, view: View) -> Explained:
         """Why, by each alternative."""
-        found, why = self._seen(view), view.why or None
+        found, why = self.seen(view), view.why or None
         each = [several(self.path, "all of", one.told(found), why) for one in self.alternatives]
         return each[0] if len(each) == 1 else several(self.path, "any of", each, why)
 
@@ -234,11 +244,11 @@ def alternatives(table: Table) -> list[Table]:
         options: Sequence[Leaf | Table] = (
             alternatives(field) if isinstance(field, Table) else [field]
         )
-        choices.append([Table([(key, option)], table.path) for option in options])
+        choices.append([Table.of([(key, option)], table.path) for option in options])
     if math.prod(map(len, choices)) > MAX_ALTERNATIVES:
         raise TooMany
     return [
-        functools.reduce(_merged, chosen, Table(path=table.path))
+        functools.reduce(_merged, chosen, Table.of((), table.path))
         for chosen in itertools.product(*choices)
     ]
 
@@ -259,7 +269,7 @@ def _merged(a: Table, b: Table) -> Table:
         else:
             fields.append((key, field))
     fields += [one for one in b.fields if isinstance(one[1], Leaf) or one[0] in tables]
-    return Table(fields, a.path or b.path)
+    return Table.of(fields, a.path or b.path)
 
 
 def _quoted(key: str) -> str:

@@ -41,7 +41,9 @@ _OPERATORS = (
     "prefix", "suffix", "anything-but", "numeric", "exists", "equals-ignore-case", "wildcard",
     "cidr",
 )  # fmt: skip
+_SCALARS = (str, bool, int, float)
 _NEGATED = ("prefix", "suffix", "equals-ignore-case", "wildcard")
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _EXAMPLE = 'e.g. { type = ["com.example"] }'
 _RANGE = 'e.g. [">", 0, "<=", 5]'
 _ONE = 'e.g. { prefix = "a" }'
@@ -62,10 +64,10 @@ class _Parser:
         ors: list[list[Table]] = []
         if not isinstance(pattern, dict) or not pattern:
             self.wrong(path, "expected a table of fields that is not empty", _EXAMPLE)
-            return Table(path=path)
+            return Table.of((), path)
         if depth > MAX_DEPTH:
             self.wrong(path, f"nested more than {MAX_DEPTH} deep", "match fewer levels")
-            return Table(path=path)
+            return Table.of((), path)
         for key, value in pattern.items():
             where = f"{path}.{key if isinstance(key, str) else shown(key)}"
             if not isinstance(key, str):
@@ -79,7 +81,7 @@ class _Parser:
             else:
                 mend = f"write [{shown(value)}]"
                 self.wrong(where, "expected a list of values, or a table of fields", mend)
-        return Table(fields, path, ors)
+        return Table.of(fields, path, ors)
 
     def either(self, value: Any, path: str, depth: int) -> list[Table]:
         """The branches of `$or`."""
@@ -94,11 +96,11 @@ class _Parser:
             reason = f"expected 1 to {MAX_VALUES} values, found {len(values)}"
             self.wrong(path, reason, "to ask whether it is there, [{ exists = true }]")
         tests = [self.test(value, f"{path}[{n}]") for n, value in enumerate(values)]
-        return Leaf([test for test in tests if test is not None], path)
+        return Leaf.of([test for test in tests if test is not None], path)
 
     def test(self, value: Any, path: str) -> Test | None:
         """One alternative."""
-        if value is None or isinstance(value, str | bool | int | float):
+        if value is None or isinstance(value, _SCALARS):
             if isinstance(value, float) and not math.isfinite(value):
                 self.wrong(path, f"{value} is no JSON number", "use numeric for ranges")
                 return None
@@ -134,7 +136,7 @@ class _Parser:
         fold = isinstance(wanted, dict) and list(wanted) == ["equals-ignore-case"]
         text = wanted["equals-ignore-case"] if fold else wanted
         if isinstance(text, str) and text:
-            return text, fold
+            return (text.casefold() if fold else text), fold
         reason = f"expected a string that is not empty, found {shown(text)}"
         self.wrong(f"{path}.equals-ignore-case" if fold else path, reason, "one operator a string")
         return None
@@ -143,7 +145,7 @@ class _Parser:
         if not isinstance(wanted, str):
             self.wrong(path, f"expected a string, found {shown(wanted)}", 'e.g. "gold"')
             return None
-        return Fold(wanted)
+        return Fold(wanted.casefold())
 
     def exists(self, wanted: Any, path: str) -> Test | None:
         if not isinstance(wanted, bool):
@@ -175,7 +177,7 @@ class _Parser:
         if len(segments) > MAX_STARS + 1:
             self.wrong(path, f"{len(segments) - 1} stars; at most {MAX_STARS}", "use fewer")
             return None
-        return Wildcard(wanted, segments)
+        return Wildcard.of(wanted, segments)
 
     def cidr(self, wanted: Any, path: str) -> Test | None:
         example = 'e.g. "10.0.0.0/24" or "2001:db8::/32"'
@@ -186,7 +188,7 @@ class _Parser:
         try:
             if "/" in wanted and not (bits.isascii() and bits.isdecimal()):
                 raise ValueError  # a netmask, which ipaddress takes
-            return Cidr(
+            return Cidr.of(
                 ipaddress.ip_network(f"{network}/{bits}" if bits else network, strict=False)
             )
         except ValueError:
@@ -225,7 +227,7 @@ class _Parser:
 
     def _none_of(self, tests: list[Test | None]) -> Test | None:
         known = [test for test in tests if test is not None]
-        return None if len(known) < len(tests) else NoneOf(known)
+        return None if len(known) < len(tests) else NoneOf(tuple(known))
 
     def numeric(self, wanted: Any, path: str) -> Test | None:
         pairs: list[tuple[Any, Any]] = []
@@ -242,7 +244,7 @@ class _Parser:
             reason = f"expected a lower and then an upper bound, found {low} and {high}"
             self.wrong(path, reason, _RANGE)
             return None
-        return Numeric(pairs)
+        return Numeric.of(pairs)
 
 
 def parse_pattern(pattern: Any, path: str, mistakes: list[FilterMistake]) -> Pattern | None:
@@ -251,7 +253,7 @@ def parse_pattern(pattern: Any, path: str, mistakes: list[FilterMistake]) -> Pat
     table = _Parser(mistakes).table(pattern, path, 1)
     found = None
     try:
-        found = Pattern(table)
+        found = Pattern.of(table)
     except TooMany:
         reason = f"multiplies out to more than {MAX_ALTERNATIVES} alternatives"
         mistakes.append(FilterMistake(path, reason, "use fewer or shorter $or lists"))
@@ -264,7 +266,7 @@ def parse_pattern(pattern: Any, path: str, mistakes: list[FilterMistake]) -> Pat
 def _size(pattern: Any) -> int:
     """Bytes of a pattern as JSON; more than may be where a number has too many digits for text."""
     try:
-        text = json.dumps(pattern, ensure_ascii=False, separators=(",", ":"))
+        text = _JSON.encode(pattern)
     except ValueError:
         return MAX_BYTES + 1
     return len(text.encode(errors="replace"))

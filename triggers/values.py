@@ -1,7 +1,8 @@
 """The tests of one value that a pattern is made of; `triggers/PATTERNS.md` has their semantics.
 
 Each is called with a leaf that is there (a scalar, null included), says what it wants, and by which
-keys an index can find it (none: by any leaf at all).
+keys an index can find it (none: by any leaf at all). They hold no cycles, and the collector does
+not know them: of a hundred thousand filters it took half of the time to parse them.
 """
 
 import ipaddress
@@ -9,7 +10,9 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
+
+import msgspec
 
 from triggers.access import Key, number, scalar
 from triggers.explain import any_of_these, as_text
@@ -48,8 +51,9 @@ _EXACT = 2**53
 class Test(Protocol):
     """Whether a leaf that is there is one that is wanted."""
 
-    full: bool
-    """Its keys find nothing else."""
+    @property
+    def full(self) -> bool:
+        """Whether its keys find nothing else."""
 
     def __call__(self, value: Any) -> bool:
         """Whether it is."""
@@ -80,14 +84,19 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-class Equal:
+class _Plain(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """What the collector does not look at."""
+
+
+class Equal(_Plain, frozen=True):
     """A value itself."""
 
-    __slots__ = ("full", "wanted")
+    wanted: Any
 
-    def __init__(self, wanted: Any) -> None:
-        self.wanted = wanted
-        self.full = not is_number(wanted) or abs(wanted) < _EXACT
+    @property
+    def full(self) -> bool:
+        wanted = self.wanted
+        return wanted.__class__ is str or not is_number(wanted) or abs(wanted) < _EXACT
 
     def __call__(self, value: Any) -> bool:
         return same(value, self.wanted)
@@ -99,26 +108,25 @@ class Equal:
         return (Key("is", scalar(self.wanted)),)
 
 
-class _Text:
-    """A test of strings."""
+class _Text(_Plain, frozen=True):
+    """A test of strings. Of one in any case `wanted` is case-folded."""
 
-    __slots__ = ("fold", "full", "wanted")
-    name = ""
+    wanted: str
+    fold: bool = False
+    name: ClassVar[str] = ""
 
-    def __init__(self, wanted: str, fold: bool = False) -> None:
-        self.fold = fold
-        self.full = not fold
-        self.wanted = wanted.casefold() if fold else wanted
+    @property
+    def full(self) -> bool:
+        return not self.fold
 
     def __str__(self) -> str:
         return f"{self.name} {as_text(self.wanted)}" + (" in any case" if self.fold else "")
 
 
-class Prefix(_Text):
+class Prefix(_Text, frozen=True):
     """Strings that begin so; in any case with `fold`."""
 
-    __slots__ = ()
-    name = "starts with"
+    name: ClassVar[str] = "starts with"
 
     def __call__(self, value: Any) -> bool:
         if not isinstance(value, str):
@@ -129,11 +137,10 @@ class Prefix(_Text):
         return THERE if self.fold else (Key("prefix", self.wanted),)
 
 
-class Suffix(_Text):
+class Suffix(_Text, frozen=True):
     """Strings that end so."""
 
-    __slots__ = ()
-    name = "ends with"
+    name: ClassVar[str] = "ends with"
 
     def __call__(self, value: Any) -> bool:
         if not isinstance(value, str):
@@ -144,36 +151,40 @@ class Suffix(_Text):
         return THERE if self.fold else (Key("suffix", self.wanted),)
 
 
-class Fold(_Text):
-    """Strings that are equal in any case (Unicode's case folding)."""
+class Fold(_Plain, frozen=True):
+    """Strings that are equal in any case (Unicode's case folding). `wanted` is case-folded."""
 
-    __slots__ = ()
-    name = "="
-
-    def __init__(self, wanted: str) -> None:
-        super().__init__(wanted, fold=True)
-        self.full = True
+    wanted: str
+    full: ClassVar[bool] = True
 
     def __call__(self, value: Any) -> bool:
         return isinstance(value, str) and value.casefold() == self.wanted
+
+    def __str__(self) -> str:
+        return f"= {as_text(self.wanted)} in any case"
 
     def found_by(self) -> Sequence[Key]:
         return (Key("fold", self.wanted),)
 
 
-class Wildcard:
+class Wildcard(_Plain, frozen=True):
     """Strings that fit a wildcard."""
 
-    __slots__ = ("_matches", "full", "segments", "text")
+    text: str
+    segments: Segments
+    fits: Callable[[str], bool]
 
-    def __init__(self, text: str, segments: Segments) -> None:
-        self.text = text
-        self.segments = segments
-        self.full = len(segments) == 1
-        self._matches = matcher(segments)
+    @classmethod
+    def of(cls, text: str, segments: Segments) -> "Wildcard":
+        """That of a text with these segments."""
+        return cls(text, segments, matcher(segments))
+
+    @property
+    def full(self) -> bool:
+        return len(self.segments) == 1
 
     def __call__(self, value: Any) -> bool:
-        return isinstance(value, str) and self._matches(value)
+        return isinstance(value, str) and self.fits(value)
 
     def __str__(self) -> str:
         return f"like {as_text(self.text)}"
@@ -182,16 +193,18 @@ class Wildcard:
         return (key_of(self.segments),)
 
 
-class Cidr:
+class Cidr(_Plain, frozen=True):
     """Strings that are addresses of a network; one of version 4 holds none of version 6."""
 
-    __slots__ = ("first", "last", "network")
-    full = True
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network
+    first: int
+    last: int
+    full: ClassVar[bool] = True
 
-    def __init__(self, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> None:
-        self.network = network
-        self.first = int(network.network_address)
-        self.last = int(network.broadcast_address)
+    @classmethod
+    def of(cls, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> "Cidr":
+        """That of a network."""
+        return cls(network, int(network.network_address), int(network.broadcast_address))
 
     def __call__(self, value: Any) -> bool:
         found = address(value) if isinstance(value, str) else None
@@ -222,18 +235,21 @@ def address(text: str) -> tuple[int, int] | None:
     return found.version, int(found)
 
 
-class Numeric:
+class Numeric(_Plain, frozen=True):
     """Numbers within bounds."""
 
-    __slots__ = ("ends", "full", "pairs")
+    pairs: tuple[tuple[str, int | float], ...]
+    ends: tuple[float, float]
+    """The least and the greatest double."""
+    full: bool
 
-    def __init__(self, pairs: Sequence[tuple[str, int | float]]) -> None:
-        self.pairs = tuple(pairs)
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[str, int | float]]) -> "Numeric":
+        """That of these bounds."""
         # Beyond that an integer and the double nearest to it differ.
-        exact = all(isinstance(bound, float) or abs(bound) < _EXACT for _, bound in self.pairs)
-        self.ends = self._doubles(exact)
-        """The least and the greatest double."""
-        self.full = exact and self.ends[0] <= self.ends[1]
+        exact = all(isinstance(bound, float) or abs(bound) < _EXACT for _, bound in pairs)
+        ends = _doubles(pairs, exact)
+        return cls(tuple(pairs), ends, exact and ends[0] <= ends[1])
 
     def __call__(self, value: Any) -> bool:
         if not is_number(value):
@@ -258,26 +274,24 @@ class Numeric:
         low, high = min(self.ends), max(self.ends)
         return (Key("is", low),) if low == high else (Key("range", (low, high)),)
 
-    def _doubles(self, exact: bool) -> tuple[float, float]:
-        """The least and the greatest within the bounds, or somewhat further out."""
-        low, high = -math.inf, math.inf
-        for sign, bound in self.pairs:
-            end = number(bound)
-            if sign in ("=", ">", ">="):
-                low = math.nextafter(end, math.inf) if exact and sign == ">" else end
-            if sign in ("=", "<", "<="):
-                high = math.nextafter(end, -math.inf) if exact and sign == "<" else end
-        return low, high
+
+def _doubles(pairs: Sequence[tuple[str, int | float]], exact: bool) -> tuple[float, float]:
+    """The least and the greatest within the bounds, or somewhat further out."""
+    low, high = -math.inf, math.inf
+    for sign, bound in pairs:
+        end = number(bound)
+        if sign in ("=", ">", ">="):
+            low = math.nextafter(end, math.inf) if exact and sign == ">" else end
+        if sign in ("=", "<", "<="):
+            high = math.nextafter(end, -math.inf) if exact and sign == "<" else end
+    return low, high
 
 
-class NoneOf:
+class NoneOf(_Plain, frozen=True):
     """Leaves that none of these tests takes."""
 
-    __slots__ = ("tests",)
-    full = False
-
-    def __init__(self, tests: Sequence[Test]) -> None:
-        self.tests = tuple(tests)
+    tests: tuple[Test, ...]
+    full: ClassVar[bool] = False
 
     def __call__(self, value: Any) -> bool:
         for test in self.tests:  # noqa: SIM110 - half the time of any()
@@ -292,14 +306,11 @@ class NoneOf:
         return THERE
 
 
-class Exists:
+class Exists(_Plain, frozen=True):
     """Any leaf; or, not wanted, none: that is the one test which a missing field meets."""
 
-    __slots__ = ("wanted",)
-    full = True
-
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
+    wanted: bool
+    full: ClassVar[bool] = True
 
     def __call__(self, value: Any) -> bool:
         return self.wanted
