@@ -26,8 +26,10 @@ docs: setup
 	$(BIN)/python docs/make_schema.py > funcrt/funcrt.schema.json
 	DEMO_SVG=docs/demo.svg $(BIN)/python demo/run.py | cat
 
+# A worker a core, of which each takes whole files: a file's host is started once.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m alone
 
 planted-bugs: setup
 	$(BIN)/python -m tests.planted

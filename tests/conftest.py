@@ -1,5 +1,6 @@
 """For all tests."""
 
+import os
 import signal
 
 import pytest
@@ -7,6 +8,10 @@ import pytest
 # A shell without job control starts what it puts in the background with SIGINT ignored, and what
 # that starts would inherit it: the tests of Ctrl-C need it as at a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A command believes these, where they are set, and not the terminal that a test gives it.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

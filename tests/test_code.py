@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,20 +52,25 @@ def test_what_is_public_is_listed(name: str) -> None:
     assert listed == sorted(set(listed), key=_order)
     assert set(listed) <= _defined(tree) | _lazy(tree)
     module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    taken = {
-        alias.name
-        for other, each in TREES.items()
-        if other != name
-        for node in ast.walk(each)
-        if isinstance(node, ast.ImportFrom) and node.module == module and not node.level
-        for alias in node.names
-    }
+    taken = {each for other, each in _imported().get(module, ()) if other != name}
     assert {each for each in taken - set(listed) if not _is_module(module, each)} == set()
     if name.endswith("__init__.py"):
         return
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     private = {each for each in _own(tree) if not each.startswith("_")} - set(listed) - taken
     assert private - used == set(), "public, unlisted and unused"
+
+
+@cache
+def _imported() -> dict[str, set[tuple[str, str]]]:
+    """Module -> (file that imports of it, what it imports)."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = {(name, alias.name) for alias in node.names}
+                found.setdefault(node.module, set()).update(names)
+    return found
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -27,6 +27,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     assert found.stop(15) == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("door", ["gateway", "mesh"])
 def test_a_crowd_keeps_nobody_out(host: Serving, door: str) -> None:
     mesh_socket = f"{host.env['FUNCRT_DATA']}/mesh.db.sock"

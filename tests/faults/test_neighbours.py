@@ -148,6 +148,7 @@ def soak(directory: Path) -> str:
     return run(directory, {name: [name] for name in POISON}, 9, MOST)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_ten_poisons_at_once_leave_their_neighbour_alone(tmp_path: Path) -> None:
     print(run(tmp_path, {"all ten": list(POISON)}, 3, MOST_AT_ONCE))

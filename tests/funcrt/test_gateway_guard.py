@@ -154,7 +154,14 @@ def test_scopes(tokens):
 
 @pytest.mark.parametrize(
     "value",
-    ["", "Bearer", "Bearer nope", "Basic YTpi", SECRETS["read"], "Bearer \xff\xfe"],
+    [
+        "",
+        "Bearer",
+        "Bearer nope",
+        "Basic YTpi",
+        pytest.param(SECRETS["read"], id="no scheme"),
+        "Bearer \xff\xfe",
+    ],
 )
 def test_bad_credentials(tokens, value):
     async def test():
