@@ -31,7 +31,12 @@ class OwnModules:
             yield
             return
         self._inside = True
-        others = {name: sys.modules.pop(name) for name in list(sys.modules) if self._covers(name)}
+        here = self._importable()
+        others = {
+            name: sys.modules.pop(name)
+            for name in list(sys.modules)
+            if name.partition(".")[0] in here and self._covers(name)
+        }
         before = set(sys.modules)
         environment = {name: os.environ.get(name) for name in env}
         sys.modules.update(self.own)
@@ -54,11 +59,19 @@ class OwnModules:
                 else:
                     os.environ[name] = value
 
+    def _importable(self) -> set[str]:
+        """The names of the modules and packages in the directory itself."""
+        if not self.path.is_dir():
+            return set()
+        with os.scandir(self.path) as found:
+            return {
+                each.name if each.is_dir() else each.name.removesuffix(".py")
+                for each in found
+                if each.is_dir() or each.name.endswith(".py")
+            }
+
     def _covers(self, name: str) -> bool:
-        """Whether a module of this name, loaded from elsewhere, is in the way of one here."""
-        top = name.partition(".")[0]
-        if not ((self.path / f"{top}.py").is_file() or (self.path / top).is_dir()):
-            return False
+        """Whether a module, whose name is one here, was loaded from elsewhere."""
         return not self._is_own(sys.modules[name]) or name in self.own
 
     def _is_own(self, module: ModuleType) -> bool:

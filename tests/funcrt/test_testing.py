@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType
 
 import msgspec
 import pytest
@@ -121,6 +122,25 @@ def test_functions_have_modules_of_their_own(tmp_path: Path) -> None:
     assert not {"main", "helper", "later"} & set(sys.modules)
     assert set(sys.modules) == before
     assert str(tmp_path / "1") not in sys.path
+
+
+def test_modules_of_the_same_names_from_elsewhere_are_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {name: ModuleType(name) for name in ("main", "helper", "parts", "parts.one")}
+    for name, module in elsewhere.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    code = """
+        import helper
+        from parts import one
+        def handler(event): return helper.N + one.N
+        """
+    directory = write(tmp_path / "f", code)
+    (directory / "helper.py").write_text("N = 1")
+    (directory / "parts").mkdir()
+    (directory / "parts" / "one.py").write_text("N = 2")
+    assert load(directory).call().data == 3
+    assert {name: sys.modules[name] for name in elsewhere} == elsewhere
 
 
 def test_what_a_handler_uses_can_be_replaced(
