@@ -21,7 +21,7 @@ from triggers.errors import FilterMistake, shown
 from triggers.explain import Explained, as_text, several
 from triggers.view import View
 
-__all__ = ["MAX_DEPTH", "Condition", "parse_filters"]
+__all__ = ["MAX_DEPTH", "All", "AnyOf", "Attribute", "Condition", "Not", "parse_filters"]
 
 MAX_DEPTH = 10
 _NAME = re.compile(r"[a-z0-9]+", re.ASCII)
@@ -54,7 +54,7 @@ class Condition(Protocol):
         """What in it is hardly meant."""
 
 
-class _Attribute(msgspec.Struct, eq=False, gc=False):
+class Attribute(msgspec.Struct, eq=False, gc=False):
     """`exact`, `prefix` or `suffix` of one attribute."""
 
     dialect: str
@@ -95,7 +95,9 @@ _TESTS: dict[str, Callable[[str, str], bool]] = {
 }
 
 
-class _All(msgspec.Struct, eq=False, gc=False):
+class All(msgspec.Struct, eq=False, gc=False):
+    """Conditions that must all hold."""
+
     conditions: tuple[Condition, ...]
     path: str
     count: ClassVar[str] = "all of"
@@ -121,7 +123,9 @@ class _All(msgspec.Struct, eq=False, gc=False):
         return [one for condition in self.conditions for one in condition.warnings()]
 
 
-class _Any(_All):
+class AnyOf(All):
+    """Conditions of which one must."""
+
     count: ClassVar[str] = "any of"
 
     def holds(self, view: View) -> bool:
@@ -135,7 +139,9 @@ class _Any(_All):
         return True if True in verdicts else False if verdicts == {False} else None
 
 
-class _Not(msgspec.Struct, eq=False, gc=False):
+class Not(msgspec.Struct, eq=False, gc=False):
+    """A condition that must not hold."""
+
     condition: Condition
     path: str
 
@@ -216,7 +222,7 @@ def _parse(item: Any, path: str, mistakes: list[FilterMistake], depth: int) -> C
         return _attributes(dialect, value, where, mistakes)
     if dialect == "not":
         inner = _parse(value, where, mistakes, depth + 1)
-        return None if inner is None else _Not(inner, where)
+        return None if inner is None else Not(inner, where)
     if dialect in _NESTED:
         return _several(dialect, value, where, mistakes, depth)
     if dialect in _SQL:
@@ -236,7 +242,7 @@ def _several(
         mistakes.append(FilterMistake(where, reason, f"add one, or leave {dialect} out"))
     if not inner:
         return None
-    return (_All if dialect == "all" else _Any)(tuple(inner), where)
+    return (All if dialect == "all" else AnyOf)(tuple(inner), where)
 
 
 def _attributes(
@@ -262,8 +268,8 @@ def _attributes(
             mend = f'write "{canonical(wanted)}"' if small else mend
             mistakes.append(FilterMistake(at, reason, mend))
         else:
-            conditions.append(_Attribute(dialect, name, wanted, at, _TESTS[dialect]))
-    return conditions[0] if len(conditions) == 1 else _All(tuple(conditions), where)
+            conditions.append(Attribute(dialect, name, wanted, at, _TESTS[dialect]))
+    return conditions[0] if len(conditions) == 1 else All(tuple(conditions), where)
 
 
 def _sql(value: Any, where: str, mistakes: list[FilterMistake]) -> Condition | None:

@@ -15,7 +15,7 @@ from mesh.event import Event, canonical
 from triggers import native
 from triggers.access import Group, Indexed, Place, Way, scalar
 from triggers.field import CROWDED, Bucket, Entry, Field, Remove, every, take
-from triggers.view import MAX_DATA_BYTES, MISSING, View
+from triggers.view import MISSING, View
 
 __all__ = ["Index"]
 
@@ -55,6 +55,8 @@ class Index(Generic[K]):
         self._engine = native.engine()
         self._native = 0
         """How many the accelerator has."""
+        self._doubtful: dict[K, Indexed] = {}
+        """Those of them that say more than it knows."""
         self._rest: Bucket = []
         """Those that nothing finds: each is matched with every event."""
 
@@ -70,19 +72,25 @@ class Index(Generic[K]):
         """Add a filter; one that is there under the key is replaced."""
         old = self._removes.pop(key, [])
         new = self._removes[key] = []
-        if self._engine is not None and (rule := native.rule(filter)) is not None:
+        rule = native.rule(filter) if self._engine is not None else None
+        if self._engine is not None and rule is not None:
             self._native += 1
+            if rule[2]:
+                self._doubtful[key] = filter
             new.append(partial(self._take_back, self._engine, self._engine.add(key, *rule)))
         else:
             for number, way in enumerate(filter.ways()):
                 new.append(self._file(key, filter, number, way))
         for remove in old:
             remove()
+        if rule is None or not rule[2]:
+            self._doubtful.pop(key, None)
 
     def remove(self, key: K) -> None:
         """Take a filter out. Raises KeyError where there is none."""
         for remove in self._removes.pop(key):
             remove()
+        self._doubtful.pop(key, None)
 
     def _take_back(self, engine: native.Engine, number: int) -> None:
         engine.remove(number)
@@ -219,13 +227,16 @@ class Index(Generic[K]):
     def match(self, event: Event) -> set[K]:
         """The keys of the filters that an event matches. Nothing an event holds makes it raise."""
         hits: set[K] = set()
+        doubtful: list[K] = []
         if self._native and self._engine is not None:
-            body = event.data
-            if body is not None and len(body) <= MAX_DATA_BYTES:
-                hits.update(self._engine.find(body))
-            if not self._fields and not self._rest:
+            hits, doubtful = self._engine.find(event)
+            if not (doubtful or self._fields or self._rest):
                 return hits
         view = View(event)
+        for key in doubtful:
+            filter = self._doubtful.get(key)
+            if filter is not None and filter.holds(view):
+                hits.add(key)
         found, flat = self._found(view)
         for bucket in found:
             for entry in bucket:

@@ -1,27 +1,33 @@
-"""Patterns that look at data alone, as the accelerator takes them, where it is installed.
+"""Filters as the accelerator takes them, where it is installed.
 
-The accelerator (the package `funcrt-accelerator`, in Rust) finds and matches them by itself; all
-else, and everything without it, is for the index in Python. Both are held to `match.py`.
+The accelerator (the package `funcrt-accelerator`, in Rust) finds and matches what the dialects and
+patterns say of attributes and data. Of a filter that says more, such as a JSONPath condition, it
+finds the events that may match. What it cannot find, and everything without it, is for the index in
+Python. Both are held to the plain matcher.
 """
 
 import importlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
-from mesh.event import MAX_JSON_DEPTH
-from triggers.access import Group, Indexed, Key, Way
+from mesh.event import MAX_JSON_DEPTH, Event
+from triggers.access import Group, Indexed, Key, Place, Way
+from triggers.dialects import All, AnyOf, Attribute, Not
 from triggers.match import Leaf, Pattern, Table
 from triggers.values import Equal, Exists, NoneOf, Numeric, Prefix, Suffix, Test, Wildcard
+from triggers.view import MAX_DATA_BYTES
 
 __all__ = ["Engine", "engine", "rule"]
 
-Spec = tuple[list[Any], list[Any]]
+Spec = tuple[list[Any], list[Any], bool]
+"""Its conditions, the ways to find it, and whether that is not all it says."""
 
 
 class Engine(Protocol):
     """Rules by number. None of its calls runs Python, so that they are whole to other threads."""
 
-    def add(self, key: Any, alternatives: list[Any], ways: list[Any]) -> int:
+    def add(self, key: Any, conditions: list[Any], ways: list[Any], doubtful: bool) -> int:
         """Add a rule with the key that is found by it; its number."""
 
     def remove(self, id: int) -> None:
@@ -30,8 +36,9 @@ class Engine(Protocol):
     def choose(self, ways: list[Any]) -> list[list[int]]:
         """By which groups of each way a rule is, or would be, found; none where it is tried."""
 
-    def find(self, body: bytes) -> list[Any]:
-        """The keys of the rules that data matches; none where it is no JSON."""
+    def find(self, event: Event) -> tuple[set[Any], list[Any]]:
+        """The keys of the rules that an event matches; and of those that are doubtful, which it
+        matches as far as the accelerator knows."""
 
 
 class _Foreign(Exception):
@@ -40,11 +47,11 @@ class _Foreign(Exception):
 
 def engine() -> Engine | None:
     """An accelerator without rules; None where it is not installed."""
-    made: Engine | None = _made(MAX_JSON_DEPTH)
+    made: Engine | None = _made(MAX_JSON_DEPTH, MAX_DATA_BYTES)
     return made
 
 
-def _none(depth: int) -> None:
+def _none(depth: int, most: int) -> None:
     return None
 
 
@@ -55,30 +62,49 @@ except ImportError:
 
 
 def rule(filter: Indexed) -> Spec | None:
-    """A filter as `Engine.add` takes it; None where it is not one pattern of data that the
-    accelerator knows."""
-    conditions: Sequence[Any] = getattr(filter, "conditions", ())
-    if len(conditions) != 1 or not isinstance(conditions[0], Pattern):
+    """A filter as `Engine.add` takes it; None where the accelerator could not find it."""
+    conditions: Sequence[Any] | None = getattr(filter, "conditions", None)
+    if conditions is None:
         return None
-    pattern = conditions[0]
+    lowered = []
     try:
-        return [_below_data(one) for one in pattern.alternatives], [
-            _way(way) for way in pattern.ways()
-        ]
+        ways = [_way(way) for way in filter.ways()]
+        for condition in conditions:
+            with suppress(_Foreign):
+                lowered.append(_condition(condition))
     except _Foreign:
         return None
+    doubtful = len(lowered) < len(conditions)
+    if doubtful and not all(groups for groups, _, _ in ways):
+        return None
+    return lowered, ways, doubtful
 
 
-def _below_data(table: Table) -> tuple[Any, ...]:
-    if [name for name, _ in table.fields] != ["data"]:
-        raise _Foreign
-    return _field(table.fields[0][1])
+def _condition(condition: Any) -> tuple[Any, ...]:
+    match condition:
+        case Pattern():
+            return ("pattern", [_table(one) for one in condition.alternatives])
+        case Attribute():
+            kind = "is" if condition.dialect == "exact" else condition.dialect
+            place = Place.text(condition.name)
+            return ("text", place.root, condition.name, (kind, _text(condition.wanted)))
+        case AnyOf():
+            return ("any", [_condition(one) for one in condition.conditions])
+        case All():
+            return ("all", [_condition(one) for one in condition.conditions])
+        case Not():
+            return ("not", _condition(condition.condition))
+    raise _Foreign
 
 
-def _field(field: Leaf | Table) -> tuple[Any, ...]:
-    if isinstance(field, Leaf):
-        return ("leaf", [_test(test) for test in field.tests], field.absent)
-    return ("table", [(_text(name), _field(below)) for name, below in field.fields])
+def _table(table: Table) -> list[Any]:
+    return [(_text(name), _field(below)) for name, below in table.fields]
+
+
+def _field(field: Leaf | Table) -> Any:
+    if isinstance(field, Table):
+        return _table(field)
+    return ([_test(test) for test in field.tests], field.absent)
 
 
 def _test(test: Test) -> tuple[Any, ...]:
@@ -126,27 +152,30 @@ _TOLD: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
 }
 
 
-def _way(way: Way) -> list[tuple[list[str], list[tuple[Any, ...]]]]:
-    return [_group(group) for group in way.groups]
+def _way(way: Way) -> tuple[list[Any], bool, bool]:
+    return [_group(group) for group in way.groups], way.full, way.flat
 
 
-def _group(group: Group) -> tuple[list[str], list[tuple[Any, ...]]]:
-    return [_text(name) for name in group.place.path], [_key(key) for key in group.keys]
+def _group(group: Group) -> tuple[str, list[str], list[tuple[Any, ...]]]:
+    place = group.place
+    return place.root, [_text(name) for name in place.path], [_key(key) for key in group.keys]
 
 
 def _key(key: Key) -> tuple[Any, ...]:
-    match key.kind:
-        case "is":
-            return ("is", key.value[0] if isinstance(key.value, tuple) else key.value)
-        case "prefix" | "suffix":
-            return (key.kind, key.value)
-        case "like":
-            head, tail, chunks = key.value
-            return ("like", head, tail, max(chunks, key=len, default=""))
-        case "range":
-            return ("range", *key.value)
-        case "there":
-            return ("there",)
+    kind, value = key.kind, key.value
+    if kind == "is":
+        if isinstance(value, str):
+            return (kind, _text(value))
+        return (kind, value[0] if isinstance(value, tuple) else value)
+    if kind in ("prefix", "suffix"):
+        return (kind, _text(value))
+    if kind == "like":
+        head, tail, chunks = value
+        return (kind, _text(head), _text(tail), _text(max(chunks, key=len, default="")))
+    if kind == "range":
+        return (kind, *value)
+    if kind == "there":
+        return (kind,)
     raise _Foreign
 
 
@@ -154,6 +183,8 @@ def _text(text: Any) -> str:
     """Text that is UTF-8: the accelerator takes none with lone surrogates."""
     if not isinstance(text, str):
         raise _Foreign
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,10 +1,11 @@
-//! Rules, found by the values they ask for and then matched in full.
+//! Rules, found by the values they ask for, and then matched in full where that does not say all.
 
+use crate::bucket::{Entry, Id, Sure};
 use crate::json::{parse, Value};
-use crate::places::{hashed, Id, Key, Place, Scalar};
-use crate::rule::Table;
-use crate::tree::{Node, Tree};
-use rustc_hash::{FxHashMap, FxHashSet};
+use crate::places::{Key, Place, Scalar};
+use crate::rule::Condition;
+use crate::shape::{Held, Shape};
+use crate::tree::{Node, Tree, DATA};
 
 /// Rules in one bucket from which on several names are looked at together.
 const CROWDED: usize = 2;
@@ -18,46 +19,62 @@ pub struct Group {
 }
 
 impl Group {
-    /// The keys that are scalars.
-    fn scalars(&self) -> Vec<Scalar> {
+    /// The keys, where all of them are scalars.
+    fn scalars(&self) -> Option<Vec<Scalar>> {
         let scalar = |key: &Key| match key {
             Key::Scalar(scalar) => Some(scalar.clone()),
             _ => None,
         };
-        self.keys.iter().filter_map(scalar).collect()
+        self.keys.iter().map(scalar).collect()
+    }
+
+    fn scalar(&self) -> bool {
+        self.keys.iter().all(|key| matches!(key, Key::Scalar(_)))
     }
 }
 
-enum Filed {
-    Alone(Group),
-    Together(Vec<Node>, Vec<Vec<Scalar>>),
-    Rest,
+/// Groups of which each must be there for a rule to match, as a whole or of an event without
+/// arrays.
+pub struct Way {
+    pub groups: Vec<Group>,
+    pub full: bool,
+    pub flat: bool,
 }
 
-/// What is found, and in which ways it matches.
+enum Filed {
+    Alone(Entry, Group),
+    Together(Entry, usize, Vec<Vec<Scalar>>),
+    Rest(Entry),
+}
+
+/// What is found, and when.
 pub struct Rule<K> {
     pub key: K,
-    pub alternatives: Vec<Table>,
+    pub condition: Condition,
+    /// The condition is not all that its filter says.
+    pub doubtful: bool,
+    /// It looks at data.
+    pub looks: bool,
 }
 
-struct Held<K> {
-    rule: Option<Rule<K>>,
+struct Kept {
     filed: Vec<Filed>,
-    /// The last event it was looked at with.
-    seen: u64,
+    condition: Condition,
+    doubtful: bool,
+    looks: bool,
 }
 
 pub struct Index<K> {
     pub tree: Tree,
     places: Vec<Place>,
-    /// Names that are looked at together, and rules by the hash of what they ask for there.
-    shapes: Vec<(Vec<Node>, FxHashMap<u64, Vec<Id>>)>,
-    /// The names of all shapes.
-    shaped: FxHashSet<Node>,
-    rest: Vec<Id>,
-    rules: Vec<Held<K>>,
+    shapes: Vec<Shape>,
+    rest: Vec<Entry>,
+    /// By rule, apart from the rest: most that are found need no more.
+    keys: Vec<Option<K>>,
+    rules: Vec<Option<Kept>>,
     free: Vec<Id>,
-    event: u64,
+    /// How many ways are found by data.
+    in_data: usize,
 }
 
 impl<K> Index<K> {
@@ -66,11 +83,11 @@ impl<K> Index<K> {
             tree: Tree::new(),
             places: Vec::new(),
             shapes: Vec::new(),
-            shaped: FxHashSet::default(),
             rest: Vec::new(),
+            keys: Vec::new(),
             rules: Vec::new(),
             free: Vec::new(),
-            event: 0,
+            in_data: 0,
         }
     }
 
@@ -83,222 +100,245 @@ impl<K> Index<K> {
     }
 
     /// Add a rule that can match in each of these ways; its number.
-    pub fn add(&mut self, rule: Rule<K>, ways: Vec<Vec<Group>>) -> Id {
+    pub fn add(&mut self, rule: Rule<K>, ways: Vec<Way>) -> Id {
         let id = self.free.pop().unwrap_or_else(|| {
-            self.rules.push(Held { rule: None, filed: Vec::new(), seen: 0 });
+            self.keys.push(None);
+            self.rules.push(None);
             (self.rules.len() - 1) as Id
         });
-        let filed = ways.into_iter().map(|way| self.file(id, way)).collect();
-        self.rules[id as usize] = Held { rule: Some(rule), filed, seen: 0 };
+        let filed: Vec<Filed> = ways.into_iter().map(|way| self.file(id, way)).collect();
+        self.in_data += filed.iter().filter(|one| self.by_data(one)).count();
+        let Rule { key, condition, doubtful, looks } = rule;
+        self.keys[id as usize] = Some(key);
+        self.rules[id as usize] = Some(Kept { filed, condition, doubtful, looks });
         id
     }
 
-    pub fn remove(&mut self, id: Id) {
-        let Some(held) = self.rules.get_mut(id as usize) else { return };
-        if held.rule.take().is_none() {
-            return;
-        }
-        for filed in std::mem::take(&mut held.filed) {
+    /// Take a rule out; its key.
+    pub fn remove(&mut self, id: Id) -> Option<K> {
+        let kept = self.rules.get_mut(id as usize)?.take()?;
+        for filed in kept.filed {
+            self.in_data -= usize::from(self.by_data(&filed));
             match filed {
-                Filed::Rest => self.rest.retain(|one| *one != id),
-                Filed::Alone(group) => {
+                Filed::Rest(entry) => self.rest.retain(|one| *one != entry),
+                Filed::Alone(entry, group) => {
                     for key in &group.keys {
-                        self.place(group.node).remove(key, id);
+                        self.place(group.node).remove(key, entry);
                     }
                 }
-                Filed::Together(nodes, values) => self.take_together(id, &nodes, &values),
+                Filed::Together(entry, shape, values) => {
+                    self.shapes[shape].take(&values, entry);
+                    self.share(shape, &values, |held, scalar| {
+                        if let Some(count) = held.get_mut(scalar) {
+                            *count -= 1;
+                            if *count == 0 {
+                                held.remove(scalar);
+                            }
+                        }
+                    });
+                }
             }
         }
         self.free.push(id);
+        self.keys[id as usize].take()
     }
 
-    fn file(&mut self, id: Id, mut way: Vec<Group>) -> Filed {
-        let chosen = self.choose(&mut way);
+    fn by_data(&self, filed: &Filed) -> bool {
+        match filed {
+            Filed::Alone(_, group) => self.tree.in_data(group.node),
+            Filed::Together(_, shape, _) => self.shapes[*shape].in_data,
+            Filed::Rest(_) => false,
+        }
+    }
+
+    fn file(&mut self, id: Id, mut way: Way) -> Filed {
+        let chosen = self.choose(&mut way.groups);
+        let all = chosen.len() == way.groups.len();
+        let sure = match all {
+            true if way.full => Sure::Full,
+            true if way.flat => Sure::Flat,
+            _ => Sure::Not,
+        };
+        let entry = Entry::new(id, sure);
         if chosen.is_empty() {
-            self.rest.push(id);
-            return Filed::Rest;
+            self.rest.push(entry);
+            return Filed::Rest(entry);
         }
         if chosen.len() > 1 {
-            let mut by: Vec<&Group> = chosen.iter().map(|at| &way[*at]).collect();
+            let shape = self.shape(&way.groups, &chosen);
+            let mut by: Vec<&Group> = chosen.iter().map(|at| &way.groups[*at]).collect();
             by.sort_by_key(|group| group.node);
-            let nodes: Vec<Node> = by.iter().map(|group| group.node).collect();
-            let values: Vec<Vec<Scalar>> = by.iter().map(|group| group.scalars()).collect();
-            self.file_together(id, &nodes, &values);
-            return Filed::Together(nodes, values);
+            let values: Vec<Vec<Scalar>> = by.into_iter().filter_map(Group::scalars).collect();
+            self.shapes[shape].put(&values, entry);
+            self.share(shape, &values, |held, one| *held.entry(one.clone()).or_default() += 1);
+            return Filed::Together(entry, shape, values);
         }
-        let group = way.swap_remove(chosen[0]);
+        let group = way.groups.swap_remove(chosen[0]);
         for key in &group.keys {
-            self.place(group.node).add(key, id);
+            self.place(group.node).add(key, entry);
         }
-        Filed::Alone(group)
+        Filed::Alone(entry, group)
     }
 
-    /// By which groups of a way its rule is best found: by one, by several together, or by none.
-    /// Where any key of several would do, the best is put in their place.
-    pub fn choose(&mut self, way: &mut [Group]) -> Vec<usize> {
-        let mut costs = Vec::with_capacity(way.len());
-        for group in way.iter_mut() {
+    /// Count the values of a rule that is found by several.
+    fn share(
+        &mut self,
+        shape: usize,
+        values: &[Vec<Scalar>],
+        count: impl Fn(&mut rustc_hash::FxHashMap<Scalar, usize>, &Scalar),
+    ) {
+        for (at, some) in values.iter().enumerate() {
+            let node = self.shapes[shape].nodes[at];
+            let held = &mut self.place(node).shared;
+            some.iter().for_each(|scalar| count(held, scalar));
+        }
+    }
+
+    /// By which groups a rule is best found: by one, by several together, or by none. Where any key
+    /// of several would do, the best is put in their place.
+    pub fn choose(&mut self, groups: &mut [Group]) -> Vec<usize> {
+        let mut costs = Vec::with_capacity(groups.len());
+        for group in groups.iter_mut() {
             let place = self.place(group.node);
             for key in &mut group.keys {
                 if let Key::AnyOf(options) = key {
-                    *key = options.drain(..).min_by_key(|one| place.cost(one)).unwrap_or(Key::There);
+                    let best = options.drain(..).min_by_key(|one| place.cost(one));
+                    *key = best.unwrap_or(Key::There);
                 }
             }
             let sum: usize = group.keys.iter().map(|key| place.cost(key)).sum();
             costs.push(sum / group.keys.len().max(1));
         }
-        let Some(best) = (0..way.len()).min_by_key(|at| costs[*at]) else { return Vec::new() };
-        if costs[best] >= CROWDED {
-            if let Some(chosen) = self.together(way, &costs) {
+        let Some(best) = (0..groups.len()).min_by_key(|at| costs[*at]) else { return Vec::new() };
+        if costs[best] >= CROWDED && groups.len() > 1 {
+            if let Some(chosen) = self.together(groups, &costs) {
                 return chosen;
             }
         }
         vec![best]
     }
 
-    /// Names of scalars to file a way under together, those with the fewest rules first.
-    fn together(&self, way: &[Group], costs: &[usize]) -> Option<Vec<usize>> {
-        let mut order: Vec<usize> = (0..way.len()).collect();
+    /// Groups of scalars to file a rule under together, those with the fewest rules first.
+    fn together(&self, groups: &[Group], costs: &[usize]) -> Option<Vec<usize>> {
+        let mut order: Vec<usize> = (0..groups.len()).collect();
         order.sort_by_key(|at| costs[*at]);
         let mut chosen: Vec<usize> = Vec::new();
         let mut product = 1;
         for at in order {
-            let count = way[at].keys.len();
-            let taken = chosen.iter().any(|one| way[*one].node == way[at].node);
-            if !taken && way[at].scalars().len() == count && product * count <= MAX_VALUES {
+            let count = groups[at].keys.len();
+            let taken = chosen.iter().any(|one| groups[*one].node == groups[at].node);
+            if !taken && product * count <= MAX_VALUES && groups[at].scalar() {
                 product *= count;
                 chosen.push(at);
             }
         }
-        let mut nodes: Vec<Node> = chosen.iter().map(|at| way[*at].node).collect();
-        nodes.sort_unstable();
-        let known = self.shapes.iter().any(|(held, _)| *held == nodes);
-        (chosen.len() > 1 && (known || self.shapes.len() < MAX_SHAPES)).then_some(chosen)
+        let known = || self.shapes.iter().any(|one| one.nodes == nodes(groups, &chosen));
+        (chosen.len() > 1 && (self.shapes.len() < MAX_SHAPES || known())).then_some(chosen)
     }
 
-    fn file_together(&mut self, id: Id, nodes: &[Node], values: &[Vec<Scalar>]) {
-        let at = self.shapes.iter().position(|(held, _)| held == nodes);
-        let at = at.unwrap_or_else(|| {
-            self.shaped.extend(nodes);
-            self.shapes.push((nodes.to_vec(), FxHashMap::default()));
-            self.shapes.len() - 1
-        });
-        for key in product(&hashes(values)) {
-            self.shapes[at].1.entry(key).or_default().push(id);
+    /// The shape of these groups, made where it is new.
+    fn shape(&mut self, groups: &[Group], chosen: &[usize]) -> usize {
+        let nodes = nodes(groups, chosen);
+        if let Some(at) = self.shapes.iter().position(|one| one.nodes == nodes) {
+            return at;
         }
-        for (node, some) in nodes.iter().zip(values) {
-            for scalar in some {
-                *self.place(*node).shared.entry(scalar.clone()).or_default() += 1;
-            }
+        for node in &nodes {
+            self.place(*node).shaped = true;
         }
+        let in_data = nodes.iter().any(|node| self.tree.in_data(*node));
+        self.shapes.push(Shape::new(nodes, in_data));
+        self.shapes.len() - 1
     }
 
-    fn take_together(&mut self, id: Id, nodes: &[Node], values: &[Vec<Scalar>]) {
-        if let Some((_, buckets)) = self.shapes.iter_mut().find(|(held, _)| held == nodes) {
-            for key in product(&hashes(values)) {
-                if let Some(bucket) = buckets.get_mut(&key) {
-                    bucket.retain(|one| *one != id);
-                    if bucket.is_empty() {
-                        buckets.remove(&key);
-                    }
-                }
-            }
-        }
-        for (node, some) in nodes.iter().zip(values) {
-            for scalar in some {
-                let shared = &mut self.place(*node).shared;
-                if let Some(count) = shared.get_mut(scalar) {
-                    *count -= 1;
-                    if *count == 0 {
-                        shared.remove(scalar);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The rules that an event's data matches; none where it is no JSON.
-    pub fn matches(&mut self, body: &[u8], depth: usize) -> Vec<&K> {
-        let Some(data) = parse(body, &self.tree, depth) else { return Vec::new() };
+    /// The keys of the rules that an event matches, and of those whose filters must be asked, too:
+    /// its attributes by their nodes, and its data, which need be no JSON.
+    pub fn matches<'a>(
+        &self,
+        mut event: Vec<(Node, Value<'a>)>,
+        body: Option<&'a [u8]>,
+        depth: usize,
+    ) -> (Vec<&K>, Vec<&K>) {
         let mut found = self.rest.clone();
-        let mut held: Vec<(Node, u64)> = Vec::new();
-        self.walk(self.tree.root(), &data, &mut found, &mut held);
-        for (nodes, buckets) in &self.shapes {
-            find_together(nodes, buckets, &held, &mut found);
+        let mut held = Held::default();
+        for (node, value) in &event {
+            self.look(*node, value, &mut found, &mut held);
         }
-        self.event += 1;
-        let top = [(self.tree.root(), data)];
-        found.retain(|id| {
-            let held = &mut self.rules[*id as usize];
-            if std::mem::replace(&mut held.seen, self.event) == self.event {
-                return false;
+        self.look_together(false, &held, &mut found);
+        let mut flat = true;
+        if self.in_data > 0 || found.iter().any(|one| self.looks(*one)) {
+            if let Some(data) = body.and_then(|body| parse(body, &self.tree, depth)) {
+                flat = self.walk(DATA, &data, &mut found, &mut held);
+                event.push((DATA, data));
             }
-            let rule = held.rule.as_ref();
-            rule.is_some_and(|rule| rule.alternatives.iter().any(|one| one.holds(&top)))
-        });
-        let rules = &self.rules;
-        found.iter().filter_map(|id| rules[*id as usize].rule.as_ref()).map(|one| &one.key).collect()
+            self.look_together(true, &held, &mut found);
+        }
+        if found.len() > 1 {
+            found.sort_unstable();
+            found.dedup_by_key(|one| one.id());
+        }
+        let (mut sure, mut doubtful) = (Vec::with_capacity(found.len()), Vec::new());
+        for entry in found {
+            let id = entry.id() as usize;
+            let Some(key) = &self.keys[id] else { continue };
+            if entry.sure(flat) {
+                sure.push(key);
+            } else if let Some(rule) = &self.rules[id] {
+                if rule.condition.holds(&event) {
+                    (if rule.doubtful { &mut doubtful } else { &mut sure }).push(key);
+                }
+            }
+        }
+        (sure, doubtful)
     }
 
-    fn walk(&self, node: Node, value: &Value, found: &mut Vec<Id>, held: &mut Vec<(Node, u64)>) {
+    /// Whether the data says if the rule of an entry matches.
+    fn looks(&self, entry: Entry) -> bool {
+        let rule = &self.rules[entry.id() as usize];
+        !entry.sure(false) && rule.as_ref().is_some_and(|rule| rule.looks)
+    }
+
+    fn look(&self, node: Node, leaf: &Value, found: &mut Vec<Entry>, held: &mut Held) {
+        if let Some(place) = self.places.get(node as usize) {
+            place.find(leaf, found);
+            if place.shaped {
+                held.push(node, leaf);
+            }
+        }
+    }
+
+    fn look_together(&self, in_data: bool, held: &Held, found: &mut Vec<Entry>) {
+        for shape in self.shapes.iter().filter(|shape| shape.in_data == in_data) {
+            shape.find(held, found);
+        }
+    }
+
+    /// Look at a value of the data, and at those in it; whether there was no array.
+    fn walk(&self, node: Node, value: &Value, found: &mut Vec<Entry>, held: &mut Held) -> bool {
         match value {
             Value::Object(fields) => {
+                let mut flat = true;
                 for (below, inner) in fields {
-                    self.walk(*below, inner, found, held);
+                    flat &= self.walk(*below, inner, found, held);
                 }
+                flat
             }
             Value::List(items) => {
-                for item in items {
+                items.iter().for_each(|item| {
                     self.walk(node, item, found, held);
-                }
+                });
+                false
             }
             leaf => {
-                if let Some(place) = self.places.get(node as usize) {
-                    place.find(leaf, found);
-                }
-                if self.shaped.contains(&node) {
-                    held.push((node, hashed(leaf)));
-                }
+                self.look(node, leaf, found, held);
+                true
             }
         }
     }
 }
 
-fn find_together(
-    nodes: &[Node],
-    buckets: &FxHashMap<u64, Vec<Id>>,
-    held: &[(Node, u64)],
-    found: &mut Vec<Id>,
-) {
-    let of = |node: Node| held.iter().filter(move |(at, _)| *at == node).map(|(_, hash)| *hash);
-    let mut combinations = 1usize;
-    for node in nodes {
-        combinations = combinations.saturating_mul(of(*node).count());
-    }
-    if combinations == 1 {
-        let key = nodes.iter().filter_map(|node| of(*node).next()).fold(0, both);
-        found.extend(buckets.get(&key).into_iter().flatten());
-    } else if combinations <= buckets.len() {
-        let values: Vec<Vec<u64>> = nodes.iter().map(|node| of(*node).collect()).collect();
-        for key in product(&values) {
-            found.extend(buckets.get(&key).into_iter().flatten());
-        }
-    } else {
-        found.extend(buckets.values().flatten()); // fewer than to look up
-    }
-}
-
-fn both(first: u64, second: u64) -> u64 {
-    (first.rotate_left(5) ^ second).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-fn hashes(values: &[Vec<Scalar>]) -> Vec<Vec<u64>> {
-    values.iter().map(|some| some.iter().map(Scalar::hashed).collect()).collect()
-}
-
-/// The hash of each combination of one value of each.
-fn product(values: &[Vec<u64>]) -> Vec<u64> {
-    values.iter().fold(vec![0], |begun, some| {
-        begun.iter().flat_map(|first| some.iter().map(|second| both(*first, *second))).collect()
-    })
+/// The names of groups, in their order.
+fn nodes(groups: &[Group], chosen: &[usize]) -> Vec<Node> {
+    let mut nodes: Vec<Node> = chosen.iter().map(|at| groups[*at].node).collect();
+    nodes.sort_unstable();
+    nodes
 }

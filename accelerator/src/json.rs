@@ -1,6 +1,6 @@
 //! JSON (RFC 8259) as far as rules look into it: names that none asks for are checked and skipped.
 
-use crate::tree::{Node, Tree};
+use crate::tree::{Node, Tree, DATA};
 use std::borrow::Cow;
 
 /// A value. Strings are bytes: UTF-8, in which a lone surrogate of an escape takes three, too.
@@ -14,12 +14,12 @@ pub enum Value<'a> {
     Object(Vec<(Node, Value<'a>)>),
 }
 
-/// The data as a value, below the root of what is asked for; None where it is no JSON, or nested
-/// more than `depth` deep.
+/// Data as a value, as far as it is asked for; None where it is no JSON, or nested more than
+/// `depth` deep.
 pub fn parse<'a>(body: &'a [u8], tree: &Tree, depth: usize) -> Option<Value<'a>> {
     std::str::from_utf8(body).ok()?;
     let mut parser = Parser { body, at: 0, left: depth, tree };
-    let value = parser.value(tree.root())?;
+    let value = parser.value(DATA)?;
     parser.space();
     (parser.at == body.len()).then_some(value)
 }

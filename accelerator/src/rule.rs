@@ -1,5 +1,6 @@
-//! A pattern, matched as `triggers/match.py` says, which is the semantics.
+//! A filter, matched as `triggers/dialects.py` and `match.py` say, which are the semantics.
 
+use crate::bucket::Bytes;
 use crate::json::Value;
 use crate::tree::Node;
 use memchr::memmem;
@@ -8,9 +9,9 @@ pub enum Test {
     Null,
     Bool(bool),
     Number(f64),
-    Text(Box<[u8]>),
-    Prefix(Box<[u8]>),
-    Suffix(Box<[u8]>),
+    Text(Bytes),
+    Prefix(Bytes),
+    Suffix(Bytes),
     /// What it begins with, what comes in this order, and what it ends with.
     Wildcard(Box<[u8]>, Vec<Box<[u8]>>, Box<[u8]>),
     Numeric(f64, f64),
@@ -28,8 +29,8 @@ impl Test {
             (Test::Number(wanted), Value::Number(found)) => wanted == found,
             (Test::Numeric(low, high), Value::Number(found)) => low <= found && found <= high,
             (Test::Text(wanted), Value::Text(found)) => wanted[..] == found[..],
-            (Test::Prefix(wanted), Value::Text(found)) => found.starts_with(wanted),
-            (Test::Suffix(wanted), Value::Text(found)) => found.ends_with(wanted),
+            (Test::Prefix(wanted), Value::Text(found)) => found.starts_with(&wanted[..]),
+            (Test::Suffix(wanted), Value::Text(found)) => found.ends_with(&wanted[..]),
             (Test::Wildcard(head, middle, tail), Value::Text(found)) => {
                 fits(head, middle, tail, found)
             }
@@ -60,6 +61,29 @@ pub enum Field {
 pub struct Table {
     pub fields: Vec<(Node, Field)>,
     pub absent: bool,
+}
+
+/// A condition on an event: its attributes, and its data where it is JSON, by their nodes.
+pub enum Condition {
+    /// Tables of which one must match.
+    Pattern(Vec<Table>),
+    /// That of an attribute's text.
+    Text(Node, Test),
+    All(Vec<Condition>),
+    Any(Vec<Condition>),
+    Not(Box<Condition>),
+}
+
+impl Condition {
+    pub fn holds(&self, event: Fields) -> bool {
+        match self {
+            Condition::Pattern(tables) => tables.iter().any(|table| table.holds(event)),
+            Condition::Text(node, test) => get(event, *node).is_some_and(|text| test.takes(text)),
+            Condition::All(parts) => parts.iter().all(|part| part.holds(event)),
+            Condition::Any(parts) => parts.iter().any(|part| part.holds(event)),
+            Condition::Not(inner) => !inner.holds(event),
+        }
+    }
 }
 
 type Fields<'v, 'a> = &'v [(Node, Value<'a>)];
@@ -104,8 +128,7 @@ impl Field {
 }
 
 impl Table {
-    /// Whether data matches, as the one field of a table that is always there.
-    pub fn holds(&self, found: Fields) -> bool {
+    fn holds(&self, found: Fields) -> bool {
         self.matches(found) || (self.absent && self.missing(&[found]))
     }
 

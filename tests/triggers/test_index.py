@@ -70,36 +70,51 @@ _conditions = (
         lambda path, value: {"path": path, "op": "exists", "value": value}, _paths, st.booleans()
     )
 )  # fmt: skip
+
+
+def _some(*tests: Any) -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.sampled_from(tests), min_size=1, max_size=2)
+
+
 _attributes = st.fixed_dictionaries(
     {},
     optional={
-        "type": st.lists(st.sampled_from(["t", "u", {"prefix": "t"}]), min_size=1, max_size=2),
-        "n": st.lists(st.sampled_from([7, "7", {"exists": False}]), min_size=1, max_size=2),
-        "subject": st.just([{"wildcard": "a*b"}]),
+        "type": _some("t", "u", {"prefix": "t"}, {"anything-but": ["u"]}),
+        "n": _some(7, "7", {"numeric": [">", 6, "<", 8]}, {"exists": False}, {"anything-but": 7}),
+        "flag": _some(True, "true", {"exists": True}),
+        "subject": _some({"wildcard": "a*b"}, {"suffix": "xb"}, {"equals-ignore-case": "B"})
+        | st.just({"a": ["x"]}),
+        "specversion": _some("1.0", {"exists": False}),
     },
+)
+_whole = st.builds(
+    lambda attributes, data: {**attributes, **data},
+    _attributes,
+    st.just({}) | st.builds(lambda data: {"data": data}, _patterns),
+).filter(bool)  # fmt: skip
+_ors = st.builds(
+    lambda one, other, more: {**more, "$or": [one, other]}, _whole, _whole, _attributes
 )
 _specs = st.fixed_dictionaries(
     {"filters": st.lists(_filters | _sql_filters, max_size=2)},
-    optional={
-        "pattern": st.builds(
-            lambda attributes, data: {**attributes, "data": data}, _attributes, _patterns
-        ),
-        "jsonpath": st.lists(_conditions, max_size=2),
-    },
+    optional={"pattern": _whole | _ors, "jsonpath": st.lists(_conditions, max_size=2)},
+)
+_bodies = (st.dictionaries(_keys, _data) | _data).map(
+    lambda data: json.dumps(data).replace("Infinity", "1e400").encode()
 )
 _events = st.builds(
     lambda data, more: Event(
-        "1", "/s", more.pop("type", "t"), more.pop("subject", None), extensions=more,
-        data=json.dumps(data).replace("Infinity", "1e400").encode(),
+        "1", "/s", more.pop("type", "t"), more.pop("subject", None), extensions=more, data=data
     ),
-    st.dictionaries(_keys, _data) | _data,
+    _bodies | st.sampled_from([None, b"", b'{"a": 1', b'{"a": "\\ud83d"}']),
     st.fixed_dictionaries(
         {},
         optional={
-            "type": st.sampled_from(["t", "u", "tx"]),
-            "subject": st.sampled_from(["ab", "axb", "b"]),
-            "n": st.sampled_from([7, "7", 8]),
-            "flag": st.booleans(),
+            "type": st.sampled_from(["t", "u", "tx", "7"]),
+            "subject": st.sampled_from(["ab", "axb", "b", "é", "\ud83d"]),
+            "n": st.sampled_from([7, "7", 8, True, "t"]),
+            "flag": st.booleans() | st.just("true"),
+            "gone": st.just("x"),
         },
     ),
 )  # fmt: skip

@@ -102,13 +102,91 @@ def test_it_matches_as_the_plain_matcher(patterns: list[Any], seed: int) -> None
         both(index, filters, json.dumps(chance.value()).encode())
 
 
+ANY_DATA: list[bytes | None] = [
+    None, b"", b"{", b'{"a": 1}', b'{"a": [2, 1], "b": "x"}', b'{"a": {"b": 1}}',
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("spec", [
+    {},
     {"filters": [{"exact": {"type": "t"}}], "pattern": {"data": {"a": [1]}}},
-    {"pattern": {"type": ["t"], "data": {"a": [1]}}},
-    {"pattern": {"data": {"a": [{"equals-ignore-case": "x"}]}}},
-    {"pattern": {"data": {"a": [{"prefix": {"equals-ignore-case": "x"}}]}}},
-    {"pattern": {"data": {"a": [{"cidr": "10.0.0.0/8"}]}}},
+    {"pattern": {"type": ["t"], "n": [7], "data": {"a": [1]}}},
+    {"pattern": {"n": ["7", True, {"exists": False}]}},
+    {"filters": [{"exact": {"n": "7", "source": "/s"}}, {"not": {"prefix": {"subject": "x"}}}]},
+    {"filters": [{"any": [{"suffix": {"n": "ue"}}, {"all": [{"exact": {"specversion": "1.0"}}]}]}]},
+    {"pattern": {"data": {"a": [{"exists": False}]}}},
+    {"pattern": {"type": [{"anything-but": "u"}], "data": {"b": [{"exists": False}]}}},
+    {"pattern": {"subject": {"a": [{"exists": False}]}, "data": {"a": [1]}}},
+    {"filters": [{"exact": {"subject": "é"}}]},
+    {"$or": [{"type": ["u"]}, {"data": {"a": [1]}}]},
+])  # fmt: skip
+def test_attributes_are_looked_at_beside_data(spec: Any) -> None:
+    spec = {"pattern": spec} if "$or" in spec else spec
+    index: Index[int] = Index()
+    one = triggers.parse(spec)
+    index.add(1, one)
+    index.add(2, triggers.parse({"pattern": {"type": ["u"], "data": {"b": ["x"]}}}))
+    assert index._native == 2
+    assert not index._doubtful
+    for data in ANY_DATA:
+        for n in (7, "7", True, 2**70, None):
+            for subject in (None, "é", "x", "\ud83d"):
+                more = {} if n is None else {"n": n}
+                event = Event("1", "/s", "t", subject, extensions=more, data=data)
+                assert index.match(event) == ({1} if one.matches(event) else set())
+
+
+@pytest.mark.parametrize("more", [
+    {"jsonpath": [{"path": "$.a[0]", "op": "==", "value": 1}]},
+    {"filters": [{"sql": "n = 7 OR flag"}]},
     {"pattern": {"data": {"a": [2**53]}}},
+    {"pattern": {"n": [{"prefix": {"equals-ignore-case": "X"}}]}},
+])  # fmt: skip
+def test_a_filter_that_says_more_is_found_and_then_asked(more: Any) -> None:
+    spec = {**more, "filters": [{"exact": {"type": "t"}}, *more.get("filters", [])]}
+    one = triggers.parse(spec)
+    index: Index[int] = Index()
+    index.add(1, one)
+    assert index._native == 1
+    for type in "tu":
+        for data in (*ANY_DATA, b'{"a": 9007199254740992}', b'{"a": 9007199254740993}'):
+            for n in (7, 8, "xy", True):
+                event = Event("1", "/s", type, extensions={"n": n}, data=data)
+                assert index.match(event) == ({1} if one.matches(event) else set())
+    index.add(1, triggers.parse({"filters": [{"exact": {"type": "t"}}]}))
+    assert index.match(Event("1", "/s", "t")) == {1}
+    index.add(1, one)
+    index.add(1, one)
+    wanted = {1} if one.matches(event) else set()
+    assert index.match(event) == wanted
+    index.remove(1)
+    assert index.match(event) == set()
+    assert not index._doubtful
+
+
+def test_data_that_no_filter_need_see_is_not_read_again() -> None:
+    """A filter in Python beside those of the accelerator costs a parse where its attributes match,
+    and no other."""
+    index: Index[str] = Index()
+    condition = {"path": "$.a[0]", "op": "==", "value": 1}
+    type = {"filters": [{"exact": {"type": "t"}}]}
+    index.add("jsonpath", triggers.parse({**type, "jsonpath": [condition]}))
+    index.add("pattern", triggers.parse({"pattern": {"type": ["t", "u"], "data": {"b": [1]}}}))
+    parsed = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triggers.view, "parse_json", lambda body: parsed.append(body) or {"a": [1]})
+        assert index.match(Event("1", "/s", "u", data=b'{"a": [1], "b": 1}')) == {"pattern"}
+        assert not parsed
+        both = {"jsonpath", "pattern"}
+        assert index.match(Event("1", "/s", "t", data=b'{"a": [1], "b": 1}')) == both
+        assert len(parsed) == 1
+
+
+@pytest.mark.parametrize("spec", [
+    {"pattern": {"data": {"a": [{"equals-ignore-case": "x"}]}}},
+    {"pattern": {"data": {"a": [{"cidr": "10.0.0.0/8"}]}}},
+    {"pattern": {"type": ["t"], "data": {"a": [{"cidr": "10.0.0.0/8"}]}}},
+    {"filters": [{"sql": "type <> 'u'"}]},
     {"pattern": {"data": {"a": ["\ud83d"]}}},
     {"pattern": {"data": {"\ud83d": ["x"]}}},
     {"jsonpath": [{"path": "$.a[0]", "op": "==", "value": 1}]},
@@ -116,7 +194,8 @@ def test_it_matches_as_the_plain_matcher(patterns: list[Any], seed: int) -> None
 def test_what_it_does_not_know_is_left_to_the_index(spec: Any) -> None:
     index: Index[int] = Index()
     index.add(1, triggers.parse(spec))
-    assert index._native == 0
+    index.add(2, triggers.parse({"pattern": {"data": {"b": [1]}}}))
+    assert index._native == 1
     body = json.dumps({"a": [1, "X", "10.1.1.1", 2**53, "\ud83d"], "\ud83d": "x"}).encode()
     assert index.match(Event("1", "/s", "t", data=body)) == {1}
 
