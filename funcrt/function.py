@@ -285,15 +285,20 @@ class Function:
 
     def _pending(self, trigger: str, deliveries: Sequence[Delivery]) -> Pending:
         first = deliveries[0]
+        if len(deliveries) == 1:  # most are, and the general way takes twice as long
+            events, replays = [first.event], [first.replay] if first.replay else []
+        else:
+            events = [delivery.event for delivery in deliveries]
+            replays = [delivery.replay for delivery in deliveries]
         call = Call(
             next(self.numbers),
             trigger,
-            [delivery.event for delivery in deliveries],
+            events,
             first.attempt,
             self.manifest.retry.attempts,
             self.manifest.timeout_s,
             self.origin(trigger).scope,
-            [d.replay for d in deliveries] if any(d.replay for d in deliveries) else [],
+            replays if any(replays) else [],
         )
         if self.kind == "stream":
             return self._streamed(call, deliveries[0])

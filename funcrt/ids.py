@@ -4,7 +4,8 @@ import hashlib
 
 __all__ = ["cause", "derived_id"]
 
-_SPACE = bytes.fromhex("b3c4d7a2f5b04f6e9d0c0b7a5a1f4e21")
+_SPACE = hashlib.sha1(bytes.fromhex("b3c4d7a2f5b04f6e9d0c0b7a5a1f4e21"), usedforsecurity=False)
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def cause(scope: str, source: str, event_id: str, replay: str) -> str:
@@ -15,6 +16,8 @@ def cause(scope: str, source: str, event_id: str, replay: str) -> str:
 
 def derived_id(name: str) -> str:
     """uuid5 (RFC 9562 §5.5) of a name in funcrt's own space."""
-    text = hashlib.sha1(_SPACE + name.encode(), usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(text[16], 16) & 3]
+    state = _SPACE.copy()
+    state.update(name.encode())
+    text = state.hexdigest()
+    variant = _VARIANT[text[16]]
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"

@@ -10,7 +10,6 @@ from funcrt.ids import cause as cause_of
 from funcrt.ids import derived_id
 from funcrt.manifest import Manifest
 from funcrt.sandbox.protocol import Failure, Item, Out, Result
-from mesh.codec import validate
 from mesh.errors import EventError
 from mesh.event import Event, Extensions
 from mesh.letters import dead_letter
@@ -24,12 +23,13 @@ from mesh.transport import (
     Settled,
     Settlement,
 )
+from mesh.validation import validate, validate_payload
 
 __all__ = ["LOOP", "MAX_HOPS", "Origin", "origin_of", "retry_wait_s", "settle", "shape"]
 
 MAX_HOPS = 16
 MAX_OUTPUTS = 1000
-
+SHORT = 1024
 
 DONE = Done()
 LOOP = Failure("Loop", f"the event has come through {MAX_HOPS} functions")
@@ -46,20 +46,32 @@ class Origin(msgspec.Struct, frozen=True):
     topics: frozenset[str]
     """Topics that it may publish to."""
     keep_id: bool
+    valid: bool
+    """Whether its source and type are ones that an event may have."""
 
 
 def origin_of(manifest: Manifest, namespace: str, trigger: str) -> Origin:
     """The origin of what a trigger's calls return."""
     spec, name = manifest.output, manifest.name
-    topic = spec.topic or ""
+    topic, source = spec.topic or "", f"/funcrt/{name}"
+    kind = spec.type or f"funcrt.{name}.result"
     return Origin(
         f"{namespace}\0{name}\0{trigger}",
-        f"/funcrt/{name}",
-        spec.type or f"funcrt.{name}.result",
+        source,
+        kind,
         topic,
         frozenset([topic, *spec.topics]) - {""},
         spec.keep_id,
+        len(source) + len(kind) <= SHORT and _valid(Event("id", source, kind)),
     )
+
+
+def _valid(event: Event) -> bool:
+    try:
+        validate(event)
+    except EventError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=8)
@@ -67,8 +79,9 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
-def _moment(now: float) -> str:
-    seconds, milliseconds = divmod(int(now * 1000), 1000)
+@lru_cache(maxsize=8)
+def _moment(now_ms: int) -> str:
+    seconds, milliseconds = divmod(now_ms, 1000)
     return f"{_second(seconds)}.{milliseconds:03d}Z"
 
 
@@ -100,8 +113,11 @@ def shape(
     if len(outs) > MAX_OUTPUTS:
         raise EventError(f"{len(outs)} outputs of one call; at most {MAX_OUTPUTS}")
     prefix = cause_of(origin.scope, cause.source, cause.id, replay)
-    moment = _moment(now)
+    moment = _moment(int(now * 1000))
     inherited = _inherited(cause)
+    # What it takes from its cause and its origin was looked at there; it may only be too long.
+    short = origin.valid and not cause.extensions
+    short = short and len(cause.id) + len(cause.subject or "") <= SHORT
     made = []
     for index, out in enumerate(outs, first):
         topic = out.topic or origin.topic
@@ -120,10 +136,21 @@ def shape(
             extensions,
             given.data,
         )
-        validate(event)
+        if short and _bare(given):
+            validate_payload(event)
+        else:
+            validate(event)
         if topic or reply_to:
             made.append(Output(topic, event, hops, reply_to))
     return made
+
+
+def _bare(given: Event) -> bool:
+    """Whether it is data alone, as of a handler that returns data."""
+    return not (
+        given.id or given.source or given.type or given.time or given.extensions
+        or given.subject is not None or given.dataschema is not None
+    )  # fmt: skip
 
 
 def _inherited(cause: Event) -> Extensions:

@@ -6,7 +6,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import heapify, heappop, heapreplace
 from typing import Any
+
+import msgspec
 
 from funcrt.errors import LoadError, SandboxError
 from funcrt.manifest import ScaleSpec
@@ -41,8 +44,7 @@ WAITING_UNSERVED = 16
 """Deliveries taken while there is no instance: enough to wake one."""
 
 
-@dataclass(slots=True)
-class Pending:
+class Pending(msgspec.Struct, eq=False):
     """A call on its way."""
 
     call: Call
@@ -58,12 +60,13 @@ class Pending:
     held: Callable[[], None] = lambda: None
     """Called where it stands at a prompt: nobody's time counts any more."""
     untimed: bool = False
-
-    bytes: int = field(init=False)
+    bytes: int = 0
     """Of its events' data."""
 
     def __post_init__(self) -> None:
-        self.bytes = sum([len(event.data or b"") for event in self.call.events])
+        for event in self.call.events:
+            if event.data is not None:
+                self.bytes += len(event.data)
 
 
 @dataclass(slots=True, eq=False)
@@ -152,10 +155,10 @@ class Pool:
 
     def submit(self, pendings: Sequence[Pending]) -> None:
         """Take calls, and give them to instances where these have room."""
-        count = sum(pending.size for pending in pendings)
+        count = sum([pending.size for pending in pendings])
         self.waiting.extend(pendings)
         self.waiting_events += count
-        self.bytes += sum(pending.bytes for pending in pendings)
+        self.bytes += sum([pending.bytes for pending in pendings])
         self.scaler.arrived(self.clock.monotonic(), count)
         self._assign()
 
@@ -192,9 +195,13 @@ class Pool:
         self._assigning = False
         now = self.clock.monotonic()
         batches: dict[Any, list[Call]] = {}
-        members = [m for m in self.members.values() if self._free(m) > 0]
-        while self.waiting and members:
-            member = min(members, key=lambda m: m.events)
+        members = [(m, free) for m in self.members.values() if (free := self._free(m)) > 0]
+        order = [(member.events, at) for at, (member, _) in enumerate(members)]
+        full = [member.events + free for member, free in members]
+        heapify(order)
+        while self.waiting and order:
+            at = order[0][1]
+            member = members[at][0]
             pending = self.waiting.popleft()
             self.waiting_events -= pending.size
             if len(member.calls) < self.concurrency:
@@ -202,8 +209,10 @@ class Pool:
             member.calls[pending.call.id] = pending
             member.events += pending.size
             batches.setdefault(member.instance, []).append(pending.call)
-            if self._free(member) <= 0:
-                members.remove(member)
+            if member.events >= full[at]:
+                heappop(order)
+            else:
+                heapreplace(order, (member.events, at))
         for instance, calls in batches.items():
             instance.send(calls)
         if self.waiting or not self.members:

@@ -32,29 +32,34 @@ __all__ = ["Batch"]
 class _New:
     """The events that a batch appends to one topic."""
 
-    __slots__ = ("first", "keys", "masks", "next", "records", "size", "topic", "written")
+    __slots__ = (
+        "first", "keys", "masks", "next", "records", "size", "sizes", "topic", "written"
+    )  # fmt: skip
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
         self.next = topic.row.next
         self.keys: dict[bytes, int] = {}
-        self.written: list[tuple[Chunk, list[Record], dict[Queue, int]]] = []
+        self.written: list[tuple[Chunk, list[Record], list[int], dict[Queue, int]]] = []
         self._open()
 
     def _open(self) -> None:
         self.first = self.next
         self.records: list[Record] = []
+        self.sizes: list[int] = []
         self.size = 0
         self.masks: dict[Queue, int] = {}
 
-    def add(self, record: Record, queues: Sequence[Queue]) -> int:
+    def add(self, record: Record, queues: Sequence[Queue], size: int) -> int:
         offset = self.next
-        bit = 1 << len(self.records)
-        for queue in queues:
-            self.masks[queue] = self.masks.get(queue, 0) | bit
+        if queues:
+            bit = 1 << len(self.records)
+            for queue in queues:
+                self.masks[queue] = self.masks.get(queue, 0) | bit
         self.records.append(record)
+        self.sizes.append(size)
         self.next = offset + 1
-        self.size += event_bytes(record.event)
+        self.size += size
         return offset
 
     def full(self) -> bool:
@@ -63,7 +68,7 @@ class _New:
     def seal(self, at: float) -> None:
         if self.records:
             chunk = Chunk(self.first, len(self.records), at, encode_records(self.records))
-            self.written.append((chunk, self.records, self.masks))
+            self.written.append((chunk, self.records, self.sizes, self.masks))
         self._open()
 
 
@@ -92,19 +97,18 @@ class Batch:
 
     # Events
 
-    def append(self, topic: Topic, record: Record, key: bytes | None = None) -> tuple[int, bool]:
+    def append(self, topic: Topic, record: Record, size: int = 0) -> tuple[int, bool]:
         """Add an event to a topic and its queues; (offset, False), or (-1, True) where the
-        topic has seen it within the window."""
+        topic has seen it within the window. `size`: its `event_bytes`, where they are known."""
         event = record.event
-        if key is None:
-            key = digest(event.source, event.id)
+        key = digest(event.source, event.id)
         new = self.new.get(topic)
         if new is None:
             new = self.new[topic] = _New(topic)
         if key in new.keys or key in topic.window:
             return new.keys.get(key, -1), True
-        queues = self.engine.route(topic, event)
-        offset = new.add(record, queues)
+        queues = self.engine.route(topic, event) if topic.queues else ()
+        offset = new.add(record, queues, size or event_bytes(event))
         new.keys[key] = offset
         for queue in queues:
             self.count(queue)[0] += 1
@@ -139,15 +143,17 @@ class Batch:
 
     def clear(self, queue: Queue, entry: Entry) -> None:
         """The event leaves its place in the file."""
-        self.touch(entry)
+        entry.settling = True
+        self.touched.append(entry)
+        counts = self.counts.get(queue) or self.count(queue)
         part = entry.part
         if part is not None:
             part.settling |= 1 << entry.index
             self.parts[part] = queue
-            self.count(queue)[0] -= 1
+            counts[0] -= 1
         else:
             self.unparked.append(entry.row)
-            self.count(queue)[1] -= 1
+            counts[1] -= 1
 
     def touch(self, entry: Entry) -> None:
         """Nothing else may settle or expire this lease until the batch is over."""
@@ -218,7 +224,7 @@ class Batch:
             size = 0
             keys = list(new.keys)
             start = topic.row.next
-            for chunk, _, masks in new.written:
+            for chunk, _, _, masks in new.written:
                 digests = b"".join(keys[chunk.first - start : chunk.first - start + chunk.count])
                 store.append(topic.row.id, chunk, digests)
                 size += len(chunk.body)
@@ -284,6 +290,8 @@ class Batch:
             queue.row.waiting += waiting
             queue.row.parked += parked
             queue.row.dropped += dropped
+        for part in self.parts:
+            part.settled()
         for queue in self.behind:  # first: what else comes is behind those
             queue.caught_up = False
             queue.wake()
@@ -307,11 +315,11 @@ class Batch:
         row.count += len(new.keys)
         topic.due = 0.0
         topic.window.add(new.keys, self.now)
-        for chunk, records, masks in new.written:
+        for chunk, records, sizes, masks in new.written:
             row.bytes += len(chunk.body)
             self.engine.published(topic, chunk)
             for queue, mask in masks.items():
-                queue.offer(chunk.first, chunk.at, mask, records)
+                queue.offer(chunk.first, chunk.at, mask, records, sizes)
 
     def undone(self) -> None:
         """The transaction was rolled back: what it was about to settle is still leased."""

@@ -175,7 +175,7 @@ class Engine:
         if self.closing or self.fatal:
             done([CLOSED] * len(events))
             return
-        size = sum(map(event_bytes, events))
+        size = event_bytes(events[0]) if len(events) == 1 else sum(map(event_bytes, events))
         if self._pending and (
             self._pending + len(events) > PENDING_EVENTS
             or self._pending_bytes + size > PENDING_BYTES
@@ -309,14 +309,16 @@ class Engine:
             refused = Receipt("refused", reason=str(error), error="full")
             return [refused] * len(publish.events)
         receipts = []
+        size = publish.size if len(publish.events) == 1 else 0
         for event in publish.events:
             try:
                 validate(event)
                 if self.check is not None and (why := self.check(publish.topic, event)):
                     raise EventError(why)
-                self.settler.admit(batch, topic, event)
+                if topic.queues:
+                    self.settler.admit(batch, topic, event)
                 record = Record(event, publish.hops, publish.reply_to)
-                offset, again = batch.append(topic, record)
+                offset, again = batch.append(topic, record, size)
             except EventError as error:
                 receipts.append(Receipt("refused", reason=str(error), error="invalid"))
             except QueueFull as error:
@@ -396,6 +398,8 @@ class Engine:
         if not queues or self.router is None:
             return queues
         names = self.router(topic.name, event)
+        if len(queues) == 1 and queues[0].served:
+            return queues if queues[0].name in names else ()
         found = [queue for queue in queues if not queue.served]
         for name in names:
             queue = self.queues.get(name)
@@ -519,16 +523,16 @@ class Engine:
 
     # Leases
 
-    def leased(self, delivery: Delivery) -> tuple[Queue, Entry] | None:
-        """The lease a delivery stands for, if it still holds."""
+    def leased(self, delivery: Delivery, now: float) -> tuple[Queue, Entry] | None:
+        """The lease a delivery stands for, if it still holds, on the monotonic clock."""
         queue = self.queues.get(delivery.subscription)
         if queue is None:
             return None
         entry = queue.leased.get(delivery.fence)
         if entry is None or entry.settling:
             return None
-        if entry.deadline <= self.clock.monotonic():
-            queue.expire(self.clock.monotonic())
+        if entry.deadline <= now:
+            queue.expire(now)
             return None
         return queue, entry
 

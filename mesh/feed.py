@@ -48,9 +48,10 @@ class QueueFeed:
 
     async def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:
         """As the contract says."""
-        deadline = self.engine.clock.monotonic() + seconds
+        now = self.engine.clock.monotonic()
+        deadline = now + seconds
         for delivery in deliveries:
-            lease = self.engine.leased(delivery)
+            lease = self.engine.leased(delivery, now)
             if lease is not None:
                 lease[1].deadline = deadline
         self.queue.soonest = min(self.queue.soonest, deadline)

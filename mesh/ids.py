@@ -12,6 +12,7 @@ WINDOWS = 2
 """How many windows back the file's ids are read: as much as a process that went on remembers. With
 one, a wall clock set forward by an hour would end the window of what came a second ago."""
 _STORED = struct.Struct("<QQ")
+_BEGUN = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
 
 def digest(source: str, event_id: str) -> bytes:
@@ -19,7 +20,9 @@ def digest(source: str, event_id: str) -> bytes:
 
     With a million ids in the window two different events collide with odds of 1 in 10^26.
     """
-    return hashlib.blake2b(f"{source}\0{event_id}".encode(), digest_size=DIGEST_BYTES).digest()
+    state = _BEGUN.copy()  # quicker than to begin with a digest size each time
+    state.update(f"{source}\0{event_id}".encode())
+    return state.digest()
 
 
 class _Table:
@@ -35,14 +38,6 @@ class _Table:
         self.mask = slots - 1
         self.low = array("Q", bytes(8 * slots))
         self.high = array("Q", bytes(8 * slots))
-
-    def contains(self, low: int, high: int) -> bool:
-        slot = low & self.mask
-        while found := self.low[slot]:
-            if found == low and self.high[slot] == high:
-                return True
-            slot = (slot + 1) & self.mask
-        return False
 
     def grow(self) -> None:
         """Make room: four times as much while it is small, so that most ids are moved once."""
@@ -90,12 +85,6 @@ _EMPTY = _Tables(0)
 _NOTHING = _Generation(0.0, _EMPTY)
 
 
-def _halves(key: bytes) -> tuple[int, int]:
-    """The key as two words; the first is never 0, which marks an empty slot."""
-    low, high = _STORED.unpack(key)
-    return low or 1, high
-
-
 class IdWindow:
     """Remembers at least the last `most` ids of a topic, or those of the last `seconds` where
     they are fewer, and at most twice that: two generations, the older forgotten whole.
@@ -109,26 +98,32 @@ class IdWindow:
         self._new = self._old = _NOTHING
 
     def __contains__(self, key: bytes) -> bool:
-        low, high = _halves(key)
+        low, high = _STORED.unpack(key)
+        low = low or 1  # 0 marks an empty slot
         shard = high % SHARDS
-        new, old = self._new.tables.get(shard), self._old.tables.get(shard)
-        return (new is not None and new.contains(low, high)) or (
-            old is not None and old.contains(low, high)
-        )
+        for generation in (self._new, self._old):
+            table = generation.tables.get(shard)
+            if table is not None:
+                lows, mask = table.low, table.mask
+                slot = low & mask
+                while found := lows[slot]:
+                    if found == low and table.high[slot] == high:
+                        return True
+                    slot = (slot + 1) & mask
+        return False
 
     def add(self, keys: Iterable[bytes], now: float) -> None:
         """Remember `keys`, seen at wall-clock `now` and not in the window yet."""
-        self._add(map(_halves, keys), now, 0)
+        self._add(_STORED.iter_unpack(b"".join(keys)), now, 0)
 
     def add_stored(self, rows: Iterable[tuple[float, bytes]], expected: int) -> None:
         """Remember ids as they are stored: (wall-clock time, digest after digest), oldest first;
         `expected` in all, at the most."""
         for at, digests in rows:
-            pairs = ((low or 1, high) for low, high in _STORED.iter_unpack(digests))
-            self._add(pairs, at, expected)
+            self._add(_STORED.iter_unpack(digests), at, expected)
             expected -= len(digests) // DIGEST_BYTES
 
-    def _add(self, pairs: Iterable[tuple[int, int]], now: float, expected: int) -> None:
+    def _add(self, pairs: Iterable[tuple[int, ...]], now: float, expected: int) -> None:
         """All of one commit, whose ids belong together. Room for `expected` saves growing."""
         new = self._new
         if not new.count or new.count >= self.most or now - new.since > self.seconds:
@@ -139,6 +134,7 @@ class IdWindow:
         tables = new.tables
         for low, high in pairs:
             # In line, without a call an id: this is done for every event and output.
+            low = low or 1  # noqa: PLW2901
             table = tables[high % SHARDS]
             lows, mask = table.low, table.mask
             slot = low & mask

@@ -10,6 +10,8 @@ import sqlite3
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from mesh import integrity
 from mesh.records import Record, decode_record, decode_records, event_bytes
 from mesh.store import Store, SubRow, bits
@@ -22,66 +24,42 @@ WINDOW = 1024
 WINDOW_BYTES = 4 << 20
 
 
-class Part:
+class Part(msgspec.Struct, eq=False, gc=False):
     """What a queue has not settled of one chunk: a bit an event."""
 
-    __slots__ = ("at", "first", "mask", "settling")
+    first: int
+    at: float
+    mask: int
+    settling: int = 0
+    """Bits that the commit under way clears."""
 
-    def __init__(self, first: int, at: float, mask: int) -> None:
-        self.first = first
-        self.at = at
-        self.mask = mask
+    def settled(self) -> None:
+        """The commit has cleared them."""
+        self.mask &= ~self.settling
         self.settling = 0
-        """Bits that the commit under way clears."""
-
-    def settled(self, index: int) -> None:
-        """A commit has cleared a bit."""
-        self.mask &= ~(1 << index)
-        self.settling &= ~(1 << index)
 
 
-class Entry:
+class Entry(msgspec.Struct, eq=False, gc=False):
     """An event of the window, ready or leased."""
 
-    __slots__ = (
-        "at",
-        "attempt",
-        "deadline",
-        "feed",
-        "fence",
-        "holder",
-        "index",
-        "key",
-        "offset",
-        "part",
-        "record",
-        "replay",
-        "row",
-        "settling",
-        "size",
-    )  # fmt: skip
-
-    def __init__(
-        self, record: Record, offset: int, at: float, part: Part | None, index: int
-    ) -> None:
-        self.record = record
-        self.offset = offset
-        self.at = at
-        self.part = part
-        self.index = index
-        self.row = 0
-        """The parked row's id, where it has one."""
-        self.attempt = 1
-        self.replay = ""
-        self.key: str | None = None
-        self.holder = False
-        """It was tried before and blocks its key."""
-        self.fence = 0
-        self.deadline = 0.0
-        self.settling = False
-        self.feed = 0
-        self.size = event_bytes(record.event)
-        """About how many bytes it takes."""
+    record: Record
+    offset: int
+    at: float
+    part: Part | None
+    index: int
+    size: int
+    """About how many bytes it takes."""
+    row: int = 0
+    """The parked row's id, where it has one."""
+    attempt: int = 1
+    replay: str = ""
+    key: str | None = None
+    holder: bool = False
+    """It was tried before and blocks its key."""
+    fence: int = 0
+    deadline: float = 0.0
+    settling: bool = False
+    feed: int = 0
 
 
 class Queue:
@@ -186,12 +164,14 @@ class Queue:
             if self.heads.pop(key, None) is not None:
                 self._next_of(key)
 
-    def offer(self, first: int, at: float, mask: int, records: Sequence[Record]) -> None:
+    def offer(
+        self, first: int, at: float, mask: int, records: Sequence[Record], sizes: Sequence[int]
+    ) -> None:
         """A commit has queued these events of a chunk."""
         if first < self.cursor:
             return
         if self.caught_up and self._room():
-            self._take_part(first, at, mask, records)
+            self._take_part(first, at, mask, records, sizes)
         else:
             self.caught_up = False
         self.wake()
@@ -200,16 +180,21 @@ class Queue:
         held = len(self.ready) + self.waiting_in_memory
         return held < WINDOW and self.bytes < WINDOW_BYTES
 
-    def _take_part(self, first: int, at: float, mask: int, records: Sequence[Record]) -> None:
+    def _take_part(
+        self, first: int, at: float, mask: int, records: Sequence[Record], sizes: Sequence[int]
+    ) -> None:
         part = Part(first, at, mask)
         self.cursor = first + 1
-        plain = self.spec.order != "key"
-        for index in bits(mask):
-            entry = Entry(records[index], first + index, at, part, index)
-            self.bytes += entry.size
-            if plain:
-                self.ready.append(entry)
-            else:
+        whole = mask == (1 << len(records)) - 1
+        entries = [
+            Entry(records[index], first + index, at, part, index, sizes[index])
+            for index in (range(len(records)) if whole else bits(mask))
+        ]
+        self.bytes += sum([entry.size for entry in entries])
+        if self.spec.order != "key":
+            self.ready.extend(entries)
+        else:
+            for entry in entries:
                 self._admit(entry)
 
     def _admit(self, entry: Entry) -> None:
@@ -249,7 +234,9 @@ class Queue:
                     found = f"table backlog, subscription {self.name}, offset {first}"
                     why = "what it has queued is not in the log"
                     raise integrity.damaged(self.reader.path, f"{found}: {why}")
-                self._take_part(first, at, mask, decode_records(chunk.body))
+                records = decode_records(chunk.body)
+                sizes = [event_bytes(record.event) for record in records]
+                self._take_part(first, at, mask, records, sizes)
                 self._read_past()
                 if not self._room():
                     break
@@ -266,7 +253,8 @@ class Queue:
 
     def _load(self, ids: Iterable[int]) -> None:
         for row, key, holder, offset, attempt, at, replay, body in self.reader.parked(list(ids)):
-            entry = Entry(decode_record(body), offset, at, None, 0)
+            record = decode_record(body)
+            entry = Entry(record, offset, at, None, 0, event_bytes(record.event))
             entry.row, entry.attempt, entry.replay = row, attempt, replay
             entry.holder = bool(holder)
             self.loaded.add(row)
@@ -292,8 +280,6 @@ class Queue:
 
     def overflowing(self, entry: Entry, row: int) -> None:
         """The entry was parked as `row`."""
-        if entry.part is not None:
-            entry.part.settled(entry.index)
         entry.settling = False
         self.loaded.discard(row)
         key = entry.key or ""
@@ -393,8 +379,6 @@ class Queue:
         self.leased.pop(entry.fence, None)
         if entry.row:
             self.loaded.discard(entry.row)
-        if entry.part is not None:
-            entry.part.settled(entry.index)
         if gone and self.spec.order == "key" and entry.key is not None:
             self._next_of(entry.key)
             self.wake()

@@ -39,15 +39,16 @@ class Settler:
 
     def settle(self, batch: Batch, settlements: Sequence[Settlement]) -> list[Gone]:
         """Put each settlement into the batch, whole or not at all; what became of each."""
-        gone = [self._settle(batch, settlement) for settlement in settlements]
+        now = self.engine.clock.monotonic()
+        gone = [self._settle(batch, settlement, now) for settlement in settlements]
         point("settle.gathered")
         return gone
 
-    def _settle(self, batch: Batch, settlement: Settlement) -> Gone:
+    def _settle(self, batch: Batch, settlement: Settlement, now: float) -> Gone:
         leased = self.engine.leased
         held: list[tuple[Queue, Entry]] = []
         for settled in settlement.settled:
-            lease = leased(settled.delivery)
+            lease = leased(settled.delivery, now)
             if lease is None:
                 return "stale"
             held.append(lease)
@@ -57,7 +58,7 @@ class Settler:
             return "conflict"
         for (queue, entry), settled in zip(held, settlement.settled, strict=True):
             outcome = settled.outcome
-            if isinstance(outcome, Done | Filtered):
+            if type(outcome) is Done or type(outcome) is Filtered:
                 batch.end(queue, entry)
             elif isinstance(outcome, Retry):
                 attempt = entry.attempt + outcome.charge
@@ -73,8 +74,10 @@ class Settler:
         if settlement.done_keys:
             keys = batch.done_keys.setdefault(self.engine.queue(settlement.subscription), [])
             keys += [(done.key, batch.now + done.ttl_s) for done in settlement.done_keys]
-        self._rest(batch, settlement)
-        self._reply(batch, settlement)
+        if settlement.state or settlement.timers or settlement.journal:
+            self._rest(batch, settlement)
+        if self.engine.replies:
+            self._reply(batch, settlement)
         return "settled"
 
     def _dead(self, batch: Batch, queue: Queue, entry: Entry, outcome: Dead, attempts: int) -> None:
@@ -100,8 +103,6 @@ class Settler:
     def _reply(self, batch: Batch, settlement: Settlement) -> None:
         """Answer those who asked, once what they asked for is durable."""
         replies = self.engine.replies
-        if not replies:
-            return
         for settled in settlement.settled:
             answer = replies.get(settled.delivery.reply_to)
             if answer is None:

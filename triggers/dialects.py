@@ -8,11 +8,12 @@ a CESQL 1.0 expression, which holds where it is true without an error.
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, ClassVar, Protocol
 
 import msgspec
 
-from mesh.event import canonical
+from mesh.event import CONTEXT, Event, canonical
 from triggers.access import ANY, Group, Key, Place, Way, all_of, any_of
 from triggers.cesql import Expression, MissingFunctionError, ParseError
 from triggers.cesql.values import FUNCTIONS
@@ -64,7 +65,8 @@ class Attribute(msgspec.Struct, eq=False, gc=False):
     takes: Callable[[str, str], bool]
 
     def holds(self, view: View) -> bool:
-        found = view.event.attribute(self.name)
+        read = _READ.get(self.name)
+        found = read(view.event) if read is not None else view.event.attribute(self.name)
         if found is None:
             return False
         text = found if found.__class__ is str else canonical(found)
@@ -87,6 +89,7 @@ class Attribute(msgspec.Struct, eq=False, gc=False):
         return ()
 
 
+_READ: dict[str, Callable[[Event], str | None]] = {name: attrgetter(name) for name in CONTEXT}
 _SAID = {"exact": "=", "prefix": "starts with", "suffix": "ends with"}
 _TESTS: dict[str, Callable[[str, str], bool]] = {
     "exact": str.__eq__,
