@@ -45,7 +45,7 @@ class Index(Generic[K]):
 
     def __init__(self) -> None:
         self._removes: dict[K, list[Remove]] = {}
-        """What takes each way of a filter out."""
+        """What takes each way of a filter out; of those that the accelerator has not."""
         self._fields: dict[Place, Field] = {}
         self._attributes: tuple[tuple[str, Place, Field], ...] = ()
         self._data: _Node | None = None
@@ -53,48 +53,48 @@ class Index(Generic[K]):
         """Filters that are found by several places together, by the values there."""
         self._shaped: frozenset[Place] = frozenset()
         self._engine = native.engine()
-        self._native = 0
-        """How many the accelerator has."""
+        self._numbers: dict[K, int] = {}
+        """Those that the accelerator has, by their numbers there."""
         self._doubtful: dict[K, Indexed] = {}
         """Those of them that say more than it knows."""
         self._rest: Bucket = []
         """Those that nothing finds: each is matched with every event."""
 
     def __len__(self) -> int:
-        return len(self._removes)
+        return len(self._removes) + len(self._numbers)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._removes
+        return key in self._removes or key in self._numbers
 
     # Changing
 
     def add(self, key: K, filter: Indexed) -> None:
         """Add a filter; one that is there under the key is replaced."""
-        old = self._removes.pop(key, [])
-        new = self._removes[key] = []
+        removes, number = self._removes.pop(key, ()), self._numbers.pop(key, None)
         rule = native.rule(filter) if self._engine is not None else None
         if self._engine is not None and rule is not None:
-            self._native += 1
             if rule[2]:
                 self._doubtful[key] = filter
-            new.append(partial(self._take_back, self._engine, self._engine.add(key, *rule)))
+            self._numbers[key] = self._engine.add(key, *rule)
         else:
-            for number, way in enumerate(filter.ways()):
-                new.append(self._file(key, filter, number, way))
-        for remove in old:
-            remove()
+            new = self._removes[key] = []
+            for at, way in enumerate(filter.ways()):
+                new.append(self._file(key, filter, at, way))
+        self._take_out(removes, number)
         if rule is None or not rule[2]:
             self._doubtful.pop(key, None)
 
     def remove(self, key: K) -> None:
         """Take a filter out. Raises KeyError where there is none."""
-        for remove in self._removes.pop(key):
-            remove()
+        number = self._numbers.pop(key, None)
+        self._take_out(self._removes.pop(key) if number is None else (), number)
         self._doubtful.pop(key, None)
 
-    def _take_back(self, engine: native.Engine, number: int) -> None:
-        engine.remove(number)
-        self._native -= 1
+    def _take_out(self, removes: Sequence[Remove], number: int | None) -> None:
+        for remove in removes:
+            remove()
+        if self._engine is not None and number is not None:
+            self._engine.remove(number)
 
     def _file(self, key: K, filter: Indexed, number: int, way: Way) -> Remove:
         """File the way of a filter, its so manieth; what takes it out again."""
@@ -228,7 +228,7 @@ class Index(Generic[K]):
         """The keys of the filters that an event matches. Nothing an event holds makes it raise."""
         hits: set[K] = set()
         doubtful: list[K] = []
-        if self._native and self._engine is not None:
+        if self._numbers and self._engine is not None:
             hits, doubtful = self._engine.find(event)
             if not (doubtful or self._fields or self._rest):
                 return hits

@@ -7,6 +7,7 @@ Python. Both are held to the plain matcher.
 """
 
 import importlib
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -22,6 +23,10 @@ __all__ = ["Engine", "engine", "rule"]
 
 Spec = tuple[list[Any], list[Any], bool]
 """Its conditions, the ways to find it, and whether that is not all it says."""
+
+
+FORMAT = 2
+"""Of what the accelerator is given."""
 
 
 class Engine(Protocol):
@@ -55,10 +60,26 @@ def _none(depth: int, most: int) -> None:
     return None
 
 
-try:
-    _made = importlib.import_module("funcrt_accelerator").Engine
-except ImportError:
-    _made = _none
+def _installed() -> Callable[[int, int], Any]:
+    """What makes an engine."""
+    try:
+        module = importlib.import_module("funcrt_accelerator")
+    except ImportError:
+        return _none
+    found = getattr(module, "FORMAT", 1)
+    if found != FORMAT:
+        warnings.warn(
+            f"funcrt-accelerator is not used: its format is {found}, expected {FORMAT}."
+            " Install that of this version of funcrt, or none.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return _none
+    made: Callable[[int, int], Any] = module.Engine
+    return made
+
+
+_made = _installed()
 
 
 def rule(filter: Indexed) -> Spec | None:
@@ -68,7 +89,10 @@ def rule(filter: Indexed) -> Spec | None:
         return None
     lowered = []
     try:
-        ways = [_way(way) for way in filter.ways()]
+        found = filter.ways()
+        ways = [_way(way) for way in found]
+        if all(way.full and len(way.groups) == 1 for way in found):
+            return [], ways, False  # what finds it says all
         for condition in conditions:
             with suppress(_Foreign):
                 lowered.append(_condition(condition))

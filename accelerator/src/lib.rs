@@ -18,6 +18,9 @@ use pyo3::types::{PyBytes, PyList, PySet};
 use rule::Condition;
 use spec::{Reader, Ways};
 
+/// Of what `triggers/native.py` gives: the two must agree.
+const FORMAT: u32 = 2;
+
 /// Rules by number. `add` takes what `triggers/native.py` makes of a filter.
 #[pyclass]
 struct Engine {
@@ -91,5 +94,6 @@ impl Engine {
 
 #[pymodule]
 fn funcrt_accelerator(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("FORMAT", FORMAT)?;
     module.add_class::<Engine>()
 }

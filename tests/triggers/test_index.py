@@ -2,7 +2,9 @@
 
 import json
 import math
+import sys
 import threading
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -251,7 +253,7 @@ def test_filters_are_filed_anew_as_others_come_and_go(
         assert index.match(one) == {key for key, each in there.items() if each.matches(one)}
     for key in there:
         index.remove(key)
-    assert index._native == 0
+    assert not index._numbers
     fields = index._fields.values()
     assert not any(field.values or field.shared for field in fields)
     assert not any(index._shapes.values())
@@ -372,6 +374,15 @@ def test_it_may_be_read_while_it_changes() -> None:
     done.set()
     reader.join()
     assert wrong == []
+
+
+def test_an_accelerator_of_another_version_is_told_and_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = types.SimpleNamespace(Engine=lambda depth: None)
+    monkeypatch.setitem(sys.modules, "funcrt_accelerator", old)
+    with pytest.warns(RuntimeWarning, match="its format is 1, expected 2. Install that of this"):
+        assert native._installed()(1, 1) is None
 
 
 def test_removing_what_is_not_there_is_a_mistake() -> None:
