@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -12,6 +13,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A command believes these, where they are set, and not the terminal that a test gives it.
 for name in ("COLUMNS", "LINES"):
     os.environ.pop(name, None)
+
+# Bytecode is kept, as it is for who uses it: else each of the processes that tests start, some
+# thousand, compiles all of funcrt anew, which is a third of a host's start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
