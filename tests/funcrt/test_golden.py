@@ -23,6 +23,9 @@ from tests.serving import Serving, until
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
+pytestmark = pytest.mark.timeout(300)
+"""The first test has the whole session: some 30 s, and 96 were seen on a machine that was busy."""
+
 LABEL = """
 import logging
 from dataclasses import dataclass
