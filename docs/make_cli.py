@@ -31,6 +31,7 @@ VARIABLES = {
     "FUNCRT_HOST": "`--host`: the gateway of a host elsewhere, for what changes deployments",
     "FUNCRT_TOKEN": "the token that is sent to `--host`",
     "FUNCRT_TOKENS": "`--tokens`: the token file of the gateway",
+    "FUNCRT_SECRETS": "`--secrets`: the directory of the files that `[secrets]` names",
     "FUNCRT_FAILPOINT": "for tests: end at a failpoint (docs/guarantees.md)",
     "PYTHONBREAKPOINT": "in a function's environment: what `breakpoint()` calls; 0 for nothing",
     "TERM": "of `dev`: what pdb is told the terminal is",

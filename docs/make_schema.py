@@ -12,7 +12,9 @@ from typing import Any
 from funcrt import manifest
 from funcrt.manifest_check import Key, ListOf, MapOf, OrFlag, Section, Table
 from funcrt.manifest_kinds import (
+    MOST_SOURCE,
     OWN_NAMES,
+    SECRET,
     Anything,
     Choice,
     Duration,
@@ -24,6 +26,7 @@ from funcrt.manifest_kinds import (
     env_value,
     http_path,
     schedule,
+    secret_source,
     start,
     timezone,
 )
@@ -49,6 +52,7 @@ WORDS: dict[Callable[..., Any], dict[str, Any]] = {
     schedule: {"type": "string"},
     timezone: {"type": "string"},
     env_value: {"type": "string"},
+    secret_source: {"type": "string", "maxLength": MOST_SOURCE, "pattern": f"^({SECRET})$"},
 }
 TRIGGERS = {"mesh": manifest.MESH, "http": manifest.HTTP, "cron": manifest.CRON}
 NEEDS = {"mesh": ["topic"], "http": ["kind", "path"], "cron": ["kind", "schedule"]}

@@ -85,6 +85,8 @@ class ServeConfig:
     """Names besides the loopback's that a Host header may carry."""
     allowed_origins: tuple[str, ...] = ()
     """Origins, e.g. `https://ops.example`, whose pages may call the gateway."""
+    secrets: Path | None = None
+    """The directory of the files that `[secrets]` of the manifests name."""
     profile: str = ""
     """What `[profile.NAME]` of the manifests changes; empty for nothing."""
     drain_s: float = 30.0

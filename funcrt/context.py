@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from funcrt.errors import SecretUnknown
 from funcrt.ids import cause, derived_id
 from funcrt.paths import converted
 from funcrt.sandbox.protocol import Call
@@ -76,8 +77,8 @@ class Context:
     """One call. `id` is its number in the host."""
 
     __slots__ = (
-        "_call", "_deadline", "_emitted", "_http", "_now", "attempt", "env", "id", "log",
-        "max_attempts", "resources", "trigger",
+        "_call", "_deadline", "_emitted", "_http", "_now", "_secrets", "attempt", "env", "id",
+        "log", "max_attempts", "resources", "trigger",
     )  # fmt: skip
 
     def __init__(
@@ -87,9 +88,12 @@ class Context:
         write: Callable[[int, str, str], None],
         now: Callable[[], float] = time.monotonic,
         resources: Any = None,
+        *,
+        secrets: Mapping[str, str] = {},
     ) -> None:
         self._call = call
         self._http: tuple[Any, Any] = ({}, None)
+        self._secrets = secrets
         self.resources = resources
         self._now = now
         self.id = call.id
@@ -115,6 +119,14 @@ class Context:
     def idempotency_key(self) -> str:
         """The key of the event; of a batch, of its first."""
         return self.idempotency_keys[0]
+
+    def secret(self, name: str) -> str:
+        """The value of a secret that `[secrets]` of the manifest declares, for this instance. It is
+        in no environment variable, and is taken out of lines and failures. Raises SecretUnknown."""
+        try:
+            return self._secrets[name]
+        except KeyError:
+            raise SecretUnknown(name, list(self._secrets)) from None
 
     @property
     def path_params(self) -> dict[str, Any]:

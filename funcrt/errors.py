@@ -16,6 +16,7 @@ __all__ = [
     "Problem",
     "ReplayRefused",
     "SandboxError",
+    "SecretUnknown",
     "TriggerUnknown",
     "mistakes",
     "nearest",
@@ -146,6 +147,19 @@ class TriggerUnknown(FuncrtError):
         there = ", ".join(known) or "none"
         super().__init__(
             f"{function} has no trigger {name[:LONGEST]!r} that reads a topic; it has: {there}"
+        )
+
+
+class SecretUnknown(FuncrtError):
+    """`ctx.secret` was asked for one that the manifest does not declare."""
+
+    def __init__(self, name: str, declared: Sequence[str]) -> None:
+        self.name = name
+        near = nearest(name, declared)
+        mend = f"did you mean {near[0]}? " if near else ""
+        there = ", ".join(declared) or "none"
+        super().__init__(
+            f"no secret is named {name[:LONGEST]!r}; {mend}[secrets] of funcrt.toml has: {there}"
         )
 
 

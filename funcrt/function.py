@@ -16,6 +16,7 @@ from funcrt.calls import TRIGGER
 from funcrt.cron import Cron
 from funcrt.diary import Diary
 from funcrt.direct import Direct
+from funcrt.errors import DeployError
 from funcrt.idempotency import Gate
 from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger, ScaleSpec
 from funcrt.observation import refusal_of
@@ -58,6 +59,8 @@ __all__ = [
 
 LEASE_S = 60.0
 EXTEND_S = 20.0
+SECRETS_S = 5.0
+"""How often it is looked whether a secret has changed."""
 STREAM_S = 5.0
 """What a stream has sent is published within this once its call has ended."""
 
@@ -119,6 +122,7 @@ class Function:
         self.name = manifest.name
         self.pool = Pool(code, info, host.zygotes, manifest.scale, host.clock, failed=host.failed)
         self.pool.backlog = self._backlog
+        self.pool.secrets = lambda: host.secrets.read(self.name, code.secrets)
         self.mesh_triggers = list(mesh_triggers)
         self.made: list[str] = []
         """Subscriptions that it was the first to have."""
@@ -141,6 +145,7 @@ class Function:
         self._keeping = Tasks(host.failed)
         """Of leases: goes on while what runs is drained."""
         self._streams = Tasks(host.failed)
+        self._following = Tasks(host.failed)
         self._origins: dict[str, Origin] = {}
         self._gates: dict[str, Gate] = {}
         """By subscription: none, or one each."""
@@ -156,6 +161,22 @@ class Function:
             self._start_clocks()
         for _ in range(self.manifest.scale.min):
             self.pool.rescale()
+        if self.pool.code.secrets and not self._following:
+            self._following.start(self._follow_secrets(), f"secrets {self.name}")
+
+    async def _follow_secrets(self) -> None:
+        """Take up secrets that change."""
+        told = ""
+        while True:
+            await asyncio.sleep(SECRETS_S)
+            try:
+                if count := self.pool.renew():
+                    self.log.warning("its secrets changed: replacing its instances (%d)", count)
+                told = ""
+            except DeployError as error:
+                if str(error) != told:
+                    told = str(error)
+                    self.log.error("%s; its instances go on with what they have", error)
 
     def _start_clocks(self) -> None:
         host = self.host
@@ -340,7 +361,7 @@ class Function:
         """Where a trigger's outputs come from."""
         origin = self._origins.get(trigger)
         if origin is None:
-            origin = origin_of(self.manifest, self.host.namespace, trigger)
+            origin = origin_of(self.manifest, self.host.namespace, trigger, self.pool.hide)
             self._origins[trigger] = origin
         return origin
 
@@ -516,6 +537,7 @@ class Function:
         cut = await self.pool.drain(seconds)
         await self._streams.finish(STREAM_S)
         await self._keeping.cancel()
+        await self._following.cancel()
         return cut
 
     async def close_feeds(self) -> None:

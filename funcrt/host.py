@@ -29,6 +29,7 @@ from funcrt.reach import methods, queued
 from funcrt.router import Router
 from funcrt.sandbox import Code, Sandbox
 from funcrt.sandbox.protocol import Http
+from funcrt.secrets import SecretStore
 from funcrt.settler import Settler
 from funcrt.tasks import OnFailure, Tasks
 from funcrt.zygotes import Zygotes
@@ -89,6 +90,7 @@ def code_of(manifest: Manifest, version: str, path: Path, env: Mapping[str, str]
         handler=manifest.handler,
         concurrency=manifest.concurrency,
         env={**manifest.env, **env},
+        secrets=manifest.secrets,
         memory_bytes=manifest.limits.memory_bytes,
         max_output_bytes=manifest.limits.payload_bytes,
         batch=manifest.batches,
@@ -119,6 +121,8 @@ class Host:
         self.host_id = host_id
         """Names this host's copies of broadcast queues; the same after a restart."""
         self.code_root = code_root
+        self.secrets = SecretStore()
+        """Where the secrets of functions are found."""
         self.durable_code = True
         """Whether unpacked code is synced: not where `code_root` is emptied at each start."""
         self.name_sources = False
@@ -184,12 +188,17 @@ class Host:
                 f" {features.name} transport does not (features.idempotency): remove it, or use"
                 " another mesh"
             )
+        self.secrets.read(manifest.name, manifest.secrets)
+        for caution in self.secrets.cautions(manifest.secrets):
+            log.warning("%s", caution)
         packed = packed or bundle.pack(directory)
         path = bundle.unpack(packed.body, packed.digest, self.code_root, durable=self.durable_code)
         self._check_paths(manifest, together)
         version = packed.digest[:12]
-        if env:
-            version += f"+{hashlib.sha256(repr(sorted(env.items())).encode()).hexdigest()[:4]}"
+        given = self.secrets.rounds.get(manifest.name, 0)
+        if env or given:
+            here = repr((sorted((env or {}).items()), given))
+            version += f"+{hashlib.sha256(here.encode()).hexdigest()[:4]}"
         code = code_of(manifest, version, path, env or {})
         if self.name_sources:
             code = msgspec.structs.replace(code, source=directory.absolute())  # noqa: ASYNC240

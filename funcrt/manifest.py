@@ -41,6 +41,7 @@ from funcrt.manifest_kinds import (
     http_path,
     nearest,
     schedule,
+    secret_source,
     start,
     timezone,
 )
@@ -189,6 +190,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     idempotency: IdempotencySpec | None = None
     """None calls for every event."""
     env: dict[str, str] = {}
+    secrets: dict[str, str] = {}
+    """By name, where the host finds each (`funcrt.secrets`)."""
     profiles: list[str] = []
     """Names of those that the file has."""
 
@@ -199,6 +202,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FILE = "funcrt.toml"
+MOST_SECRETS = 100
 MAX_NAME = 188
 """Of a function: the topics named after it (`NAME.dlq`, `funcrt.call.NAME`) have 200."""
 TOPIC = Name("topic")
@@ -271,6 +275,7 @@ LIMITS: Section = {
     "payload": Key(Size(1 << 10, 8 << 20), "payload_bytes"),
     "cpu": Later("CPU limits are"),
 }
+VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
 _ALWAYS: Section = {
     "name": Key(Name("function")),
     "handler": Key(
@@ -283,12 +288,12 @@ _ALWAYS: Section = {
     "dlq": Key(OrFlag(Table({"topic": Key(TOPIC)}, dict))),
     "scale": Key(Table(SCALE, ScaleSpec)),
     "limits": Key(Table(LIMITS, Limits)),
-    "env": Key(MapOf(env_value, "[A-Za-z_][A-Za-z0-9_]*", "a variable's name: A-Z a-z 0-9 _")),
+    "env": Key(MapOf(env_value, VARIABLE, "a variable's name: A-Z a-z 0-9 _")),
     "trigger": Key(
         ListOf(Anything(), 100, what="an array", mend="; write [[trigger]], with two brackets")
     ),
     "sandbox": Later("levels of isolation are"),
-    "secrets": Later("secrets are"),
+    "secrets": Key(MapOf(secret_source, VARIABLE, "a secret's name: A-Z a-z 0-9 _")),
     "idempotency": Key(Table(IDEMPOTENCY, IdempotencySpec)),
 }
 PROFILE: Section = {
@@ -420,6 +425,7 @@ def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest:
     whole = {i: one for i, one in found.items() if one is not None}
     _check_bounds(doc, values, whole)
     _check_key(doc, values)
+    _check_secrets(doc, values)
     _check_triggers(doc, whole)
     manifest = Manifest(**values, triggers=list(whole.values()))
     if doc.sound(("name",), ("output",), ("dlq",), ("trigger",)):
@@ -492,6 +498,16 @@ def _check_key(doc: Document, values: dict[str, Any]) -> None:
         for mistake in error.errors:
             mend = f"; {mistake.mend}" if mistake.mend else ""
             doc.report(("idempotency", "key"), mistake.reason + mend)
+
+
+def _check_secrets(doc: Document, values: dict[str, Any]) -> None:
+    """No more than an instance is told of, and none that is in the environment as well."""
+    names = values.get("secrets", {})
+    if len(names) > MOST_SECRETS:
+        doc.report(("secrets",), f"{len(names)} of them; at most {MOST_SECRETS}")
+    for name in names:
+        if name in values.get("env", {}):
+            doc.report(("secrets", name), "is in [env] too; a secret is no variable: keep one")
 
 
 def _check_bounds(doc: Document, values: dict[str, Any], triggers: dict[int, Trigger]) -> None:

@@ -19,8 +19,10 @@ from mesh.errors import NameInvalid
 from mesh.transport import check_name
 
 __all__ = [
+    "MOST_SOURCE",
     "OWN_NAMES",
     "RESERVED",
+    "SECRET",
     "Anything",
     "Choice",
     "Duration",
@@ -35,6 +37,7 @@ __all__ = [
     "http_path",
     "nearest",
     "schedule",
+    "secret_source",
     "start",
     "timezone",
     "wrong",
@@ -44,6 +47,8 @@ RESERVED = ("admin", "functions", "healthz", "readyz", "topics", "ui")
 """First parts of paths that are the gateway's own; a test holds them to its list."""
 
 CRON = 'a cron expression such as "*/5 * * * *"'
+MOST_SOURCE = 400
+"""Characters that say where a secret is."""
 OWN_NAMES = "funcrt."
 """Topics, functions and triggers whose names begin so are the host's own."""
 
@@ -318,6 +323,28 @@ def env_value(value: object) -> str:
     if isinstance(value, bool | int | float):
         raise Wrong(f'expected a string, found {describe(value)}; write "{describe(value)}"')
     return Text("a string without NUL", r"(?s)[^\x00]*")(value)
+
+
+SECRET = r"env:[A-Za-z_][A-Za-z0-9_]*|[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*"
+
+
+def secret_source(value: object) -> str:
+    """Where the host finds a secret: a file of its secrets directory, or a variable of its own."""
+    expected = (
+        'a file below the host\'s secrets directory, such as "stripe/key", or a variable of the'
+        ' host\'s environment, such as "env:STRIPE_KEY"'
+    )
+    try:
+        found = Text(expected, SECRET)(value)
+    except Wrong:
+        if not isinstance(value, str):
+            raise
+        # What stands there may be the value itself: it goes into no message.
+        found = f"{len(value)} characters that are neither"
+        raise Wrong(f"expected {expected}, found {found}") from None
+    if len(found) > MOST_SOURCE:
+        raise Wrong(f"{len(found)} characters; at most {MOST_SOURCE}")
+    return found
 
 
 def nearest(value: object, known: Sequence[str], likeness: float = 0.6) -> str:

@@ -1,6 +1,6 @@
 """What a call's result leads to: settlements, outputs, retries, dead letters. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -48,9 +48,13 @@ class Origin(msgspec.Struct, frozen=True):
     keep_id: bool
     valid: bool
     """Whether its source and type are ones that an event may have."""
+    hide: Callable[[str], str] = str
+    """Takes secrets out of what is wrong with an output."""
 
 
-def origin_of(manifest: Manifest, namespace: str, trigger: str) -> Origin:
+def origin_of(
+    manifest: Manifest, namespace: str, trigger: str, hide: Callable[[str], str] = str
+) -> Origin:
     """The origin of what a trigger's calls return."""
     spec, name = manifest.output, manifest.name
     topic, source = spec.topic or "", f"/funcrt/{name}"
@@ -63,6 +67,7 @@ def origin_of(manifest: Manifest, namespace: str, trigger: str) -> Origin:
         frozenset([topic, *spec.topics]) - {""},
         spec.keep_id,
         len(source) + len(kind) <= SHORT and _valid(Event("id", source, kind)),
+        hide,
     )
 
 
@@ -122,7 +127,8 @@ def shape(
     for index, out in enumerate(outs, first):
         topic = out.topic or origin.topic
         if topic not in origin.topics and topic:
-            raise EventError(f"may not publish to {topic!r}: add it to [output] topics")
+            named = origin.hide(repr(topic))
+            raise EventError(f"may not publish to {named}: add it to [output] topics")
         given = out.event
         extensions = {**inherited, **given.extensions} if given.extensions else inherited
         event = Event(
@@ -136,10 +142,13 @@ def shape(
             extensions,
             given.data,
         )
-        if short and _bare(given):
-            validate_payload(event)
-        else:
-            validate(event)
+        try:
+            if short and _bare(given):
+                validate_payload(event)
+            else:
+                validate(event)
+        except EventError as error:
+            raise EventError(origin.hide(str(error)), status=error.status) from None
         if topic or reply_to:
             made.append(Output(topic, event, hops, reply_to))
     return made

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from funcrt.errors import LoadError, SandboxError
+from funcrt.errors import DeployError, LoadError, SandboxError
 from funcrt.manifest import ScaleSpec
 from funcrt.sandbox import Code, Exit, HandlerInfo, Instance
 from funcrt.sandbox.lifespan import TEARDOWN_S
@@ -25,6 +25,7 @@ from funcrt.sandbox.protocol import (
     Result,
     Started,
 )
+from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.scale import Decision, Observed, Scaler
 from funcrt.tasks import OnFailure, Tasks
 from funcrt.zygotes import Zygotes
@@ -74,6 +75,7 @@ class Member:
     """An instance, and the calls it holds in the order they were sent."""
 
     instance: Instance
+    secrets: Secrets = NO_SECRETS
     calls: dict[int, Pending] = field(default_factory=dict)
     events: int = 0
     answered: int = 0
@@ -116,6 +118,8 @@ class Pool:
         """When an instance was heard of last, on the monotonic clock."""
         self.line: Callable[[Instance, Pending | None, Log], None] = lambda *_: None
         """Told of each line that is written, with the call that it came in."""
+        self.secrets: Callable[[], Secrets] = lambda: NO_SECRETS
+        """What an instance that starts now is told. Raises DeployError where it cannot be had."""
         self.backlog: Callable[[], int | None] = lambda: 0
         """Events that wait in the mesh and are due; None where that is unknown."""
         self.room = asyncio.Event()
@@ -185,6 +189,20 @@ class Pool:
                 member.instance.finish()
         self.rescale()
         self.room.set()
+
+    def renew(self) -> int:
+        """Have others take the place of instances whose secrets have changed, which take no more
+        calls and end once they have none; how many. Raises DeployError."""
+        now = self.secrets()
+        old = [m for m in self.members.values() if m.secrets is not now and not m.retiring]
+        for member in old:
+            member.retiring = True
+            if not member.calls:
+                member.instance.finish()
+        if old:
+            self._assign()
+            self.rescale()
+        return len(old)
 
     def _soon(self) -> None:
         if not self._assigning:
@@ -388,6 +406,12 @@ class Pool:
             pending.held()
         self._assign()
 
+    def hide(self, text: str) -> str:
+        """A text without the secrets of any instance there is."""
+        for secrets in {member.secrets for member in self.members.values()}:
+            text = secrets.text(text)
+        return text
+
     def _start(self) -> None:
         self.starting += 1
         self._tasks.start(self._spawn(), f"spawn {self.code.name}")
@@ -395,10 +419,11 @@ class Pool:
     async def _spawn(self) -> None:
         try:
             zygote = await self.zygotes.get(self.code)
-            instance = await zygote.spawn(self._said, self._exited)
+            secrets = self.secrets()
+            instance = await zygote.spawn(self._said, self._exited, secrets)
             self.trouble = ""
             self.refusals = 0
-        except (SandboxError, LoadError) as error:
+        except (SandboxError, LoadError, DeployError) as error:
             self.trouble = str(error)
             self.log.error("%s", error)
             self.refusals += 1
@@ -406,7 +431,8 @@ class Pool:
             return
         finally:
             self.starting -= 1
-        member = self.members[instance] = Member(instance, idle_since=self.clock.monotonic())
+        member = Member(instance, secrets, idle_since=self.clock.monotonic())
+        self.members[instance] = member
         instance.on_hold = partial(self._hold, member)
         self._assign()
         self.room.set()

@@ -3,6 +3,7 @@ listening, ended by a signal, drained at the end."""
 
 import asyncio
 import gc
+import os
 import resource
 import signal
 import sqlite3
@@ -19,6 +20,7 @@ from funcrt.gateway import GatewayConfig, make_admin_app, make_app, serve_http
 from funcrt.host import Host
 from funcrt.sandbox.lending import Lending
 from funcrt.sandbox.process import Debugging, ProcessSandbox
+from funcrt.secrets import SecretStore
 from funcrt.sockets import bind_unix, unlink_unix
 from mesh.clock import SystemClock
 from mesh.errors import MeshFull
@@ -84,12 +86,16 @@ async def hosting(
     *,
     code: str = "code",
     warm: bool = False,
+    local: bool = False,
     debugger: Debugging | None = None,
     lending: Lending | None = None,
 ) -> AsyncIterator[Host]:
     """A started host on the config's mesh; on leaving it is drained and all is closed. Functions
     are unpacked in `code`, below the data directory. With `warm`, their dependencies stay imported
-    from one version to the next. `debugger` and `lending` are the sandbox's."""
+    from one version to the next. A `local` one takes an author's secrets, too. `debugger` and
+    `lending` are the sandbox's."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))  # a core would have the secrets in it
     transport = await mesh.connect(config.mesh_url, namespace=config.namespace, host=True)
     try:
         if hasattr(transport, "on_fatal"):
@@ -107,6 +113,7 @@ async def hosting(
                 host_id=config.data.host_id(),
             )
             host.on_failure = ending.ask
+            host.secrets = SecretStore(config.secrets, os.environ, local=local)
             sandbox.heard = host.observation.imported
             await host.start()
             try:

@@ -1,6 +1,7 @@
 """A function's directory called in the real sandbox, as a host would run it, without a mesh."""
 
 import asyncio
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -11,6 +12,7 @@ import msgspec
 
 from funcrt import bundle
 from funcrt.asked import asked_by
+from funcrt.env_file import NAME, read_env
 from funcrt.errors import LoadError
 from funcrt.gathered import Gathered, Response
 from funcrt.host import code_of
@@ -30,6 +32,8 @@ from funcrt.sandbox.protocol import (
     Taken,
     weight,
 )
+from funcrt.sandbox.secrets import NO_SECRETS, Secrets
+from funcrt.secrets import SecretStore, apart
 from mesh.event import Event
 
 __all__ = ["NAMESPACE", "Trial", "Tried", "trial"]
@@ -50,7 +54,8 @@ class Tried(msgspec.Struct, frozen=True):
 class Trial:
     """A loaded function. Calls come one at a time; an instance that died is replaced."""
 
-    def __init__(self, manifest: Manifest, zygote: Zygote) -> None:
+    def __init__(self, manifest: Manifest, zygote: Zygote, secrets: Secrets = NO_SECRETS) -> None:
+        self.secrets = secrets
         self.manifest = manifest
         self.zygote = zygote
         self.logs: list[Log] = []
@@ -66,7 +71,7 @@ class Trial:
         forked = None
         if self._instance is None:
             started = time.perf_counter()
-            self._instance = await self.zygote.spawn(self._said, self._exited)
+            self._instance = await self.zygote.spawn(self._said, self._exited, self.secrets)
             forked = time.perf_counter() - started
         instance = self._instance
         self._numbers += 1
@@ -112,10 +117,18 @@ class Trial:
 
 
 @asynccontextmanager
-async def trial(directory: Path, profile: str = "") -> AsyncIterator[Trial]:
+async def trial(
+    directory: Path, profile: str = "", *, secrets: Path | None = None
+) -> AsyncIterator[Trial]:
     """Pack, unpack and import a function's directory as a deployment does, and end its processes
-    in the end. Raises ManifestError, BundleError, LoadError, SandboxError."""
+    in the end. Its secrets are those that `funcrt dev` would find, with that directory of them.
+    Raises ManifestError, EnvFileInvalid, SecretsMissing, BundleError, LoadError, SandboxError."""
     manifest = load_manifest(directory, profile)
+    store = SecretStore(secrets, os.environ, local=True)
+    if manifest.secrets:
+        _, given = apart(read_env([Path(NAME), directory / NAME]), manifest.secrets)
+        store.give(manifest.name, given)
+    values = store.read(manifest.name, manifest.secrets)
     packed = bundle.pack(directory)
     sandbox = ProcessSandbox()
     with tempfile.TemporaryDirectory(prefix="funcrt-") as root:
@@ -126,6 +139,6 @@ async def trial(directory: Path, profile: str = "") -> AsyncIterator[Trial]:
                 zygote = await sandbox.load(code_of(manifest, packed.digest[:12], path, {}))
             except LoadError as error:
                 raise placed(error, directory) from None
-            yield Trial(manifest, zygote)
+            yield Trial(manifest, zygote, values)
         finally:
             await sandbox.close()

@@ -23,11 +23,13 @@ from funcrt import (
     paths,
     pool,
     running,
+    secrets,
     zygotes,
 )
 from funcrt.cli import reading
 from funcrt.gateway import admin, answer, guard, observe, publish, server
 from funcrt.sandbox import handler, lifespan, logs, process, protocol, zygote
+from funcrt.sandbox.secrets import SHORTEST
 from mesh import catalogue, engine, options
 from triggers import dialects, jsonpath, match, pattern, view
 from triggers.cesql import syntax
@@ -89,6 +91,10 @@ VALUES: dict[str, float | None] = {
     "files and directories in it": bundle.CAPS.entries,
     "`funcrt.toml`": locate.MAX_BYTES,
     "triggers of a function": most(manifest.TOP, "trigger"),
+    "secrets of a function": manifest.MOST_SECRETS,
+    "a secret's value": secrets.MOST_BYTES,
+    "characters of a secret's value at least": SHORTEST,
+    "time until a changed secret is taken up": function.SECRETS_S,
     "filters of a trigger": most(manifest.MESH, "filters"),
     "instances": MANIFEST.scale.max,
     "calls at once in one instance of an async handler": zygote.ASYNC_CALLS,

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from funcrt.cli.errors import USAGE, CliError
-from funcrt.cli.options import Data, check_directories, place
+from funcrt.cli.options import Data, SecretsDir, check_directories, check_secrets, place
 from funcrt.config import DevConfig, ServeConfig
 
 __all__ = ["app", "dev"]
@@ -70,6 +70,7 @@ def dev(
         ),
     ] = None,
     no_reload: Annotated[bool, typer.Option("--no-reload", help="Leave changes alone.")] = False,
+    secrets: SecretsDir = None,
     data: Data = None,
 ) -> int:
     """Run functions here, and put each save into service at once. Ctrl-C stops it.
@@ -85,6 +86,7 @@ def dev(
     check_directories(
         found, "a function's directory, or one of functions", "funcrt dev ./functions"
     )
+    check_secrets(secrets)
     where = place(data)
     serve = ServeConfig(
         functions=found,
@@ -92,6 +94,7 @@ def dev(
         mesh_url=where.mesh_url,
         port=port,
         admin_socket=where.admin_socket,
+        secrets=secrets,
         drain_s=DRAIN_S,
     )
     return runtime.run(

@@ -18,8 +18,9 @@ import typer
 
 from funcrt.cli.client import AdminClient
 from funcrt.cli.errors import FAILED, CliError, explain
-from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, Socket, place
+from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, SecretsDir, Socket, place
 from funcrt.cli.output import folded, json_line, line, marked, safe
+from funcrt.secrets import exposed
 from mesh.schemes import connect
 
 __all__ = ["app", "doctor"]
@@ -50,6 +51,7 @@ def doctor(
     mesh: Mesh = None,
     namespace: Namespace = "default",
     admin_socket: Socket = None,
+    secrets: SecretsDir = None,
     check_file: Annotated[
         bool,
         typer.Option("--check", help="Read all of the mesh's file, no host running."),
@@ -70,7 +72,7 @@ def doctor(
 
         return mend(place(data, mesh, namespace, admin_socket).mesh_url, write=repair, json=json)
     failed = False
-    for check in _checks(place(data, mesh, namespace, admin_socket)):
+    for check in _checks(place(data, mesh, namespace, admin_socket), secrets):
         failed = failed or check.status == "fail"
         if json:
             json_line(check)
@@ -82,7 +84,7 @@ def doctor(
     return FAILED if failed else 0
 
 
-def _checks(where: Place) -> Iterator[Check]:
+def _checks(where: Place, secrets: Path | None) -> Iterator[Check]:
     yield _python()
     yield _sqlite()
     yield _disk(where)
@@ -90,6 +92,8 @@ def _checks(where: Place) -> Iterator[Check]:
     host = _host(where)
     yield host
     yield _mesh(where)
+    if secrets is not None:
+        yield _secrets(secrets)
     yield from _isolation()
 
 
@@ -169,6 +173,29 @@ async def _durability(where: Place) -> str:
         return await transport.durability()
     finally:
         await transport.close()
+
+
+def _secrets(directory: Path) -> Check:
+    """Whether its owner alone can come to a directory of secrets."""
+    try:
+        found = directory.stat()
+    except OSError as error:
+        hint = f"mkdir -m 700 {directory}"
+        return Check("secrets", "fail", f"{directory}: {error.strerror}", hint)
+    if not directory.is_dir():
+        return Check("secrets", "fail", f"{directory} is no directory", "a directory")
+    mode = f"{directory}, mode {found.st_mode & 0o7777:04o}"
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    seen = [path for path in files if exposed(directory, str(path.relative_to(directory)))]
+    if seen:
+        more = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
+        told = f"{mode}: other users can read {seen[0]}{more}"
+        return Check("secrets", "warn", told, f"chmod 700 {directory}")
+    if found.st_mode & 0o077:
+        return Check("secrets", "warn", f"{mode}: not its owner's alone", f"chmod 700 {directory}")
+    if not os.access(directory, os.R_OK | os.X_OK):
+        return Check("secrets", "fail", f"{mode}: not yours to read", "as the host's user")
+    return Check("secrets", "ok", f"{mode}: its owner's alone")
 
 
 def _isolation() -> Iterator[Check]:

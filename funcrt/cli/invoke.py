@@ -11,7 +11,7 @@ import typer
 
 from funcrt.cli import invoked
 from funcrt.cli.errors import FAILED, USAGE, CliError
-from funcrt.cli.options import DataDirOnly, Json, Socket, place
+from funcrt.cli.options import DataDirOnly, Json, SecretsDir, Socket, check_secrets, place
 from mesh.event import Event
 
 __all__ = ["app", "directory_of", "invoke"]
@@ -54,6 +54,7 @@ def invoke(
         bool, typer.Option("--async", help="Queue the call in the host; wait for nothing.")
     ] = False,
     repeat: Annotated[int, typer.Option(min=1, help="Call so many times.")] = 1,
+    secrets: SecretsDir = None,
     data_dir: DataDirOnly = None,
     admin_socket: Socket = None,
     json: Json = False,
@@ -80,7 +81,8 @@ def invoke(
     events = _events(function, directory, event, sample=sample, type_=type_, payload=payload)
     if here:
         assert directory is not None
-        return asyncio.run(invoked.here(directory, [events], repeat, json))
+        check_secrets(secrets)
+        return asyncio.run(invoked.here(directory, [events], repeat, json, secrets))
     name = function
     if directory is not None:
         from funcrt.manifest import load_manifest

@@ -27,13 +27,19 @@ SHOWN = 2000
 """Characters of an event's data that a line shows."""
 
 
-async def here(directory: Path, calls: Sequence[list[Event]], repeat: int, json: bool) -> int:
-    """Call the directory's function in the sandbox, on one event at a time or a batch; the exit
-    code."""
+async def here(
+    directory: Path,
+    calls: Sequence[list[Event]],
+    repeat: int,
+    json: bool,
+    secrets: Path | None = None,
+) -> int:
+    """Call the directory's function in the sandbox, on one event at a time or a batch, with secrets
+    of that directory; the exit code."""
     from funcrt.trial import trial
 
     failed = 0
-    async with trial(directory) as function:
+    async with trial(directory, secrets=secrets) as function:
         for events in calls:
             failed += await _here(function, directory, events, repeat, json)
     return FAILED if failed else 0

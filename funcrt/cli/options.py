@@ -18,8 +18,10 @@ __all__ = [
     "Mesh",
     "Namespace",
     "Place",
+    "SecretsDir",
     "Socket",
     "check_directories",
+    "check_secrets",
     "place",
 ]
 
@@ -77,6 +79,16 @@ HostUrl = Annotated[
         metavar="URL",
     ),
 ]
+SecretsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--secrets",
+        envvar="FUNCRT_SECRETS",
+        help="Directory of the files that [secrets] of the manifests name.",
+        show_default="none",
+        metavar="DIR",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 
 
@@ -86,6 +98,12 @@ def check_directories(given: Sequence[Path], expected: str, hint: str) -> None:
         if not path.is_dir():
             found = "is a file" if path.exists() else "does not exist"
             raise CliError(f"{path} {found}, expected {expected}", hint, USAGE)
+
+
+def check_secrets(given: Path | None) -> None:
+    """Raises CliError where it is no directory."""
+    hint = "mkdir -m 700 /etc/funcrt/secrets   # and a file below it for each"
+    check_directories([given] if given is not None else [], "a directory of secrets", hint)
 
 
 @dataclass(frozen=True)

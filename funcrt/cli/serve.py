@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from funcrt.cli.options import Data, Json, Mesh, Namespace, Socket, check_directories, place
+from funcrt.cli.options import (
+    Data,
+    Json,
+    Mesh,
+    Namespace,
+    SecretsDir,
+    Socket,
+    check_directories,
+    check_secrets,
+    place,
+)
 from funcrt.config import ServeConfig
 
 __all__ = ["app", "serve"]
@@ -42,6 +52,7 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="An origin whose pages may call; repeatable.")
     ] = None,
+    secrets: SecretsDir = None,
     profile: Annotated[
         str,
         typer.Option(help="What [profile.NAME] of the manifests changes.", metavar="NAME"),
@@ -63,6 +74,7 @@ def serve(
     given any more is not.
     """
     check_directories(functions or (), "a directory of functions", "funcrt serve ./functions")
+    check_secrets(secrets)
     where = place(data, mesh, namespace, admin_socket)
     config = ServeConfig(
         functions=tuple(functions or ()),
@@ -75,6 +87,7 @@ def serve(
         admin_socket=where.admin_socket,
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),
+        secrets=secrets,
         profile=profile,
         drain_s=drain,
         logs=logs,

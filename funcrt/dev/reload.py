@@ -15,6 +15,7 @@ from funcrt.function import Function
 from funcrt.host import Host, Prepared
 from funcrt.manifest import Manifest, load_manifest
 from funcrt.rollout import clashes, is_function, placed
+from funcrt.secrets import apart
 from funcrt.tasks import Tasks
 from mesh.errors import MeshError
 
@@ -132,6 +133,8 @@ class Reloader:
         others = {f.shown: f.manifest for f in self.folders.values() if f.manifest}
         if errors := list(clashes({**others, folder.shown: manifest})):
             raise FunctionsRefused(errors)
+        env, given = apart(env, manifest.secrets)
+        self.host.secrets.give(manifest.name, given)
         made = await self.host.prepare(manifest, folder.shown, packed=packed, env=env)
         if (now := folder.function) is not None and now.serves(made.manifest, made.code):
             folder.problem = ""

@@ -14,13 +14,13 @@ from funcrt import logs
 from funcrt.auth import Tokens
 from funcrt.config import DevConfig
 from funcrt.dev.debugger import Debugger, debugged
-from funcrt.dev.env import NAME, read_env
 from funcrt.dev.keys import Keys
 from funcrt.dev.reload import Reloader
 from funcrt.dev.seen import Seen
 from funcrt.dev.show import YELLOW, FunctionLog, HostLog, Screen
 from funcrt.dev.terminal import Lender
 from funcrt.dev.watch import Watcher
+from funcrt.env_file import NAME, read_env
 from funcrt.host import Host
 from funcrt.rollout import find_functions, is_function
 from funcrt.running import Ending, hosting, listening, settle_down
@@ -65,7 +65,15 @@ async def _dev(config: DevConfig) -> int:
             stack.push_async_callback(debugger.close)
             await debugger.start(ending.ask)
         host = await stack.enter_async_context(
-            hosting(serve, ending, code=CODE, warm=config.reload, debugger=debugger, lending=lender)
+            hosting(
+                serve,
+                ending,
+                code=CODE,
+                warm=config.reload,
+                local=True,
+                debugger=debugger,
+                lending=lender,
+            )
         )
         shutil.rmtree(serve.data.root / CODE, ignore_errors=True)
         host.durable_code = False

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from funcrt.sandbox.protocol import FromInstance, ToInstance
+from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 
 __all__ = ["Code", "Exit", "HandlerInfo", "Instance", "OnExit", "OnMessages", "Sandbox", "Zygote"]
 
@@ -28,6 +29,8 @@ class Code(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     """Calls at once in one instance; None for the handler's default (1 sync, 32 async)."""
     env: Mapping[str, str] = {}
+    secrets: Mapping[str, str] = {}
+    """By name, where the host finds each; instances are given the values."""
     memory_bytes: int | None = None
     max_output_bytes: int = 1 << 20
     batch: bool = False
@@ -105,9 +108,13 @@ class Zygote(Protocol):
     def busy(self) -> bool:
         """It has instances, or is about to."""
 
-    async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> Instance:
-        """Fork an instance. Raises SandboxError if the zygote is gone, cannot fork, or the instance
-        ended before it could be handed out; LoadError where the code's `lifespan` failed."""
+    async def spawn(
+        self, on_messages: OnMessages, on_exit: OnExit, secrets: Secrets = NO_SECRETS
+    ) -> Instance:
+        """Fork an instance. It alone is told `secrets`, before anything else, and none of them is
+        in what it says through the callbacks or a LoadError. Raises SandboxError if the zygote is
+        gone, cannot fork, or the instance ended before it could be handed out; LoadError where the
+        code's `lifespan` failed."""
 
     async def stop(self) -> None:
         """End it, and with it all its instances. Twice is harmless."""

@@ -29,10 +29,12 @@ from funcrt.sandbox.protocol import (
     Failure,
     FromChannel,
     FromInstance,
+    Given,
     Log,
     Started,
     ToInstance,
 )
+from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.sandbox.warm import Send, WarmProcesses
 from funcrt.sandbox.zygote import MAX_MESSAGE, Spawn, Spec
 from mesh.failpoint import point
@@ -285,7 +287,9 @@ class ProcessZygote:
         if wrong := unfit(self.code, self.info):
             raise LoadError(Problem(file=file, message=wrong))
 
-    async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> "ProcessInstance":
+    async def spawn(
+        self, on_messages: OnMessages, on_exit: OnExit, secrets: Secrets = NO_SECRETS
+    ) -> "ProcessInstance":
         """As the contract says."""
         debugger, lending = self.sandbox.debugger, self.sandbox.lending
         debug = await debugger.attached() if debugger is not None else None
@@ -300,7 +304,7 @@ class ProcessZygote:
         self._spawning[number] = future
         desk = _socketpair(socket.SOCK_SEQPACKET) if lending is not None else None
         try:
-            body = msgspec.msgpack.encode(Spawn(number, debug, desk is not None))
+            body = msgspec.msgpack.encode(Spawn(number, debug, desk is not None, bool(secrets)))
             descriptors = [theirs.fileno(), *(write for _, write in logs), begun]
             if desk is not None:
                 descriptors.append(desk[1].fileno())
@@ -321,6 +325,7 @@ class ProcessZygote:
                 desk[1].close()
         reads = [*(read for read, _ in logs), begun]
         instance = ProcessInstance(self, ours, reads, on_messages, on_exit)
+        instance.secrets = secrets
         if desk is not None and lending is not None:
             instance.borrower = Borrower(self.code.name, desk[0], lending, instance.hold)
         # Registered as soon as the pid is known, in the same turn, so that no exit is missed.
@@ -331,6 +336,7 @@ class ProcessZygote:
             instance.close()
             raise
         await instance.open()
+        instance.give()
         if self.info.lifespan:
             await instance.started(file_of(self.code))
         return instance
@@ -368,6 +374,7 @@ class ProcessInstance(asyncio.Protocol):
         on_exit: OnExit,
     ) -> None:
         self.pid = 0
+        self.secrets = NO_SECRETS
         self.borrower: Borrower | None = None
         self.on_hold: Callable[[bool], None] = lambda held: None
         self._zygote = zygote
@@ -455,9 +462,15 @@ class ProcessInstance(asyncio.Protocol):
             place = {"file": found[1], "line": int(found[2])} if found else {"file": file}
             raise LoadError(Problem(**place, message=message), why.traceback)
 
+    def give(self) -> None:
+        """Tell it its secrets, if it has any, before anything else."""
+        if self.secrets and self._transport is not None:
+            body = self._encode(Given(self.secrets.values))
+            self._transport.writelines((HEADER.pack(len(body)), body))
+
     def _said(self, lines: Sequence[Log]) -> None:
         if not self._over:
-            self._on_messages(self, lines)
+            self._on_messages(self, self.secrets.clean(lines))
 
     def _read_lines(self) -> None:
         """Calls whose results are here have written them."""
@@ -506,7 +519,7 @@ class ProcessInstance(asyncio.Protocol):
             if lined:
                 self._read_lines()
             if not self._over:
-                self._on_messages(self, messages)
+                self._on_messages(self, self.secrets.clean(messages))
         if start:
             del buffer[:start]
 

@@ -23,6 +23,7 @@ __all__ = [
     "Failure",
     "FromChannel",
     "FromInstance",
+    "Given",
     "Http",
     "Item",
     "Log",
@@ -95,6 +96,15 @@ class Taken(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
 
     id: int
     weight: int
+
+
+class Given(msgspec.Struct, frozen=True, array_like=True):
+    """The secrets of an instance that has any: all of the first frame to it."""
+
+    secrets: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"Given({', '.join(self.secrets)})"
 
 
 ToInstance = Call | Cancel | Taken

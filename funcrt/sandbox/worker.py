@@ -6,6 +6,7 @@ several in threads; an asynchronous one is served by `loop.py`.
 
 import asyncio
 import contextlib
+import ctypes
 import mmap
 import os
 import queue
@@ -30,6 +31,7 @@ from funcrt.sandbox.protocol import (
     Call,
     Failure,
     FromInstance,
+    Given,
     Item,
     Log,
     Out,
@@ -47,6 +49,7 @@ __all__ = ["STARTING", "Worker"]
 STARTING = Call(0, "", [], 1, 1, 0.0)
 """What the context of a lifespan is made of."""
 NO_ANSWER = "pdb found no terminal; breakpoint() has one under `funcrt dev`"
+_PR_SET_DUMPABLE = 4
 FLUSH_S = 0.0005
 """A result waits for those after it no longer than this."""
 
@@ -79,6 +82,8 @@ class Worker:
         self.alive = False
         """Its lifespan was entered."""
         self.env: Mapping[str, str] = dict(os.environ)
+        self.secrets: Mapping[str, str] = {}
+        """What `ctx.secret` gives."""
         self.now: Callable[[], float] = time.monotonic
         self.out: list[FromInstance] = []
         self.resources: Any = resources_of(None)
@@ -108,6 +113,26 @@ class Worker:
             if isinstance(stream, Printed):
                 stream.say = self._log
                 self.streams.append(stream)
+
+    def receive(self) -> bool:
+        """Take the secrets, which the host sends before anything else; False where it has gone.
+        This process leaves no core from then on, and its user's others cannot look into it."""
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        head = self._exactly(HEADER.size)
+        body = self._exactly(HEADER.unpack(head)[0]) if head else b""
+        if body:
+            self.secrets = msgspec.msgpack.decode(body, type=Given).secrets
+        return bool(body)
+
+    def _exactly(self, size: int) -> bytes:
+        """So many bytes of the channel; none at its end."""
+        found = bytearray()
+        while len(found) < size:
+            data = self.channel.recv(size - len(found))
+            if not data:
+                return b""
+            found += data
+        return bytes(found)
 
     def borrow(self, terminal: "Terminal") -> None:
         """Where `breakpoint()` finds a terminal. Time at its prompt is nobody's."""
@@ -241,7 +266,7 @@ class Worker:
 
     def context(self, call: Call) -> Context:
         """What the handler gets beside its event."""
-        return Context(call, self.env, self._log, self.now, self.resources)
+        return Context(call, self.env, self._log, self.now, self.resources, secrets=self.secrets)
 
     def _begin(self, call: int) -> None:
         CALL.set(call)
@@ -272,7 +297,7 @@ class Worker:
         self._begin(call.id)
         started = time.perf_counter()
         try:
-            context = Context(call, self.env, self._log, self.now, self.resources)
+            context = self.context(call)
             returned = self.bound.call(*self.bound.arguments(call.events, context))
             if self.bound.kind == "generator":
                 returned = [output(item) for item in returned]
@@ -295,7 +320,7 @@ class Worker:
         scope = self.limit(call.timeout_s)
         try:
             async with scope:
-                context = Context(call, self.env, self._log, self.now, self.resources)
+                context = self.context(call)
                 made = self.bound.call(*self.bound.arguments(call.events, context))
                 if self.bound.kind == "async generator":
                     returned: Any = [output(item) async for item in made]

@@ -99,6 +99,8 @@ class Spawn(msgspec.Struct, frozen=True):
     debug: Debug | None = None
     terminal: bool = False
     """The fifth descriptor is where to ask for a terminal."""
+    secrets: bool = False
+    """The first frame of its channel has them."""
 
 
 def runtime(fd: int, host: int) -> None:
@@ -350,6 +352,8 @@ def _instance(spec: Spec, bound: Bound | None, asked: Spawn, descriptors: list[i
         kind = StreamWorker
     worker = kind(channel, bound, spec.named, concurrency, most, begun=begun)
     worker.listen()
+    if asked.secrets and not worker.receive():
+        return
     if asked.terminal:
         from funcrt.sandbox.breakpoints import Terminal
 

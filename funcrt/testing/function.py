@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from funcrt.asked import asked_by, requested, routes
-from funcrt.errors import LoadError, Problem
+from funcrt.errors import LoadError, Problem, SecretUnknown
 from funcrt.gathered import Gathered
 from funcrt.host import code_of
 from funcrt.manifest import FILE, Manifest, load_manifest
@@ -32,6 +32,7 @@ from funcrt.sandbox.worker import STARTING, Worker
 from funcrt.testing.clock import FakeClock
 from funcrt.testing.modules import OwnModules
 from funcrt.testing.outcome import Outcome, judged
+from funcrt.testing.secrets import Given, given_secrets
 from mesh.event import Event
 from mesh.transport import Clock
 
@@ -54,6 +55,8 @@ class Function:
         self.name = manifest.name
         self.env: dict[str, str] = dict(manifest.env)
         """`ctx.env`, and in `os.environ` while it runs: `[env]` of the manifest."""
+        self.secrets: dict[str, str] = given_secrets(path, manifest.secrets)
+        """What `ctx.secret` gives: of those of the manifest, what `tests/secrets.env` has."""
         self._modules = OwnModules(path)
         with self.active():
             if module is None:
@@ -182,6 +185,7 @@ class Function:
         it would log. Raises LoadError where its `lifespan` fails."""
         worker = self._worker
         worker.now, worker.env = clock.monotonic, dict(self.env)
+        worker.secrets = Given(self.manifest.secrets, self.secrets)
         started = clock.monotonic()
         gathered = Gathered()
         with self.active():
@@ -311,12 +315,13 @@ def load(
     function: str | Path | ModuleType | Function,
     *,
     env: Mapping[str, str] = {},
+    secrets: Mapping[str, str] = {},
     profile: str = "",
 ) -> Function:
     """Load a function: from its directory, or from a module of it that is imported already.
 
-    `env` goes over the manifest's `[env]`; `profile` is one of the manifest's. Raises
-    ManifestError, LoadError.
+    `env` goes over the manifest's `[env]`, `secrets` over `tests/secrets.env`; `profile` is one of
+    the manifest's. Raises ManifestError, LoadError, SecretUnknown, EnvFileInvalid.
     """
     if isinstance(function, Function):
         return function
@@ -325,10 +330,15 @@ def load(
     manifest = load_manifest(path, profile)
     if env:
         manifest = msgspec.structs.replace(manifest, env={**manifest.env, **env})
+    for name in secrets:
+        if name not in manifest.secrets:
+            raise SecretUnknown(name, list(manifest.secrets))
     try:
-        return Function(path.resolve(), manifest, module=module)
+        loaded = Function(path.resolve(), manifest, module=module)
     except LoadError as error:
         raise placed(error, path) from None
+    loaded.secrets.update(secrets)
+    return loaded
 
 
 def call(function: str | Path | ModuleType | Function, given: Any = None, **how: Any) -> Outcome:

@@ -16,6 +16,7 @@ from funcrt.sandbox.protocol import (
     ToInstance,
     weight,
 )
+from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.testing.function import Function
 from mesh.transport import Clock
 
@@ -78,8 +79,10 @@ class InlineZygote:
         """As Zygote says."""
         return bool(self.instances)
 
-    async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> "InlineInstance":
-        """As Zygote says."""
+    async def spawn(
+        self, on_messages: OnMessages, on_exit: OnExit, secrets: Secrets = NO_SECRETS
+    ) -> "InlineInstance":
+        """As Zygote says; the secrets are those that the function was loaded with."""
         if not self.alive:
             raise SandboxError(f"{self.function.name}: it was stopped")
         instance = InlineInstance(self, on_messages, on_exit)
@@ -127,7 +130,8 @@ class InlineInstance:
         gathered, result, logs = function.answer(call, sandbox.clock)
         for log in logs:
             sandbox.logged(function.name, log)
-        self._sending = [*logs, *gathered.messages, result]
+        hidden = Secrets(function.secrets)
+        self._sending = [*hidden.clean(logs), *gathered.messages, *hidden.clean([result])]
         self._say()
 
     def _say(self) -> None:

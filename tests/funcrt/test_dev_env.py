@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from funcrt.dev.env import EnvFileInvalid, read_env
+from funcrt.env_file import EnvFileInvalid, read_env
 
 
 def test_later_files_beat_earlier_ones_and_missing_ones_are_none(tmp_path: Path) -> None:

@@ -119,6 +119,10 @@ payload = "1MB"
 
 [env]
 LOG_LEVEL = "info"
+
+[secrets]
+API_KEY = "stripe/key"
+DB_URL = "env:DB_URL"
 """
 
 
@@ -151,6 +155,7 @@ def test_every_key(folder: Path) -> None:
         scale=ScaleSpec(min=1, max=2, target_lag_s=0.5, idle_s=60.0),
         limits=Limits(memory_bytes=256 << 20, payload_bytes=10**6),
         env={"LOG_LEVEL": "info"},
+        secrets={"API_KEY": "stripe/key", "DB_URL": "env:DB_URL"},
     )
 
 
@@ -270,6 +275,11 @@ START = (
     'expected "new", "earliest", a time with its offset such as "2026-01-31T12:00:00Z", '
     'or "@" and a position'
 )
+SOURCE = (
+    'expected a file below the host\'s secrets directory, such as "stripe/key", or a variable of'
+    ' the host\'s environment, such as "env:STRIPE_KEY"'
+)
+NEITHER = "characters that are neither"
 LATER = "not built yet; remove this key for now"
 MEND = "set output.allow_loop = true if that is meant"
 
@@ -280,7 +290,7 @@ MEND = "set output.allow_loop = true if that is meant"
         # Unknown keys
         ('nam = "x"', '1: nam: unknown key, did you mean "name"?'),
         ("zzz = 1", "1: zzz: unknown key; known here: concurrency, dlq, env, handler, "
-         "idempotency, limits, name, output, profile, retry, scale, timeout, trigger"),
+         "idempotency, limits, name, output, profile, retry, scale, secrets, timeout, trigger"),
         ("attempts = 3", "1: attempts: unknown key here; it belongs in [retry]"),
         ("[scale]\nmx = 1", '2: scale.mx: unknown key, did you mean "max"?'),
         (f"{MESH}path = '/a'", "3: trigger[0].path: unknown key here; it belongs in "
@@ -413,6 +423,15 @@ MEND = "set output.allow_loop = true if that is meant"
         ("[env]\n'A B' = ''", "2: env.'A B': expected a variable's name: A-Z a-z 0-9 _"),
         ('[env]\nA = "\\u0000"',
          '2: env.A: expected a string without NUL, found "\\u0000"'),
+        # Secrets: what stands there may be a value, and is not told
+        ("[secrets]\nA = 'sk-live 1'", f"2: secrets.A: {SOURCE}, found 9 {NEITHER}"),
+        ("[secrets]\nA = '../key'", f"2: secrets.A: {SOURCE}, found 6 {NEITHER}"),
+        ("[secrets]\nA = '/etc/x'", f"2: secrets.A: {SOURCE}, found 6 {NEITHER}"),
+        ("[secrets]\nA = 'a/.b'", f"2: secrets.A: {SOURCE}, found 4 {NEITHER}"),
+        ("[secrets]\nA = 'env:A B'", f"2: secrets.A: {SOURCE}, found 7 {NEITHER}"),
+        ("[secrets]\nA = 5", f"2: secrets.A: {SOURCE}, found 5"),
+        ("[secrets]\nA = 'a'\n[env]\nA = 'b'",
+         "2: secrets.A: is in [env] too; a secret is no variable: keep one"),
         # Filters
         (f"{MESH}filters = ['x']", '3: trigger[0].filters[0]: expected a table, found "x"'),
         (f"{MESH}[trigger.pattern]\n'a.b' = 1",
@@ -425,7 +444,6 @@ MEND = "set output.allow_loop = true if that is meant"
          "expected strings, booleans and numbers that JSON has too, found 1979-05-27"),
         # Not built yet
         ("[sandbox]\nnetwork = 'none'", f"1: sandbox: levels of isolation are {LATER}"),
-        ("[secrets]\nA = 'x'", f"1: secrets: secrets are {LATER}"),
         ("[limits]\ncpu = 1.0", f"2: limits.cpu: CPU limits are {LATER}"),
         # Idempotency keys
         ("[idempotency]\nkey = 'Order'", "2: idempotency.key: expected an attribute's name, or a "

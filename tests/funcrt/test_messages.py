@@ -30,6 +30,7 @@ H = "def handler(event): pass\n"
 T = '[[trigger]]\ntopic = "in"\n'
 E = {"specversion": "1.0", "id": "1", "source": "/s", "type": "a"}
 DEP = ("deploy", "f")
+SERVE = ("serve", "f", "--port", "0")
 INV = ("invoke", "f", "--data", "1")
 
 
@@ -87,7 +88,24 @@ MISTAKES: list[Mistake] = [
     ("min over max", f(toml="[scale]\nmin = 4\nmax = 2\n"), DEP),
     ("memory without a unit", f(toml='[limits]\nmemory = "lots"\n'), DEP),
     ("a container", f(toml='[sandbox]\nisolation = "container"\n'), DEP),
-    ("secrets", f(toml='[secrets]\nAPI_KEY = "vault/key"\n'), DEP),
+    ("a value in the place of a secret", f(toml='[secrets]\nAPI_KEY = "sk live 17"\n'), DEP),
+    ("a secret that the host has not", f(toml='[secrets]\nAPI_KEY = "stripe/key"\n'), SERVE),
+    ("a variable that the host has not", f(toml='[secrets]\nAPI_KEY = "env:STRIPE"\n'), SERVE),
+    ("a secret that nobody gave", f(toml='[secrets]\nAPI_KEY = "stripe/key"\n'), INV),
+    (
+        "a secret that is too short",
+        f(toml='[secrets]\nAPI_KEY = "stripe/key"\n', **{".env": "API_KEY=abc\n"}),
+        INV,
+    ),
+    (
+        "a secret that is not declared",
+        f(
+            "def handler(event, ctx): ctx.secret('API_KYE')\n",
+            toml='[secrets]\nAPI_KEY = "stripe/key"\n',
+            **{".env": "API_KEY=abcdef\n"},
+        ),
+        INV,
+    ),
     (
         "a profile that is not there",
         f(toml="[profile.prod.scale]\nmax = 3\n"),

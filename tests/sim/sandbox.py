@@ -10,6 +10,7 @@ from typing import Any
 from funcrt.errors import SandboxError
 from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages
 from funcrt.sandbox.protocol import Call, Cancel, Failure, Item, Log, Out, Result, ToInstance
+from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from mesh.event import Event
 
 __all__ = ["Manner", "SimSandbox"]
@@ -92,7 +93,9 @@ class SimZygote:
     def busy(self) -> bool:
         return any(instance.zygote is self for instance in self.sandbox.instances)
 
-    async def spawn(self, on_messages: OnMessages, on_exit: OnExit) -> "SimInstance":
+    async def spawn(
+        self, on_messages: OnMessages, on_exit: OnExit, secrets: Secrets = NO_SECRETS
+    ) -> "SimInstance":
         await asyncio.sleep(self.sandbox.chance.uniform(0.001, 0.01))
         if not self.alive or self.sandbox.dead or self.sandbox.chance.random() < 0.01:
             raise SandboxError(f"{self.code.name}: cannot fork")
