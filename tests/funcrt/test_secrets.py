@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funcrt.sandbox.protocol import Failure, Item, Log, Result, Started
@@ -27,6 +27,7 @@ NEW = "sk_live_second_one"
 VALUE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=6, max_size=40)
 
 
+@settings(deadline=None)
 @given(VALUE, st.lists(st.text(max_size=20)), st.integers(0, 40), st.integers(0, 40))
 def test_no_text_has_a_value_or_the_part_of_one_that_was_cut(
     value: str, around: list[str], start: int, end: int
@@ -41,6 +42,7 @@ def test_no_text_has_a_value_or_the_part_of_one_that_was_cut(
         assert len(part) < SHORTEST or part not in left
 
 
+@settings(deadline=None)
 @given(st.lists(VALUE, min_size=1, max_size=4, unique=True), st.randoms())
 def test_values_that_overlap_or_hold_each_other_leave_nothing_of_themselves(
     values: list[str], chance: Any
