@@ -395,7 +395,10 @@ class Function:
         committed = None
         if self._gates:
             settlement, committed = self._gates[settlement.subscription].settling(settlement)
-        self._measure(pending.deliveries[0], result.took_us, now)
+        meter, delivery = self.meter, pending.deliveries[0]
+        meter.ran(self.pool.stamp, result.took_us)
+        if delivery.attempt == 1 and not delivery.replay:
+            meter.waited(int((now - delivery.published_at) * 1e6) - result.took_us)
         if self._count(settlement):
             self.diary.failed(self.manifest, result, settlement)
         if self.host.observer is not None:
@@ -411,12 +414,6 @@ class Function:
         if self.host.observer is not None:
             self.host.observer.deduplicated(self, delivery.event)
         self.settle_as(delivery, Done())
-
-    def _measure(self, first: Delivery, took_us: int, now: float) -> None:
-        meter = self.meter
-        meter.ran(self.pool.stamp, took_us)
-        if first.attempt == 1 and not first.replay:
-            meter.waited(int((now - first.published_at) * 1e6) - took_us)
 
     def _count(self, settlement: Settlement) -> int:
         """Count how its deliveries ended; how many of them failed."""

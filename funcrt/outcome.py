@@ -119,7 +119,10 @@ def shape(
         raise EventError(f"{len(outs)} outputs of one call; at most {MAX_OUTPUTS}")
     prefix = cause_of(origin.scope, cause.source, cause.id, replay)
     moment = _moment(int(now * 1000))
-    inherited = _inherited(cause)
+    if cause.extensions:
+        inherited = _inherited(cause)
+    else:
+        inherited = Extensions(causationid=cause.id, correlationid=cause.id)
     # What it takes from its cause and its origin was looked at there; it may only be too long.
     short = origin.valid and not cause.extensions
     short = short and len(cause.id) + len(cause.subject or "") <= SHORT
@@ -165,8 +168,6 @@ def _bare(given: Event) -> bool:
 def _inherited(cause: Event) -> Extensions:
     """The extensions that every output of a cause has."""
     theirs = cause.extensions
-    if not theirs:
-        return Extensions(causationid=cause.id, correlationid=cause.id)
     more = {"traceparent": theirs["traceparent"]} if "traceparent" in theirs else {}
     correlation = theirs.get("correlationid", cause.id)
     return Extensions(causationid=cause.id, correlationid=correlation, **more)

@@ -34,8 +34,10 @@ class Router:
         if len(filters) > FEW:
             names = sorted(self._indexes[topic].match(event))
         else:
-            view = View(event)
-            names = [name for name, filter in filters.items() if filter.holds(view)]
+            view, names = View(event), []
+            for name, filter in filters.items():  # a comprehension is a call
+                if filter.holds(view):
+                    names.append(name)
         if len(names) < len(filters) and len(event.data or b"") <= MISSED_BYTES:
             self._missed[topic].append((self.time(), event))
         return names

@@ -50,19 +50,17 @@ class _New:
         self.size = 0
         self.masks: dict[Queue, int] = {}
 
-    def add(self, record: Record, queues: Sequence[Queue], size: int) -> int:
-        offset = self.next
+    def add(self, key: bytes, record: Record, queues: Sequence[Queue], size: int) -> bool:
+        """Whether its chunk is full with it."""
         if queues:
             bit = 1 << len(self.records)
             for queue in queues:
                 self.masks[queue] = self.masks.get(queue, 0) | bit
         self.records.append(record)
         self.sizes.append(size)
-        self.next = offset + 1
+        self.keys[key] = self.next
+        self.next += 1
         self.size += size
-        return offset
-
-    def full(self) -> bool:
         return len(self.records) >= CHUNK_EVENTS or self.size >= CHUNK_BYTES
 
     def seal(self, at: float) -> None:
@@ -108,11 +106,10 @@ class Batch:
         if key in new.keys or key in topic.window:
             return new.keys.get(key, -1), True
         queues = self.engine.route(topic, event) if topic.queues else ()
-        offset = new.add(record, queues, size or event_bytes(event))
-        new.keys[key] = offset
         for queue in queues:
             self.count(queue)[0] += 1
-        if new.full():
+        offset = new.next
+        if new.add(key, record, queues, size or event_bytes(event)):
             new.seal(self.now)
         return offset, False
 
@@ -135,7 +132,7 @@ class Batch:
 
     def output(self, output: Output) -> tuple[Topic, int]:
         """Add an output or a dead letter to its topic: (topic, offset)."""
-        topic = self.engine.topic(output.topic)
+        topic = self.engine.topics.get(output.topic) or self.engine.topic(output.topic)
         offset, _ = self.append(topic, Record(output.event, output.hops))
         return topic, offset
 

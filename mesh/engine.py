@@ -206,18 +206,23 @@ class Engine:
     # The one writer
 
     async def _write(self) -> None:
+        told = False
         while not self.fatal:
             if not self._publishes and not self._work:
                 if self.closing:
                     return
                 self._wake.clear()
                 await self._wake.wait()
+                told = False
                 continue
             if self._busy:
                 await self._wait_for_more()
+            elif told:
+                await asyncio.sleep(0)  # who was told may have more, which goes with what waits
             publishes, work = self._gather()
             point("transaction.received")
             self._busy = len(publishes) >= BUSY
+            told = bool(work)
             try:
                 await self._transaction(publishes, work)
             except (sqlite3.Error, MeshCorrupt) as error:

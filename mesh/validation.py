@@ -178,8 +178,9 @@ def validate(event: Event) -> None:
     if size > MAX_ATTRIBUTES:
         reason = f"attributes of {size} characters in all; at most {MAX_ATTRIBUTES}"
         raise EventError(reason, status=413)
-    if event.data is not None:
-        _data(event, event.data)
+    data = event.data
+    if data is not None and (data.__class__ is not bytes or len(data) > MAX_EVENT_BYTES):
+        _data(event, data)
 
 
 def validate_payload(event: Event) -> None:
@@ -191,11 +192,12 @@ def validate_payload(event: Event) -> None:
             validate(event)
             return
         _content_type_cached(kind)
-    if data is not None:
+    if data is not None and (data.__class__ is not bytes or len(data) > MAX_EVENT_BYTES):
         _data(event, data)
 
 
 def _data(event: Event, data: bytes) -> None:
+    """Raises EventError for data that is no bytes, or too long."""
     if not isinstance(data, bytes):
         _types(event)
     if len(data) > MAX_EVENT_BYTES:

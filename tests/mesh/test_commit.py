@@ -121,3 +121,32 @@ def test_the_log_takes_little_of_a_disk_that_is_nearly_full(
         await transport.close()
 
     asyncio.run(body())
+
+
+def test_who_was_told_of_a_commit_has_his_next_work_in_the_one_after_it(tmp_path: Path) -> None:
+    """A settler has more by the time its commit is done; on its own it costs a sync of its own."""
+
+    async def body() -> None:
+        mesh = await open_transport(f"embedded://{tmp_path}/mesh.db", "default", host=True)
+        engine, gathered = mesh.engine_or_raise(), list[tuple[int, int]]()
+        gather = engine._gather
+
+        def counted() -> Any:
+            publishes, work = gather()
+            gathered.append((len(publishes), len(work)))
+            return publishes, work
+
+        engine._gather = counted  # type: ignore[method-assign]
+        stored = asyncio.get_running_loop().create_future()
+
+        def publish(batch: Any) -> None:
+            event = [Event("1", "/s", "t")]
+            batch.after.append(lambda: engine.publish("in", event, 0, stored.set_result))
+
+        await engine.write(publish)
+        await engine.write(lambda batch: None)
+        await stored
+        assert gathered == [(0, 1), (1, 1)]
+        await mesh.close()
+
+    asyncio.run(body())
