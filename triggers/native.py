@@ -107,7 +107,8 @@ def rule(filter: Indexed) -> Spec | None:
 def _condition(condition: Any) -> tuple[Any, ...]:
     match condition:
         case Pattern():
-            return ("pattern", [_table(one) for one in condition.alternatives])
+            tables = [("pattern", _table(one)) for one in condition.alternatives]
+            return tables[0] if len(tables) == 1 else ("any", tables)
         case Attribute():
             kind = "is" if condition.dialect == "exact" else condition.dialect
             place = Place.text(condition.name)

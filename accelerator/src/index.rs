@@ -47,21 +47,13 @@ enum Filed {
     Rest(Entry),
 }
 
-/// What is found, and when.
-pub struct Rule<K> {
-    pub key: K,
+/// When a rule matches.
+pub struct Rule {
     pub condition: Condition,
-    /// The condition is not all that its filter says.
+    /// That is not all that its filter says.
     pub doubtful: bool,
     /// It looks at data.
     pub looks: bool,
-}
-
-struct Kept {
-    filed: Vec<Filed>,
-    condition: Condition,
-    doubtful: bool,
-    looks: bool,
 }
 
 pub struct Index<K> {
@@ -69,9 +61,10 @@ pub struct Index<K> {
     places: Vec<Place>,
     shapes: Vec<Shape>,
     rest: Vec<Entry>,
-    /// By rule, apart from the rest: most that are found need no more.
+    /// By rule, each apart: most that are found need no more than the key.
     keys: Vec<Option<K>>,
-    rules: Vec<Option<Kept>>,
+    rules: Vec<Option<Rule>>,
+    filed: Vec<Box<[Filed]>>,
     free: Vec<Id>,
     /// How many ways are found by data.
     in_data: usize,
@@ -86,6 +79,7 @@ impl<K> Index<K> {
             rest: Vec::new(),
             keys: Vec::new(),
             rules: Vec::new(),
+            filed: Vec::new(),
             free: Vec::new(),
             in_data: 0,
         }
@@ -100,24 +94,26 @@ impl<K> Index<K> {
     }
 
     /// Add a rule that can match in each of these ways; its number.
-    pub fn add(&mut self, rule: Rule<K>, ways: Vec<Way>) -> Id {
+    pub fn add(&mut self, key: K, rule: Rule, ways: Vec<Way>) -> Id {
         let id = self.free.pop().unwrap_or_else(|| {
             self.keys.push(None);
             self.rules.push(None);
+            self.filed.push(Box::default());
             (self.rules.len() - 1) as Id
         });
-        let filed: Vec<Filed> = ways.into_iter().map(|way| self.file(id, way)).collect();
+        let filed: Box<[Filed]> = ways.into_iter().map(|way| self.file(id, way)).collect();
         self.in_data += filed.iter().filter(|one| self.by_data(one)).count();
-        let Rule { key, condition, doubtful, looks } = rule;
         self.keys[id as usize] = Some(key);
-        self.rules[id as usize] = Some(Kept { filed, condition, doubtful, looks });
+        self.rules[id as usize] = Some(rule);
+        self.filed[id as usize] = filed;
         id
     }
 
     /// Take a rule out; its key.
     pub fn remove(&mut self, id: Id) -> Option<K> {
-        let kept = self.rules.get_mut(id as usize)?.take()?;
-        for filed in kept.filed {
+        let key = self.keys.get_mut(id as usize)?.take()?;
+        self.rules[id as usize] = None;
+        for filed in std::mem::take(&mut self.filed[id as usize]) {
             self.in_data -= usize::from(self.by_data(&filed));
             match filed {
                 Filed::Rest(entry) => self.rest.retain(|one| *one != entry),
@@ -140,7 +136,7 @@ impl<K> Index<K> {
             }
         }
         self.free.push(id);
-        self.keys[id as usize].take()
+        Some(key)
     }
 
     fn by_data(&self, filed: &Filed) -> bool {

@@ -15,7 +15,6 @@ use index::{Index, Rule};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PySet};
-use rule::Condition;
 use spec::{Reader, Ways};
 
 /// Of what `triggers/native.py` gives: the two must agree.
@@ -46,11 +45,10 @@ impl Engine {
         doubtful: bool,
     ) -> PyResult<u32> {
         let mut reader = Reader::new(key.py(), &mut self.index.tree, &mut self.asked);
-        let conditions = conditions.iter().map(|one| reader.condition(one));
-        let condition = Condition::All(conditions.collect::<PyResult<_>>()?);
+        let condition = reader.conditions(&conditions)?;
         let ways = reader.ways(ways)?;
         let looks = reader.looks;
-        Ok(self.index.add(Rule { key: key.unbind(), condition, doubtful, looks }, ways))
+        Ok(self.index.add(key.unbind(), Rule { condition, doubtful, looks }, ways))
     }
 
     fn remove(slf: &Bound<'_, Self>, id: u32) {

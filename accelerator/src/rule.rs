@@ -5,6 +5,7 @@ use crate::json::Value;
 use crate::tree::Node;
 use memchr::memmem;
 
+/// Small, as all here: what is matched in full is mostly not in the cache.
 pub enum Test {
     Null,
     Bool(bool),
@@ -12,11 +13,17 @@ pub enum Test {
     Text(Bytes),
     Prefix(Bytes),
     Suffix(Bytes),
-    /// What it begins with, what comes in this order, and what it ends with.
-    Wildcard(Box<[u8]>, Vec<Box<[u8]>>, Box<[u8]>),
+    Wildcard(Box<Wildcard>),
     Numeric(f64, f64),
-    NoneOf(Vec<Test>),
+    NoneOf(Box<[Test]>),
     There,
+}
+
+/// What a text begins with, what comes in this order, and what it ends with.
+pub struct Wildcard {
+    pub head: Bytes,
+    pub middle: Vec<Bytes>,
+    pub tail: Bytes,
 }
 
 impl Test {
@@ -31,53 +38,54 @@ impl Test {
             (Test::Text(wanted), Value::Text(found)) => wanted[..] == found[..],
             (Test::Prefix(wanted), Value::Text(found)) => found.starts_with(&wanted[..]),
             (Test::Suffix(wanted), Value::Text(found)) => found.ends_with(&wanted[..]),
-            (Test::Wildcard(head, middle, tail), Value::Text(found)) => {
-                fits(head, middle, tail, found)
-            }
+            (Test::Wildcard(wanted), Value::Text(found)) => wanted.fits(found),
             _ => false,
         }
     }
 }
 
-fn fits(head: &[u8], middle: &[Box<[u8]>], tail: &[u8], text: &[u8]) -> bool {
-    if text.len() < head.len() + tail.len() || !text.starts_with(head) || !text.ends_with(tail) {
-        return false;
-    }
-    let mut rest = &text[head.len()..text.len() - tail.len()];
-    middle.iter().all(|part| match memmem::find(rest, part) {
-        Some(at) => {
-            rest = &rest[at + part.len()..];
-            true
+impl Wildcard {
+    fn fits(&self, text: &[u8]) -> bool {
+        let (head, tail) = (&self.head[..], &self.tail[..]);
+        let least = head.len() + tail.len();
+        if text.len() < least || !text.starts_with(head) || !text.ends_with(tail) {
+            return false;
         }
-        None => false,
-    })
+        let mut rest = &text[head.len()..text.len() - tail.len()];
+        self.middle.iter().all(|part| match memmem::find(rest, part) {
+            Some(at) => {
+                rest = &rest[at + part.len()..];
+                true
+            }
+            None => false,
+        })
+    }
 }
 
 pub enum Field {
-    Leaf { tests: Vec<Test>, absent: bool },
+    Leaf { tests: Box<[Test]>, absent: bool },
     Table(Table),
 }
 
 pub struct Table {
-    pub fields: Vec<(Node, Field)>,
+    pub fields: Box<[(Node, Field)]>,
     pub absent: bool,
 }
 
 /// A condition on an event: its attributes, and its data where it is JSON, by their nodes.
 pub enum Condition {
-    /// Tables of which one must match.
-    Pattern(Vec<Table>),
+    Pattern(Table),
     /// That of an attribute's text.
-    Text(Node, Test),
-    All(Vec<Condition>),
-    Any(Vec<Condition>),
+    Text(Node, Box<Test>),
+    All(Box<[Condition]>),
+    Any(Box<[Condition]>),
     Not(Box<Condition>),
 }
 
 impl Condition {
     pub fn holds(&self, event: Fields) -> bool {
         match self {
-            Condition::Pattern(tables) => tables.iter().any(|table| table.holds(event)),
+            Condition::Pattern(table) => table.holds(event),
             Condition::Text(node, test) => get(event, *node).is_some_and(|text| test.takes(text)),
             Condition::All(parts) => parts.iter().all(|part| part.holds(event)),
             Condition::Any(parts) => parts.iter().any(|part| part.holds(event)),

@@ -3,7 +3,7 @@
 use crate::attributes::Asked;
 use crate::index::{Group, Way};
 use crate::places::{Key, Scalar};
-use crate::rule::{Condition, Field, Table, Test};
+use crate::rule::{Condition, Field, Table, Test, Wildcard};
 use crate::tree::{Node, Tree, DATA, EVENT, TEXTS};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -59,9 +59,18 @@ impl<'a, 'py> Reader<'a, 'py> {
         Ok(Group { node, keys })
     }
 
-    /// `("pattern", tables)`, `("text", root, name, test)`, `("all", conditions)`, `("any",
+    /// That all of these hold.
+    pub fn conditions(&mut self, specs: &[Bound<'_, PyAny>]) -> PyResult<Condition> {
+        if let [one] = specs {
+            return self.condition(one);
+        }
+        let parts = specs.iter().map(|one| self.condition(one));
+        Ok(Condition::All(parts.collect::<PyResult<_>>()?))
+    }
+
+    /// `("pattern", table)`, `("text", root, name, test)`, `("all", conditions)`, `("any",
     /// conditions)` or `("not", condition)`.
-    pub fn condition(&mut self, spec: &Bound<'_, PyAny>) -> PyResult<Condition> {
+    fn condition(&mut self, spec: &Bound<'_, PyAny>) -> PyResult<Condition> {
         let spec = spec.cast::<PyTuple>()?;
         let kind: String = spec.get_item(0)?.extract()?;
         let inner = spec.get_item(1)?;
@@ -71,12 +80,9 @@ impl<'a, 'py> Reader<'a, 'py> {
                 let root = if inner.extract::<String>()? == "text" { TEXTS } else { EVENT };
                 let name: String = spec.get_item(2)?.extract()?;
                 let node = self.asked.reach(self.py, self.tree, root, &name);
-                Condition::Text(node, read_test(&spec.get_item(3)?)?)
+                Condition::Text(node, Box::new(read_test(&spec.get_item(3)?)?))
             }
-            "pattern" => {
-                let tables = inner.cast::<PyList>()?.iter().map(|one| self.table(&one, EVENT));
-                Condition::Pattern(tables.collect::<PyResult<_>>()?)
-            }
+            "pattern" => Condition::Pattern(self.table(&inner, EVENT)?),
             _ => {
                 let parts = inner.cast::<PyList>()?.iter().map(|one| self.condition(&one));
                 let parts = parts.collect::<PyResult<_>>()?;
@@ -99,7 +105,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             fields.push((at, self.field(&inner, at)?));
         }
         let absent = fields.iter().all(|(_, field)| field.absent());
-        Ok(Table { fields, absent })
+        Ok(Table { fields: fields.into(), absent })
     }
 
     /// A table, or `(tests, absent)`.
@@ -147,7 +153,7 @@ fn read_test(spec: &Bound<'_, PyAny>) -> PyResult<Test> {
             let parts = at(1)?.cast::<PyList>()?.iter().map(|part| bytes(&part));
             let mut parts = parts.collect::<PyResult<Vec<_>>>()?;
             let tail = parts.pop().ok_or_else(|| PyValueError::new_err("no parts"))?;
-            Test::Wildcard(parts.remove(0), parts, tail)
+            Test::Wildcard(Box::new(Wildcard { head: parts.remove(0), middle: parts, tail }))
         }
         "range" => Test::Numeric(at(1)?.extract()?, at(2)?.extract()?),
         "none" => {
