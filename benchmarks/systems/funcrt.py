@@ -32,7 +32,7 @@ def missing(run: Run) -> str:
     return ""
 
 
-def serve(run: Run, functions: dict[str, tuple[str, str]], mesh: str = "") -> int:
+def serve(run: Run, functions: dict[str, tuple[str, str]], mesh: str = "", **env: str) -> int:
     """Start a host with functions of this code and manifest; its gateway's port."""
     for name, (code, manifest) in functions.items():
         where = run.dir / "functions" / name
@@ -54,6 +54,7 @@ def serve(run: Run, functions: dict[str, tuple[str, str]], mesh: str = "") -> in
             *(("--mesh", mesh) if mesh else ()),
         ],
         talk=True,
+        **env,
     )
     return int(run.said(host, "port")["port"])
 
