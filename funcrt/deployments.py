@@ -119,6 +119,10 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `scale` was set by `funcrt scale`, until the next version."""
     timeout_s: float
     attempts: int
+    secrets: dict[str, str] = {}
+    """By name, where the host finds each; no value."""
+    trouble: str = ""
+    """Why the last instance could not be started."""
 
 
 class DeploymentsApi(Protocol):

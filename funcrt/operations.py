@@ -91,6 +91,8 @@ class Operations:
             bound=spec != manifest.scale,
             timeout_s=manifest.timeout_s,
             attempts=manifest.retry.attempts,
+            secrets=manifest.secrets,
+            trouble=function.pool.trouble,
         )
 
 

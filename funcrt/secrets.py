@@ -98,7 +98,7 @@ class SecretStore:
         except _Unusable as error:
             if not self.local:
                 raise
-            if not variable and name in self.environment:
+            if name in self.environment:
                 return self.environment[name]
             raise _Unusable(f"{error}; or put {name}=... into .env") from None
 

@@ -13,18 +13,19 @@ MOST_IDLE = 32
 
 
 class Zygotes:
-    """Loads on demand, and evicts what was used longest ago and has no instances."""
+    """Loads on demand, and evicts what was used longest ago and has no instances. Held by all that
+    their code says: two profiles of one bundle are two."""
 
     def __init__(self, sandbox: Sandbox, most_idle: int = MOST_IDLE) -> None:
         self.sandbox = sandbox
         self.most_idle = most_idle
-        self._held: OrderedDict[tuple[str, str], Zygote] = OrderedDict()
-        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
-        self._users: Counter[tuple[str, str]] = Counter()
+        self._held: OrderedDict[str, Zygote] = OrderedDict()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._users: Counter[str] = Counter()
 
     async def get(self, code: Code) -> Zygote:
         """The code's zygote, loaded now where it is not. Raises LoadError, SandboxError."""
-        key = (code.name, code.version)
+        key = repr(code)
         async with self._locks.setdefault(key, asyncio.Lock()):
             zygote = self._held.get(key)
             if zygote is None or not zygote.alive:
@@ -33,7 +34,7 @@ class Zygotes:
         await self._evict(keep=key)
         return zygote
 
-    async def _evict(self, keep: tuple[str, str]) -> None:
+    async def _evict(self, keep: str) -> None:
         idle = [
             key
             for key, zygote in self._held.items()
@@ -44,17 +45,17 @@ class Zygotes:
 
     def use(self, code: Code) -> None:
         """The version goes into service; once more, where it comes back while it still drains."""
-        self._users[code.name, code.version] += 1
+        self._users[repr(code)] += 1
 
     async def drop(self, code: Code) -> None:
         """The version is out of service."""
-        key = (code.name, code.version)
+        key = repr(code)
         self._users[key] -= 1
         if self._users[key] <= 0:
             del self._users[key]
             await self._drop(key)
 
-    async def _drop(self, key: tuple[str, str]) -> None:
+    async def _drop(self, key: str) -> None:
         self._locks.pop(key, None)
         zygote = self._held.pop(key, None)
         if zygote is not None:

@@ -48,6 +48,8 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "state",
         f"{status['state']}: {_many(status['instances'], 'instance')}, {status['busy']} busy",
     )
+    if found["trouble"]:
+        yield "", paint(RED, safe(found["trouble"].partition("\n")[0]))
     yield "handler", handler(found)
     least, most = found["scale"]
     slots = found["concurrency"]
@@ -65,6 +67,8 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         + (f", {status['deduplicated']} deduplicated" if status["deduplicated"] else ""),
     )
     yield "retry", f"{found['attempts']} attempts, timeout {found['timeout_s']:g} s"
+    for at, (name, source) in enumerate(found["secrets"].items()):
+        yield "" if at else "secrets", f"{name} from {source}"
     yield "output", safe(status["output_topic"] or "-")
     if status["dlq_topic"]:
         yield "dlq", safe(status["dlq_topic"])

@@ -128,10 +128,11 @@ class InlineInstance:
         call = self._calls.pop(0)
         sandbox, function = self.zygote.sandbox, self.zygote.function
         gathered, result, logs = function.answer(call, sandbox.clock)
-        for log in logs:
-            sandbox.logged(function.name, log)
         hidden = Secrets(function.secrets)
-        self._sending = [*hidden.clean(logs), *gathered.messages, *hidden.clean([result])]
+        lines = [line for line in hidden.clean(logs) if isinstance(line, Log)]
+        for line in lines:
+            sandbox.logged(function.name, line)
+        self._sending = [*lines, *gathered.messages, *hidden.clean([result])]
         self._say()
 
     def _say(self) -> None:

@@ -1,9 +1,13 @@
 """Secrets: where they are found, who is told, and that nothing which is kept or shown has them."""
 
+import asyncio
+import json
 import os
+import random
 import re
 import signal
 import sqlite3
+import subprocess
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -13,10 +17,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcrt.sandbox.protocol import Failure, Item, Log, Result, Started
+from funcrt.errors import SecretUnknown
+from funcrt.manifest import ScaleSpec
+from funcrt.pool import Pending, Pool
+from funcrt.sandbox import Code
+from funcrt.sandbox.protocol import Call, Failure, Item, Log, Result, Started
 from funcrt.sandbox.secrets import NO_SECRETS, SHORTEST, Secrets
 from funcrt.secrets import MOST_BYTES, SecretsMissing, SecretStore, apart
-from tests.serving import Serving, rows, tree, until
+from funcrt.testing import App, load
+from funcrt.zygotes import Zygotes
+from mesh import Event
+from tests.developing import Dev
+from tests.serving import FUNCRT, Serving, rows, tree, until
+from tests.sim.loop import VirtualClock, run
+from tests.sim.sandbox import Manner, SimSandbox, SimZygote
 
 KEY = "sk_live_51Hc'q\"/é+z"
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG\n9w0BAQEFAASCBKcwggSj\n-----END KEY-----"
@@ -352,3 +366,192 @@ def test_no_log_letter_answer_file_or_process_has_a_value(tmp_path: Path) -> Non
 
 def six(found: list[Any]) -> list[Any] | None:
     return found if len(found) == len(WAYS) else None
+
+
+# Rotation
+
+
+def test_instances_with_old_values_end_once_they_have_no_calls_and_others_start() -> None:
+    clock = VirtualClock()
+
+    async def main() -> None:
+        sandbox = SimSandbox(random.Random(3), {"f": Manner(hang=1.0)}, set(), lambda *told: None)
+        code = Code(name="f", version="1", path=Path("/"), concurrency=1)
+        pool = Pool(
+            code, SimZygote(sandbox, code).info, Zygotes(sandbox), ScaleSpec(min=2, max=2), clock,
+            failed=lambda error: None,
+        )  # fmt: skip
+        old, new = Secrets({"KEY": KEY}), Secrets({"KEY": NEW})
+        pool.secrets = lambda: old
+        pool.rescale()
+        await asyncio.sleep(5)
+        assert [member.secrets for member in pool.members.values()] == [old, old]
+        assert pool.renew() == 0
+        call = Call(1, "t", [Event("1", "/s", "t", data=b"x")], 1, 3, 30.0)
+        pool.submit([Pending(call, (), lambda p, r: None, lambda p: None)])
+        pool.secrets = lambda: new
+        assert pool.renew() == 2
+        assert pool.hide(f"{KEY} {NEW}") == "[secret KEY] " + NEW
+        await asyncio.sleep(5)
+        kept = [member.secrets for member in pool.members.values()]
+        assert kept.count(old) == 1
+        assert kept.count(new) == 2
+        assert pool.hide(f"{KEY} {NEW}") == "[secret KEY] [secret KEY]"
+        assert pool.renew() == 0
+
+        def gone() -> Secrets:
+            raise SecretsMissing(["f: secrets.KEY: no file"])
+
+        pool.secrets = gone
+        for member in [each for each in pool.members.values() if not each.calls]:
+            member.instance._end(0, "exited 0")
+        await asyncio.sleep(5)
+        assert pool.trouble == "f: secrets.KEY: no file"
+        pool.secrets = lambda: new
+        await asyncio.sleep(5)
+        assert pool.trouble == ""
+        await pool.drain(0.0)
+
+    run(clock, main())
+
+
+# Where an author works
+
+
+ASKS = """
+def handler(event, ctx):
+    ctx.log.info("asked with %s", ctx.secret("KEY"))
+    if event.json() == 7:
+        raise ValueError(ctx.secret("KEY"))
+    return [ctx.secret("KEY")[-4:], ctx.env.get("KEY"), ctx.env.get("HOST_KEY"), ctx.env.get("A")]
+"""
+ASKED = '[[trigger]]\ntopic = "in"\n[retry]\nattempts = 1\n[secrets]\nKEY = "env:HOST_KEY"\n'
+
+
+def folder(root: Path) -> Path:
+    path = root / "asks"
+    (path / "tests").mkdir(parents=True)
+    (path / "main.py").write_text(ASKS)
+    (path / "funcrt.toml").write_text(ASKED)
+    return path
+
+
+def test_a_test_gives_secrets_and_its_failures_have_none(tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    function = load(path)
+    said = "no test gave the secret KEY: function.secrets['KEY'] = ..., load(..., secrets={'KEY'"
+    assert said in (function.call(1).error or "")
+    function.secrets["KEY"] = "from the test"
+    assert function.call(1).data == ["test", None, None, None]
+    assert load(path, secrets={"KEY": "by argument"}).call(1).data[0] == "ment"
+    with pytest.raises(SecretUnknown, match="'KEI'; did you mean KEY"):
+        load(path, secrets={"KEI": "x"})
+    (path / "tests" / "secrets.env").write_text(f"KEY={NEW}\nA=1\n")
+    assert load(path).call(1).data[0] == NEW[-4:]
+    with App(path) as app:
+        app.publish("in", 7)
+        app.run()
+        (dead,) = app.dead
+        assert dead.reason == "ValueError: [secret KEY]"
+        assert app.logs == [("asks", "info", "asked with [secret KEY]")]
+
+
+def test_invoke_takes_the_env_file_then_the_source_then_a_variable(tmp_path: Path) -> None:
+    path = folder(tmp_path)
+
+    def ends(**env: str) -> Any:
+        words = [*FUNCRT, "invoke", str(path), "--local", "--data", "1", "--json"]
+        done = subprocess.run(
+            words, env={**os.environ, **env}, cwd=tmp_path, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        if done.returncode:
+            return done.stderr
+        (row,) = rows(done)
+        assert row["logs"] == [["info", "asked with [secret KEY]"]]
+        return row["outputs"][0]["event"]["data"]
+
+    assert "the host's environment has no HOST_KEY" in ends()
+    assert ends(KEY="variable-name") == ["name", None, None, None]
+    assert ends(KEY="variable-name", HOST_KEY="variable-host") == ["host", None, None, None]
+    (tmp_path / ".env").write_text("HOST_KEY=env-file\nA=1\n")
+    assert ends(HOST_KEY="variable-host")[0] == "file"
+    (path / ".env").write_text("KEY=own-env-folder\n")
+    assert ends(HOST_KEY="variable-host")[0] == "lder"
+
+
+def test_dev_takes_up_a_secret_of_the_env_file_and_keeps_it_out_of_the_environment(
+    tmp_path: Path,
+) -> None:
+    path = folder(tmp_path / "functions")
+    (path / ".env").write_text("A=1\nKEY=first-one\n")
+    dev = Dev(tmp_path, terminal=False)
+    try:
+
+        def call() -> Any:
+            return httpx.post(f"http://127.0.0.1:{dev.port}/functions/asks", json="x").json()
+
+        assert call() == ["-one", None, None, "1"]
+        (path / ".env").write_text("A=1\nKEY=second-two\n")
+        dev.until(r"\.env → reloaded in \d+ ms \(v2\)")
+        assert call() == ["-two", None, None, "1"]
+        (path / ".env").write_text("A=1\n")
+        dev.until(r"still serving v2\n +asks: secrets\.KEY: the host's environment has no HOST_KEY")
+        assert "first-one" not in dev.raw
+        assert "second-two" not in dev.raw
+    finally:
+        dev.close()
+
+
+# What an operator sees
+
+
+def doctor(vault: Path) -> str:
+    words = [*FUNCRT, "doctor", "--secrets", str(vault), "--json", "--data", str(vault / "..")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    found = {each["check"]: each for each in map(json.loads, done.stdout.splitlines())}["secrets"]
+    return f"{found['status']} {found['found']} {found['hint']}".strip()
+
+
+def test_doctor_looks_at_the_directory(tmp_path: Path) -> None:
+    vault = tmp_path / "vault"
+    assert doctor(vault) == f"fail {vault}: No such file or directory mkdir -m 700 {vault}"
+    store(vault, key=KEY)
+    vault.chmod(0o755)
+    (vault / "stripe").chmod(0o755)
+    file = vault / "stripe" / "key"
+    file.chmod(0o644)
+    assert doctor(vault) == (
+        f"warn {vault}, mode 0755: other users can read {file} chmod 700 {vault}"
+    )
+    file.chmod(0o600)
+    assert doctor(vault) == f"warn {vault}, mode 0755: not its owner's alone chmod 700 {vault}"
+    vault.chmod(0o700)
+    assert doctor(vault) == f"ok {vault}, mode 0700: its owner's alone"
+
+
+def test_deploy_is_refused_without_them_and_describe_says_where_they_come_from(
+    tmp_path: Path,
+) -> None:
+    vault = tmp_path / "vault"
+    store(vault, key=KEY)
+    host = Serving(tmp_path / "data", ("--secrets", str(vault)))
+    path = folder(tmp_path)
+    try:
+        done = host.run("deploy", str(path))
+        assert done.returncode == 2
+        assert "✗ asks: secrets.KEY: the host's environment has no HOST_KEY" in done.stderr
+        toml = ASKED.replace("env:HOST_KEY", "stripe/key")
+        (path / "funcrt.toml").write_text(toml)
+        assert host.run("deploy", str(path)).returncode == 0
+        assert "\nsecrets      KEY from stripe/key\n" in host.run("describe", "asks").stdout
+        (vault / "stripe" / "key").unlink()
+        call = {"url": f"{host.url}/functions/asks", "json": "x", "timeout": 2}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(**call)
+        said = host.run("describe", "asks").stdout
+        assert f"asks: secrets.KEY: no file {vault}/stripe/key; write the value there" in said
+        (vault / "stripe" / "key").write_text(NEW)
+        assert until(lambda: httpx.post(**{**call, "timeout": 20}).json())[0] == NEW[-4:]
+    finally:
+        host.stop(signal.SIGTERM)

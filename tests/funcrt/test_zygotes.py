@@ -55,3 +55,22 @@ def test_a_version_that_comes_back_while_it_drains_stays_loaded(tmp_path: Path) 
             await sandbox.close()
 
     asyncio.run(main())
+
+
+def test_the_same_bundle_with_another_profile_s_environment_is_loaded_anew(tmp_path: Path) -> None:
+    async def main() -> None:
+        sandbox = ProcessSandbox()
+        await sandbox.start()
+        zygotes = Zygotes(sandbox)
+        source = "import os\nLEVEL = os.environ['LEVEL']\ndef handler(event): ...\n"
+        (tmp_path / "main.py").write_text(source)
+        plain = Code(name="a", version="1", path=tmp_path, env={"LEVEL": "plain"})
+        prod = Code(name="a", version="1", path=tmp_path, env={"LEVEL": "prod"})
+        try:
+            first = await zygotes.get(plain)
+            assert await zygotes.get(prod) is not first
+            assert await zygotes.get(plain) is first
+        finally:
+            await sandbox.close()
+
+    asyncio.run(main())
