@@ -51,7 +51,8 @@ STARTING = Call(0, "", [], 1, 1, 0.0)
 NO_ANSWER = "pdb found no terminal; breakpoint() has one under `funcrt dev`"
 _PR_SET_DUMPABLE = 4
 FLUSH_S = 0.0005
-"""A result waits for those after it no longer than this."""
+"""A result waits for those after it in its frame no longer than this, or than the one call that is
+begun meanwhile."""
 
 
 class Worker:
@@ -229,6 +230,7 @@ class Worker:
 
     def _plain(self) -> None:
         for messages in self._frames():
+            self.flushed = time.perf_counter()  # or the first result would go alone
             for message in messages:
                 if type(message) is Call:
                     if self.out and time.perf_counter() - self.flushed > FLUSH_S:

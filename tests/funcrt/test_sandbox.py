@@ -3,19 +3,23 @@
 import asyncio
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
 from funcrt.errors import LoadError, SandboxError
 from funcrt.sandbox import Code, Exit
 from funcrt.sandbox.process import ProcessSandbox
-from funcrt.sandbox.protocol import Call, Log, Result
+from funcrt.sandbox.protocol import HEADER, Call, Log, Result
+from funcrt.sandbox.worker import FLUSH_S, Worker
+from funcrt.testing import load
 from mesh import Event
 
 
@@ -419,3 +423,38 @@ def test_instances_that_end_while_they_start_are_told_and_nothing_else(tmp_path:
             await sandbox.close()
 
     uvloop.run(main())
+
+
+@pytest.mark.parametrize(
+    ("took_s", "frames"),
+    [(0.0, [[1, 2, 3, 4, 5, 6]]), (FLUSH_S * 0.4, [[1, 2, 3], [4, 5, 6]]), (1, [*"123456"])],
+)
+def test_results_of_quick_calls_go_together_the_first_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took_s: float, frames: list[list[int]]
+) -> None:
+    """One that goes alone costs the host a commit of its own."""
+    (tmp_path / "main.py").write_text("def handler(event, ctx):\n    return 1\n")
+    now = 100.0
+    monkeypatch.setattr("funcrt.sandbox.worker.time.perf_counter", lambda: now)
+    ours, theirs = socket.socketpair()
+    worker = Worker(theirs, load(tmp_path).bound, tmp_path, 1, 1 << 20)
+    call = worker.call
+
+    def taking(message: Call) -> Result:
+        nonlocal now
+        now += took_s
+        return call(message)
+
+    monkeypatch.setattr(worker, "call", taking)
+    body = msgspec.msgpack.encode([Call(n, "t", [event()], 1, 1, 0.0) for n in range(1, 7)])
+    ours.sendall(HEADER.pack(len(body)) + body)
+    ours.shutdown(socket.SHUT_WR)
+    worker.run()
+    theirs.close()
+    with ours.makefile("rb") as file:
+        found = []
+        while head := file.read(HEADER.size):
+            results = msgspec.msgpack.decode(file.read(*HEADER.unpack(head)), type=list[Result])
+            found.append([result.id for result in results])
+    ours.close()
+    assert found == [[int(number) for number in frame] for frame in frames]
