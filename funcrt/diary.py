@@ -36,8 +36,8 @@ class Diary:
         level = log.level if log.level in LEVELS else "info"
         self._write(level, log.text, ids, instance=instance.pid)
 
-    def imported(self, level: str, text: str) -> None:
-        """A line that an import wrote."""
+    def noted(self, level: str, text: str) -> None:
+        """A line of no call: of an import, or on what became of its secrets."""
         self._write(level, text, ())
 
     def failed(self, manifest: Manifest, result: Result, settlement: Settlement) -> None:

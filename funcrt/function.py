@@ -171,12 +171,12 @@ class Function:
             await asyncio.sleep(SECRETS_S)
             try:
                 if count := self.pool.renew():
-                    self.log.warning("its secrets changed: replacing its instances (%d)", count)
+                    self.diary.noted("info", f"secrets changed: instances to replace: {count}")
                 told = ""
             except DeployError as error:
                 if str(error) != told:
                     told = str(error)
-                    self.log.error("%s; its instances go on with what they have", error)
+                    self.diary.noted("error", f"{error}; instances go on with what they have")
 
     def _start_clocks(self) -> None:
         host = self.host

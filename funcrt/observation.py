@@ -88,7 +88,7 @@ class Observation:
 
     def imported(self, code: Code, level: str, text: str) -> None:
         """A line that an import wrote."""
-        Diary(self.logbook, code.name, code.version, self.host.clock).imported(level, text)
+        Diary(self.logbook, code.name, code.version, self.host.clock).noted(level, text)
 
     # Figures
 

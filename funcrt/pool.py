@@ -194,7 +194,8 @@ class Pool:
         """Have others take the place of instances whose secrets have changed, which take no more
         calls and end once they have none; how many. Raises DeployError."""
         now = self.secrets()
-        old = [m for m in self.members.values() if m.secrets is not now and not m.retiring]
+        there = [member for member in self.members.values() if not member.retiring]
+        old = [member for member in there if member.secrets.values != now.values]
         for member in old:
             member.retiring = True
             if not member.calls:

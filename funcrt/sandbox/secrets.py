@@ -21,7 +21,7 @@ Span = tuple[int, int, str]
 
 
 class Secrets:
-    """Values by name. Compared by identity: another object is another state of what they are."""
+    """Values by name."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = dict(values)
@@ -80,7 +80,8 @@ def _forms(value: str) -> Iterator[str]:
     whole = value.strip()
     written = (json.dumps(whole)[1:-1], json.dumps(whole, ensure_ascii=False)[1:-1])
     both = whole + "'\""  # where both quotes are in a literal, one of them is escaped
-    literals = [made(each)[1:-1] for made in (repr, ascii) for each in (whole, both)]
+    literals = [repr(whole.encode())[2:-1]]
+    literals += [made(each)[1:-1] for made in (repr, ascii) for each in (whole, both)]
     literals = [each.removesuffix("\\'\"") for each in literals]
     urls = (quote(whole), quote(whole, safe=""), quote_plus(whole))
     for form in (whole, *whole.split("\n"), *written, *literals, *urls):

@@ -223,7 +223,7 @@ def test_an_author_s_secrets_stay_out_of_the_environment() -> None:
 
 LEAKS = dedent(
     """
-    import logging, os, sys, threading, time, traceback
+    import ctypes, logging, os, resource, sys, threading, time, traceback
     from contextlib import contextmanager
     from funcrt import Context, Event, Reject
 
@@ -239,6 +239,9 @@ LEAKS = dedent(
         key, pem, how = ctx.secret("KEY"), ctx.resources.pem, event.json()["how"]
         if how == "end":
             return {"ends": key[-3:]}
+        if how == "core":
+            dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+            return {"dumpable": dumpable, "core": resource.getrlimit(resource.RLIMIT_CORE)}
         if how == "environment":
             return [dict(os.environ), dict(ctx.env), sys.argv]
         print("key:", key, "pem:", pem)
@@ -348,6 +351,9 @@ def test_no_log_letter_answer_file_or_process_has_a_value(tmp_path: Path) -> Non
         seen["describe"] = host.run("describe", "pay").stdout
         seen["logs"] = host.run("logs", "pay", "-n", "2000").stdout
         seen["processes"] = processes(host.process.pid)
+        assert call(host, "core").json() == {"dumpable": 0, "core": [0, 0]}
+        limits = Path(f"/proc/{host.process.pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 ", limits)
         (tmp_path / "vault" / "stripe" / "key").write_text(NEW)
         until(lambda: call(host, "end").json() == {"ends": "one"})
         seen["answer after rotation"] = call(host, "raise").text
@@ -360,8 +366,63 @@ def test_no_log_letter_answer_file_or_process_has_a_value(tmp_path: Path) -> Non
     assert not found
     assert seen["logs"].count("[secret KEY]") > 50
     assert "thread [secret KEY]" in seen["logs"]
-    for line in ("opened with [secret KEY]", "thread [secret KEY]", "its secrets changed"):
-        assert line in seen["standard error"]
+    assert "thread [secret KEY]" in seen["standard error"]
+    assert "opened with [secret KEY]" in seen["standard error"]
+    assert re.search(
+        r"\tinfo\t.*\tsecrets changed: instances to replace: \d", seen["logs after rotation"]
+    )
+
+
+THIEF = dedent(
+    """
+    import os
+    from pathlib import Path
+
+    def look(path):
+        try:
+            return path.read_bytes().decode(errors="replace")
+        except OSError:
+            return ""
+
+    def memfds(process):
+        try:
+            return [fd for fd in (process / "fd").iterdir() if "/memfd" in os.readlink(fd)]
+        except OSError:
+            return []
+
+    def handler(event, ctx):
+        try:
+            return ctx.secret("KEY")
+        except Exception as error:
+            said = str(error)
+        for pid in event.json():
+            process = Path(f"/proc/{pid}")
+            places = [process / "environ", process / "cmdline", *memfds(process)]
+            said += "".join(map(look, places))
+        return said
+    """
+)
+
+
+def test_another_function_is_told_none_and_finds_none_at_its_neighbours(tmp_path: Path) -> None:
+    vault = tmp_path / "vault"
+    store(vault, key=KEY)
+    quiet = "def handler(event, ctx): return len(ctx.secret('KEY'))"
+    toml = '[scale]\nmin = 2\n[secrets]\nKEY = "stripe/key"\n'
+    host = Serving(
+        tmp_path / "data", ("--secrets", str(vault)), owner=f"{quiet}---{toml}", thief=f"{THIEF}---"
+    )
+    try:
+        url = f"{host.url}/functions"
+        assert httpx.post(f"{url}/owner", json=1, timeout=30).json() == len(KEY)
+        # This host's processes alone: others on the machine are nobody's to look into.
+        there = tree(host.process.pid)
+        assert len(there) >= 4
+        said = httpx.post(f"{url}/thief", json=there, timeout=30).text
+        assert "no secret is named 'KEY'" in said
+        assert not leaked(said)
+    finally:
+        assert host.stop(signal.SIGTERM) == 0
 
 
 def six(found: list[Any]) -> list[Any] | None:
