@@ -24,6 +24,9 @@ plain lines parted by tabs; `--json` prints JSON lines. NO_COLOR takes the colou
 """
 
 VARIABLES = {
+    "FUNCRT_ISOLATION": "the level of isolation that every function runs at; `--isolation`",
+    "FUNCRT_ALLOW_ISOLATION": "the lowest that will do where a level cannot be had;"
+    " `--allow-isolation`",
     "FUNCRT_DATA": "`--data`: the directory of the host's files; `./.funcrt` by default",
     "FUNCRT_MESH": "`--mesh`: the mesh's URL ([transports.md](transports.md))",
     "FUNCRT_NAMESPACE": "`--namespace`: the prefix of every name",

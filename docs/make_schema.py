@@ -25,6 +25,7 @@ from funcrt.manifest_kinds import (
     Text,
     env_value,
     http_path,
+    network,
     schedule,
     secret_source,
     start,
@@ -43,6 +44,7 @@ HEADINGS = {
     id(manifest.IDEMPOTENCY): "`[idempotency]`",
     id(manifest.SCALE): "`[scale]`",
     id(manifest.LIMITS): "`[limits]`",
+    id(manifest.SANDBOX): "`[sandbox]`",
     id(manifest.PROFILE): "Top",
 }
 NAME = f"^(?!{re.escape(OWN_NAMES)})[A-Za-z0-9][A-Za-z0-9._-]{{0,199}}$"
@@ -51,6 +53,7 @@ WORDS: dict[Callable[..., Any], dict[str, Any]] = {
     http_path: {"type": "string", "pattern": "^/"},
     schedule: {"type": "string"},
     timezone: {"type": "string"},
+    network: {"enum": ["none", "outbound"]},
     env_value: {"type": "string"},
     secret_source: {"type": "string", "maxLength": MOST_SOURCE, "pattern": f"^({SECRET})$"},
 }

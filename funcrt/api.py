@@ -124,7 +124,8 @@ class FunctionStatus(msgspec.Struct, frozen=True, kw_only=True):
     triggers: list[TriggerStatus]
     output_topic: str | None = None
     dlq_topic: str | None = None
-    isolation: str = "process"
+    isolation: str = "sandbox"
+    """The level that it runs at, which may be lower than its manifest asks for."""
 
 
 class HostApi(Protocol):

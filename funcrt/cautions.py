@@ -4,13 +4,22 @@ from collections.abc import Iterator
 
 from funcrt.manifest import Manifest
 from funcrt.reach import filter_of, queued
+from funcrt.sandbox.levels import LEVELS
 
 __all__ = ["cautions"]
 
 
-def cautions(manifest: Manifest) -> Iterator[str]:
+def cautions(manifest: Manifest, isolation: str = "") -> Iterator[str]:
     """A line each: filters that no event or every event meets, or that no index can find; keys that
-    keep nothing from running."""
+    keep nothing from running; an `isolation` that is not what was asked for."""
+    asked = manifest.sandbox.isolation
+    if isolation in LEVELS[: LEVELS.index(asked)]:
+        what = "nothing keeps it from the host's files, processes and network"
+        if isolation == "process":
+            what = "it shares the host's namespaces"
+        yield (
+            f"{manifest.name}: runs at isolation {isolation!r} where it asks for {asked!r}: {what}"
+        )
     for spec in queued(manifest):
         for warning in filter_of(spec).warnings():
             yield f"{manifest.name}: trigger {spec.name}: {warning}"

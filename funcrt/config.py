@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from funcrt.sandbox.levels import Policy
 from funcrt.tree import sync
 from mesh.failpoint import point
 
@@ -96,6 +97,8 @@ class ServeConfig:
     json: bool = False
     """Say what happens as JSON lines."""
     quiet: bool = False
+    policy: Policy = Policy()  # noqa: RUF009 - frozen
+    """What isolation functions get, where it is not what they ask for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -516,6 +516,7 @@ class Function:
             triggers=rows,
             output_topic=manifest.output.topic,
             dlq_topic=manifest.dlq.topic if manifest.dlq else None,
+            isolation=pool.info.isolation,
         )
 
     # The end

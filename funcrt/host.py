@@ -91,6 +91,11 @@ def code_of(manifest: Manifest, version: str, path: Path, env: Mapping[str, str]
         concurrency=manifest.concurrency,
         env={**manifest.env, **env},
         secrets=manifest.secrets,
+        isolation=manifest.sandbox.isolation,
+        image=manifest.sandbox.image,
+        network=manifest.sandbox.network,
+        files=tuple(manifest.sandbox.files),
+        tmp_bytes=manifest.limits.tmp_bytes,
         memory_bytes=manifest.limits.memory_bytes,
         max_output_bytes=manifest.limits.payload_bytes,
         batch=manifest.batches,
@@ -192,7 +197,9 @@ class Host:
         for caution in self.secrets.cautions(manifest.secrets):
             log.warning("%s", caution)
         packed = packed or bundle.pack(directory)
-        path = bundle.unpack(packed.body, packed.digest, self.code_root, durable=self.durable_code)
+        # A version is forked from what was confined for those before it: it lies beside them.
+        root = self.code_root if self.durable_code else self.code_root / manifest.name
+        path = bundle.unpack(packed.body, packed.digest, root, durable=self.durable_code)
         self._check_paths(manifest, together)
         version = packed.digest[:12]
         given = self.secrets.rounds.get(manifest.name, 0)

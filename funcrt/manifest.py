@@ -1,14 +1,14 @@
 """The manifest: what `funcrt.toml` may say, as types and as sections; loading and checking it.
 
-The types are what the rest of funcrt sees: defaults filled in, seconds and bytes. The sections
-below them say how each key is written; a later JSON schema comes from them.
+The types, in `manifest_spec.py`, are what the rest of funcrt sees. The sections say how each key is
+written; a JSON schema comes from them.
 """
 
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -40,13 +40,28 @@ from funcrt.manifest_kinds import (
     env_value,
     http_path,
     nearest,
+    network,
     schedule,
     secret_source,
     start,
     timezone,
 )
+from funcrt.manifest_spec import (
+    BatchSpec,
+    CronTrigger,
+    DlqSpec,
+    HttpTrigger,
+    IdempotencySpec,
+    Limits,
+    Manifest,
+    MeshTrigger,
+    OutputSpec,
+    RetrySpec,
+    SandboxSpec,
+    ScaleSpec,
+    Trigger,
+)
 from funcrt.paths import clash
-from funcrt.schedule import Missed
 from mesh.errors import NameInvalid
 from mesh.transport import check_name
 from triggers import FilterError, parse, values_of
@@ -65,140 +80,12 @@ __all__ = [
     "MeshTrigger",
     "OutputSpec",
     "RetrySpec",
+    "SandboxSpec",
     "ScaleSpec",
     "Trigger",
     "check_loops",
     "load_manifest",
 ]
-
-
-class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Events a call takes at once: at most `size`, waiting at most `wait_s` for them."""
-
-    size: int
-    wait_s: float = 0.2
-
-
-class MeshTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="mesh", tag_field="kind"):
-    """A topic plus filters. The three filter forms are ANDed."""
-
-    name: str
-    topic: str
-    filters: list[dict[str, Any]] = []
-    pattern: dict[str, Any] | None = None
-    jsonpath: list[dict[str, Any]] = []
-    mode: Literal["cluster", "broadcast"] = "cluster"
-    start: str = "new"
-    order: Literal["none", "key"] = "none"
-    key: str | None = None
-    batch: BatchSpec | None = None
-    cap: int | None = None
-    overflow: Literal["refuse", "dead-letter"] = "refuse"
-
-
-class HttpTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="http", tag_field="kind"):
-    """An HTTP route of the gateway."""
-
-    name: str
-    path: str
-    methods: list[str] | None = None
-    """None: POST, or any where the handler takes a Request."""
-    strict: bool = False
-    """Refuse what is no CloudEvent, instead of wrapping it."""
-
-
-class CronTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="cron", tag_field="kind"):
-    """A schedule (`funcrt.schedule`), each of whose ticks is an event."""
-
-    name: str
-    schedule: str
-    timezone: str = "UTC"
-    missed: Missed = "latest"
-
-
-Trigger = MeshTrigger | HttpTrigger | CronTrigger
-
-
-class OutputSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Where returned events go, and what they are called."""
-
-    topic: str | None = None
-    topics: list[str] = []
-    type: str | None = None
-    """Default: `funcrt.<name>.result`."""
-    allow_loop: bool = False
-    keep_id: bool = False
-    stream: bool = False
-    """Publish each item of a generator as it is made."""
-
-
-class RetrySpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Attempts in all, and the wait between them (full jitter over the backoff)."""
-
-    attempts: int = 5
-    backoff: Literal["exponential", "constant"] = "exponential"
-    base_s: float = 1.0
-    max_s: float = 300.0
-
-
-class IdempotencySpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Events of one key are called for once, as long as the key is remembered."""
-
-    key: str = "id"
-    """`id` for source and id, another attribute, or a JSONPath on the data."""
-    ttl_s: float = 86400.0
-    """From the call that succeeded on."""
-
-
-class DlqSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The dead-letter topic."""
-
-    topic: str
-
-
-class ScaleSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds and aims of scaling."""
-
-    min: int = 0
-    max: int = 8
-    target_lag_s: float = 5.0
-    idle_s: float | None = None
-    """Idle time before zero; None lets the gaps between events decide (15 to 120 s)."""
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one instance may use."""
-
-    memory_bytes: int | None = None
-    payload_bytes: int = 1 << 20
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One function's manifest, defaults filled in."""
-
-    name: str
-    handler: str = ""
-    concurrency: int | None = None
-    timeout_s: float = 30.0
-    triggers: list[Trigger] = []
-    output: OutputSpec = OutputSpec()
-    retry: RetrySpec = RetrySpec()
-    dlq: DlqSpec | None = None
-    """None drops what has failed for good (`dlq = false`)."""
-    scale: ScaleSpec = ScaleSpec()
-    limits: Limits = Limits()
-    idempotency: IdempotencySpec | None = None
-    """None calls for every event."""
-    env: dict[str, str] = {}
-    secrets: dict[str, str] = {}
-    """By name, where the host finds each (`funcrt.secrets`)."""
-    profiles: list[str] = []
-    """Names of those that the file has."""
-
-    @property
-    def batches(self) -> bool:
-        """Whether a trigger hands over several events at once."""
-        return any(isinstance(each, MeshTrigger) and each.batch for each in self.triggers)
 
 
 FILE = "funcrt.toml"
@@ -207,6 +94,7 @@ MAX_NAME = 188
 """Of a function: the topics named after it (`NAME.dlq`, `funcrt.call.NAME`) have 200."""
 TOPIC = Name("topic")
 DAY_S = 86400.0
+ABSOLUTE = r"/|(/(?!\.{1,2}(/|$))[^/\0]+)+"
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
@@ -273,9 +161,16 @@ SCALE: Section = {
 LIMITS: Section = {
     "memory": Key(Size(16 << 20, 1 << 40), "memory_bytes"),
     "payload": Key(Size(1 << 10, 8 << 20), "payload_bytes"),
+    "tmp": Key(Size(1 << 20, 1 << 40), "tmp_bytes"),
     "cpu": Later("CPU limits are"),
 }
 VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
+SANDBOX: Section = {
+    "isolation": Key(Choice(("process", "sandbox", "container"))),
+    "image": Key(Text("an image's name", r"[\w./:@-]{1,500}")),
+    "network": Key(network),
+    "files": Key(ListOf(Text("an absolute path, without . or ..", ABSOLUTE), 100)),
+}
 _ALWAYS: Section = {
     "name": Key(Name("function")),
     "handler": Key(
@@ -292,7 +187,7 @@ _ALWAYS: Section = {
     "trigger": Key(
         ListOf(Anything(), 100, what="an array", mend="; write [[trigger]], with two brackets")
     ),
-    "sandbox": Later("levels of isolation are"),
+    "sandbox": Key(Table(SANDBOX, SandboxSpec)),
     "secrets": Key(MapOf(secret_source, VARIABLE, "a secret's name: A-Z a-z 0-9 _")),
     "idempotency": Key(Table(IDEMPOTENCY, IdempotencySpec)),
 }
@@ -312,7 +207,7 @@ PLACES: Mapping[str, Section] = {
     "in [[trigger]] of kind http": HTTP, "in [[trigger]] of kind cron": CRON,
     "in batch of a [[trigger]]": BATCH,
     "in [output]": OUTPUT, "in [retry]": RETRY, "in [scale]": SCALE, "in [limits]": LIMITS,
-    "in [idempotency]": IDEMPOTENCY,
+    "in [idempotency]": IDEMPOTENCY, "in [sandbox]": SANDBOX,
 }  # fmt: skip
 ELSEWHERE = {key: place for place, section in reversed(list(PLACES.items())) for key in section}
 

@@ -36,6 +36,7 @@ __all__ = [
     "env_value",
     "http_path",
     "nearest",
+    "network",
     "schedule",
     "secret_source",
     "start",
@@ -292,6 +293,18 @@ def start(value: object) -> str:
             pass
     expected = '"new", "earliest", a time with its offset such as "2026-01-31T12:00:00Z"'
     raise wrong(f'{expected}, or "@" and a position', value)
+
+
+def network(value: object) -> tuple[str, ...] | None:
+    """`"none"`: no address; `"outbound"`: None, for any."""
+    match value:
+        case "none":
+            return ()
+        case "outbound":
+            return None
+        case list():
+            raise Wrong('a list of hosts is not built yet; "none" or "outbound"')
+    raise wrong('"none" or "outbound"', value)
 
 
 def schedule(value: object) -> str:

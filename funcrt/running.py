@@ -19,6 +19,7 @@ from funcrt.config import ServeConfig
 from funcrt.gateway import GatewayConfig, make_admin_app, make_app, serve_http
 from funcrt.host import Host
 from funcrt.sandbox.lending import Lending
+from funcrt.sandbox.levels import Policy
 from funcrt.sandbox.process import Debugging, ProcessSandbox
 from funcrt.secrets import SecretStore
 from funcrt.sockets import bind_unix, unlink_unix
@@ -100,7 +101,9 @@ async def hosting(
     try:
         if hasattr(transport, "on_fatal"):
             transport.on_fatal = ending.ask
-        sandbox = ProcessSandbox(warm=warm, debugger=debugger)
+        # A debugger is an editor's hand in the function: it needs sockets, and all of its files.
+        policy = Policy(forced="none") if debugger is not None else config.policy
+        sandbox = ProcessSandbox(warm=warm, debugger=debugger, policy=policy)
         sandbox.lending = lending
         await sandbox.start()
         try:

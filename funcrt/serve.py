@@ -76,7 +76,7 @@ async def _deploy(config: ServeConfig, host: Host) -> None:
               " served any more; its queue stays")  # fmt: skip
     width = max(map(len, host.deployed), default=0)
     for name, function in sorted(host.deployed.items()):
-        for caution in cautions(function.manifest):
+        for caution in cautions(function.manifest, function.pool.info.isolation):
             _warn(config, caution)
         info, status = function.pool.info, await function.status()
         triggers = ", ".join(map(str, status.triggers)) or "no trigger: called by name only"

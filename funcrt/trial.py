@@ -132,6 +132,7 @@ async def trial(
     packed = bundle.pack(directory)
     sandbox = ProcessSandbox()
     with tempfile.TemporaryDirectory(prefix="funcrt-") as root:
+        Path(root).chmod(0o711)  # noqa: ASYNC240 - the function may run as another user
         path = bundle.unpack(packed.body, packed.digest, Path(root))
         await sandbox.start()
         try:

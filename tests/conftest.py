@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +25,22 @@ sys.dont_write_bytecode = False
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true",
                      help="write tests/golden/ anew from what the commands print")  # fmt: skip
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pytest's own, which a function may enter that runs as another user."""
+    if os.geteuid() == 0:
+        base = tmp_path_factory.getbasetemp()
+        above = [each for each in base.parents if each.name.startswith("pytest-")]
+        for directory in (*above, base, tmp_path):
+            directory.chmod(directory.stat().st_mode | 0o55)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def unconfined() -> Iterator[None]:
+    """For functions that tell the test what they do by its files, which isolation would hide."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUNCRT_ISOLATION", "none")
+        yield

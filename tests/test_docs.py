@@ -41,6 +41,7 @@ from funcrt.manifest import (
     MESH,
     OUTPUT,
     RETRY,
+    SANDBOX,
     SCALE,
     TOP,
     Manifest,
@@ -294,6 +295,7 @@ SECTIONS: dict[str, tuple[Section, str]] = {
     "`[idempotency]`": (IDEMPOTENCY, "[idempotency]\n"),
     "`[scale]`": (SCALE, "[scale]\n"),
     "`[limits]`": (LIMITS, "[limits]\n"),
+    "`[sandbox]`": (SANDBOX, "[sandbox]\n"),
 }
 
 

@@ -7,8 +7,17 @@ import typer
 from typer.core import TyperCommand
 
 from funcrt.cli.errors import USAGE, CliError
-from funcrt.cli.options import Data, SecretsDir, check_directories, check_secrets, place
+from funcrt.cli.options import (
+    AllowIsolation,
+    Data,
+    Isolation,
+    SecretsDir,
+    check_directories,
+    check_secrets,
+    place,
+)
 from funcrt.config import DevConfig, ServeConfig
+from funcrt.sandbox.levels import Policy
 
 __all__ = ["app", "dev"]
 
@@ -71,6 +80,8 @@ def dev(
     ] = None,
     no_reload: Annotated[bool, typer.Option("--no-reload", help="Leave changes alone.")] = False,
     secrets: SecretsDir = None,
+    isolation: Isolation = None,
+    allow_isolation: AllowIsolation = None,
     data: Data = None,
 ) -> int:
     """Run functions here, and put each save into service at once. Ctrl-C stops it.
@@ -96,6 +107,7 @@ def dev(
         admin_socket=where.admin_socket,
         secrets=secrets,
         drain_s=DRAIN_S,
+        policy=Policy.of(isolation, allow_isolation),
     )
     return runtime.run(
         DevConfig(

@@ -1,11 +1,10 @@
 """`funcrt doctor`: what this machine and its host can be relied on for."""
 
 import asyncio
-import ctypes
+import errno
 import os
 import platform
 import resource
-import shutil
 import sqlite3
 import tempfile
 import time
@@ -20,6 +19,7 @@ from funcrt.cli.client import AdminClient
 from funcrt.cli.errors import FAILED, CliError, explain
 from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, SecretsDir, Socket, place
 from funcrt.cli.output import folded, json_line, line, marked, safe
+from funcrt.sandbox.levels import STOPS, Level, mend
 from funcrt.secrets import exposed
 from mesh.schemes import connect
 
@@ -31,8 +31,6 @@ MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 SYNCS = 30
 SLOW_SYNC_MS = 10.0
 FILES_WANTED = 4096
-_LANDLOCK_CREATE_RULESET = 444
-_LANDLOCK_VERSION_FLAG = 1
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -199,37 +197,31 @@ def _secrets(directory: Path) -> Check:
 
 
 def _isolation() -> Iterator[Check]:
-    """The levels of isolation, and what of each this machine has."""
-    yield Check("process", "ok", "isolation: available")
-    lacks = []
-    if not _number("/proc/sys/user/max_user_namespaces"):
-        lacks.append("user namespaces")
-    if not Path("/proc/sys/kernel/seccomp/actions_avail").exists():
-        lacks.append("seccomp")
-    landlock = _landlock()
-    if not landlock:
-        lacks.append("Landlock")
-    if lacks:
-        found = f"isolation: this kernel lacks {', '.join(lacks)}"
-        yield Check("sandbox", "warn", found)
-    else:
-        found = f"isolation: the kernel has what it needs (Landlock {landlock})"
-        yield Check("sandbox", "ok", found)
-    if shutil.which("docker"):
-        yield Check("container", "ok", "isolation: docker is installed")
-    else:
-        yield Check("container", "warn", "isolation: no docker command")
+    """The levels of isolation: which can be had here, what each stops, and what is missing."""
+    if platform.system() != "Linux":
+        found = f"isolation: none of its levels can be had on {platform.system()}"
+        yield Check("process", "warn", found, "a host in a container; --isolation none to develop")
+        return
+    missing, primitives = asyncio.run(_probed())
+    for level, stops in STOPS.items():
+        if level in missing:
+            yield Check(level, "warn", f"isolation: {missing[level]}", mend(missing[level]))
+        else:
+            yield Check(level, "ok", f"isolation: {stops}")
+    for name, number, text in primitives:
+        if number:
+            what = f"{name}: {errno.errorcode.get(number, number)}, {text}"
+            yield Check("lacks", "warn", what, mend(name))
 
 
-def _number(path: str) -> int:
+async def _probed() -> tuple[dict[Level, str], list[tuple[str, int, str]]]:
+    """What this machine lacks: levels, each with why, and (primitive, errno, text)."""
+    from funcrt.sandbox.process import ProcessSandbox
+
+    sandbox = ProcessSandbox()
+    await sandbox.start()
     try:
-        return int(Path(path).read_text())
-    except (OSError, ValueError):
-        return 0
-
-
-def _landlock() -> int:
-    """The kernel's Landlock ABI, 0 for none (landlock_create_ruleset(2), VERSION flag)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    abi = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
-    return max(0, int(abi))
+        missing = await sandbox.probed()
+        return missing, await sandbox.primitives()
+    finally:
+        await sandbox.close()

@@ -9,11 +9,14 @@ import typer
 
 from funcrt.cli.errors import USAGE, CliError
 from funcrt.config import DEFAULT_NAMESPACE, DataDir
+from funcrt.sandbox.levels import Level
 
 __all__ = [
+    "AllowIsolation",
     "Data",
     "DataDirOnly",
     "HostUrl",
+    "Isolation",
     "Json",
     "Mesh",
     "Namespace",
@@ -87,6 +90,24 @@ SecretsDir = Annotated[
         help="Directory of the files that [secrets] of the manifests name.",
         show_default="none",
         metavar="DIR",
+    ),
+]
+Isolation = Annotated[
+    Level | None,
+    typer.Option(
+        "--isolation",
+        envvar="FUNCRT_ISOLATION",
+        help="Run every function at this level, whatever its manifest asks for.",
+        show_default="as the manifest says",
+    ),
+]
+AllowIsolation = Annotated[
+    Level | None,
+    typer.Option(
+        "--allow-isolation",
+        envvar="FUNCRT_ALLOW_ISOLATION",
+        help="The lowest level that will do where a machine lacks the one asked for.",
+        show_default="none: refuse",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from funcrt.cli.options import (
+    AllowIsolation,
     Data,
+    Isolation,
     Json,
     Mesh,
     Namespace,
@@ -17,6 +19,7 @@ from funcrt.cli.options import (
     place,
 )
 from funcrt.config import ServeConfig
+from funcrt.sandbox.levels import Policy
 
 __all__ = ["app", "serve"]
 
@@ -60,6 +63,8 @@ def serve(
     drain: Annotated[
         float, typer.Option(help="Seconds for calls in flight to finish at the end.", min=0)
     ] = 30.0,
+    isolation: Isolation = None,
+    allow_isolation: AllowIsolation = None,
     logs: Annotated[
         bool, typer.Option("--logs", help="Write functions' lines to standard error, too.")
     ] = False,
@@ -91,6 +96,7 @@ def serve(
         profile=profile,
         drain_s=drain,
         logs=logs,
+        policy=Policy.of(isolation, allow_isolation),
         json=json,
         quiet=quiet,
     )

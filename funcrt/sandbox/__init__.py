@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from funcrt.sandbox.levels import Level
 from funcrt.sandbox.protocol import FromInstance, ToInstance
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 
@@ -31,7 +32,17 @@ class Code(msgspec.Struct, frozen=True, kw_only=True):
     env: Mapping[str, str] = {}
     secrets: Mapping[str, str] = {}
     """By name, where the host finds each; instances are given the values."""
+    isolation: Level = "sandbox"
+    image: str = ""
+    """What a container is made of; empty for the project's own."""
+    network: tuple[str, ...] | None = ()
+    """Which `host:port` it may connect to; empty for none, None for any."""
+    files: tuple[str, ...] = ()
+    """Paths of the host, absolute, that it may read."""
+    tmp_bytes: int = 64 << 20
     memory_bytes: int | None = None
+    cpu: float | None = None
+    """CPU seconds a second that one instance may use; None for no limit."""
     max_output_bytes: int = 1 << 20
     batch: bool = False
     """A trigger asks for batches: the handler must take a list."""
@@ -63,6 +74,8 @@ class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
     import_ms: float
     threads: int = 1
     """Threads alive after the import; more than one forbids forking."""
+    isolation: Level = "none"
+    """The level that it runs at."""
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):

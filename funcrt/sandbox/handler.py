@@ -365,5 +365,12 @@ def failure(error: BaseException, path: Path) -> Failure:
 
 
 def threads() -> int:
-    """How many threads this process has."""
-    return len(list(Path("/proc/self/task").iterdir())) if sys.platform == "linux" else 1
+    """Threads of this process, Python's and others', or 2 for any number above one."""
+    if sys.platform != "linux":
+        return 1
+    try:
+        return len(list(Path("/proc/self/task").iterdir()))
+    except OSError:  # level `process` shows no /proc
+        from funcrt.sandbox import kernel
+
+        return 1 if kernel.alone() else 2

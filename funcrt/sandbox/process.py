@@ -4,11 +4,11 @@ import asyncio
 import itertools
 import logging
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,32 +16,46 @@ from typing import Any, Protocol
 import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
-from funcrt.sandbox import Code, Exit, HandlerInfo, Instance, OnExit, OnMessages
+from funcrt.sandbox import Code, HandlerInfo, OnExit, OnMessages
+from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.debugging import Debug
 from funcrt.sandbox.fit import file_of, unfit
+from funcrt.sandbox.forking import MAX_MESSAGE
+from funcrt.sandbox.instance import LOAD_TIMEOUT_S, ProcessInstance
 from funcrt.sandbox.lending import Borrower, Lending
-from funcrt.sandbox.lifespan import TEARDOWN_S
+from funcrt.sandbox.levels import Level, Policy, choose
 from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import (
-    HEADER,
-    LINED,
-    MAX_FRAME,
-    Failure,
-    FromChannel,
-    FromInstance,
-    Given,
     Log,
-    Started,
-    ToInstance,
 )
+from funcrt.sandbox.runtime import Kill, Probe
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.sandbox.warm import Send, WarmProcesses
-from funcrt.sandbox.zygote import MAX_MESSAGE, Spawn, Spec
-from mesh.failpoint import point
+from funcrt.sandbox.zygote import Spawn, Spec
 
 __all__ = ["Debugging", "ProcessSandbox"]
 
-LOAD_TIMEOUT_S = 60.0
+FIRST_USER, MOST_USERS = 61184, 4000
+"""Ids of users that nobody else is: the range that systemd keeps for such."""
+
+
+def _first_user() -> int:
+    return FIRST_USER if os.geteuid() == 0 else 0
+
+
+def _pid_of(descriptor: int) -> int:
+    """The process of a pidfd, as this one sees it; 0 where it has ended."""
+    for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines():
+        if line.startswith("Pid:"):
+            return max(0, int(line.split()[1]))
+    return 0
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _socketpair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
@@ -65,12 +79,23 @@ class ProcessSandbox:
     editor has attached for the first time.
     """
 
-    def __init__(self, *, warm: bool = False, debugger: "Debugging | None" = None) -> None:
+    def __init__(
+        self,
+        *,
+        warm: bool = False,
+        debugger: "Debugging | None" = None,
+        policy: Policy | None = None,
+    ) -> None:
         ahead = ("debugpy.server.api",) if debugger is not None else ()
         self._warm = WarmProcesses(ahead) if warm else None
         self.debugger = debugger
         self.lending: Lending | None = None
         """Who has a terminal, where instances are to have one for `breakpoint()`."""
+        self.policy = policy if policy is not None else Policy.of_environment()
+        self.missing: dict[Level, str] = {}
+        """The levels that cannot be had here, and why."""
+        self._probed: asyncio.Future[None] | None = None
+        self._users: dict[str, int] = {}
         self._runtime: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._zygotes: set[ProcessZygote] = set()
@@ -94,7 +119,7 @@ class ProcessSandbox:
         root = str(Path(__file__).parents[2])
         program = (
             f"import sys; sys.path.insert(0, {root!r});"
-            f"from funcrt.sandbox.zygote import runtime; runtime({theirs.fileno()}, {os.getpid()})"
+            f"from funcrt.sandbox.runtime import runtime; runtime({theirs.fileno()}, {os.getpid()})"
         )
         with theirs:
             self._runtime = subprocess.Popen(  # noqa: ASYNC220 - it returns once forked
@@ -108,18 +133,19 @@ class ProcessSandbox:
         """As the contract says."""
         if self._control is None:
             raise SandboxError("the sandbox was not started")
+        held = self._confinement(code, await self._level(code))
         spec = Spec(
             path=str(code.path),
             handler=code.handler,
             concurrency=code.concurrency or 0,
             env=dict(code.env),
-            memory_bytes=code.memory_bytes or 0,
+            confine=held,
             max_output_bytes=code.max_output_bytes,
             batch=code.batch,
             source=str(code.source or ""),
             stream=code.stream,
         )
-        zygote = await self._fork(code, spec, send=await self._parent(code))
+        zygote = await self._fork(code, spec, send=await self._parent(code, held))
         info = zygote.info
         if info.threads > 1:
             await zygote.stop()
@@ -127,11 +153,81 @@ class ProcessSandbox:
             zygote = await self._fork(code, late, info)
         return zygote
 
-    async def _parent(self, code: Code) -> Send:
+    async def _level(self, code: Code) -> Level:
+        """The level that it gets. Raises IsolationMissing."""
+        if self.policy.forced == "none":
+            return "none"
+        return choose(code.name, code.isolation, await self.probed(), self.policy)
+
+    async def probed(self) -> dict[Level, str]:
+        """The levels that cannot be had here, and why: each was tried once, in a forked child."""
+        if self._probed is None:
+            self._probed = asyncio.ensure_future(self._probe())
+        await asyncio.shield(self._probed)
+        return self.missing
+
+    async def primitives(self) -> list[tuple[str, int, str]]:
+        """(primitive, errno, text) of all that levels are made of; 0 where it is there."""
+        told = await self._ask(Probe(Confinement(), primitives=True))
+        return msgspec.convert(told.get("primitives", []), list[tuple[str, int, str]])
+
+    async def _probe(self) -> None:
+        self.missing["container"] = "containers are not built yet"
+        levels: tuple[Level, ...] = ("process", "sandbox")
+        for level in levels:
+            held = Confinement(level=level, user=_first_user())
+            told = await self._ask(Probe(held))
+            if "had" not in told:
+                self.missing[level] = told.get("refused", "the process that tried it ended")
+
+    async def _ask(self, question: Probe) -> dict[str, Any]:
+        """What the runtime zygote answers. Raises SandboxError where it is gone."""
+        ours, theirs = _socketpair(socket.SOCK_SEQPACKET)
+        loop = asyncio.get_running_loop()
+        with ours:
+            try:
+                with theirs:
+                    self._send(msgspec.msgpack.encode(question), [theirs.fileno()])
+                while True:
+                    body = await loop.sock_recv(ours, MAX_MESSAGE)
+                    told = msgspec.msgpack.decode(body, type=dict[str, Any]) if body else {}
+                    if "zygote" not in told:  # whose descriptor the kernel closes, unreceived
+                        return told
+            except OSError as error:
+                raise SandboxError(f"the runtime zygote is gone ({error})") from None
+
+    def _confinement(self, code: Code, level: Level) -> Confinement:
+        warm = self._warm is not None
+        readable = [str(code.path.parent if warm else code.path), *code.files]
+        if code.source:
+            readable.append(str(code.source))
+        return Confinement(
+            level=level,
+            readable=tuple(readable),
+            network=code.network is None,
+            tmp_bytes=code.tmp_bytes,
+            memory_bytes=code.memory_bytes or 0,
+            user=self._user(code.name) if level != "none" else 0,
+        )
+
+    def _user(self, name: str) -> int:
+        """Whom the function runs as, where the host is root: somebody of its own."""
+        first = _first_user()
+        if not first:
+            return 0
+        taken = set(self._users.values())
+        at = zlib.crc32(name.encode()) % MOST_USERS
+        while name not in self._users:
+            if first + at not in taken:
+                self._users[name] = first + at
+            at = (at + 1) % MOST_USERS
+        return self._users[name]
+
+    async def _parent(self, code: Code, held: Confinement) -> Send:
         """What takes the message to fork this version."""
         if self._warm is not None:
             try:
-                warmed = await self._warm.get(code, self._send, self.said_by(code))
+                warmed = await self._warm.get(code, held, self._send, self.said_by(code))
             except OSError as error:
                 raise SandboxError(f"the runtime zygote is gone ({error})") from None
             if warmed is not None:
@@ -148,7 +244,7 @@ class ProcessSandbox:
     ) -> "ProcessZygote":
         ours, theirs = _socketpair(socket.SOCK_SEQPACKET)
         logs = [os.pipe(), os.pipe()]
-        zygote = ProcessZygote(self, code, ours, [read for read, _ in logs])
+        zygote = ProcessZygote(self, code, ours, [read for read, _ in logs], spec.confine.level)
         try:
             descriptors = [theirs.fileno(), *(write for _, write in logs)]
             (send or self._send)(msgspec.msgpack.encode(spec), descriptors)
@@ -166,6 +262,18 @@ class ProcessSandbox:
             await zygote.stop()
             raise
         return zygote
+
+    def end(self, watch: int) -> None:
+        """SIGKILL for the process of a descriptor; by the runtime zygote, where only that may."""
+        try:
+            signal.pidfd_send_signal(watch, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            try:
+                self._send(msgspec.msgpack.encode(Kill()), [watch])
+            except OSError:
+                pass  # it is gone, and with it all that it forked
 
     def forget(self, zygote: "ProcessZygote") -> None:
         """A zygote is gone."""
@@ -189,28 +297,41 @@ class ProcessSandbox:
             self._runtime = None
 
 
+Born = tuple[int, int, int]
+"""An instance's pid as F sees it, as the host sees it, and a descriptor of it."""
+
+
 class ProcessZygote:
     """F: one version's code, loaded."""
 
     info: HandlerInfo
 
     def __init__(
-        self, sandbox: ProcessSandbox, code: Code, control: socket.socket, logs: list[int]
+        self,
+        sandbox: ProcessSandbox,
+        code: Code,
+        control: socket.socket,
+        logs: list[int],
+        level: Level,
     ) -> None:
         self.sandbox = sandbox
+        self.level = level
+        self.pid = 0
+        self.watch = -1
+        """A descriptor of its process."""
         self.code = code
         self.alive = True
         self._loop = asyncio.get_running_loop()
         self._control = control
         self._numbers = itertools.count(1)
-        self._spawning: dict[int, asyncio.Future[int]] = {}
+        self._spawning: dict[int, asyncio.Future[Born]] = {}
         self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
-        said = sandbox.said_by(code)
+        self.said: Callable[[Sequence[Log]], None] = sandbox.said_by(code)
         names = ("stdout", "stderr")
         budget = Budget(self._loop.time)
         self._logs = [
-            LogReader(fd, name, said, budget) for fd, name in zip(logs, names, strict=True)
+            LogReader(fd, name, self.said, budget) for fd, name in zip(logs, names, strict=True)
         ]
         self.instances: dict[int, ProcessInstance] = {}
         self._loop.add_reader(control.fileno(), self._readable)
@@ -222,27 +343,42 @@ class ProcessZygote:
 
     def _readable(self) -> None:
         try:
-            body = self._control.recv(MAX_MESSAGE)
+            body, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
         except BlockingIOError:
             return
         except OSError:
-            body = b""
+            body, descriptors = b"", []
         if not body:
             self._lost()
             return
         try:
             message = msgspec.msgpack.decode(body, type=dict[str, Any])
-        except msgspec.DecodeError:
-            self._lost()
-            return
-        if "spawned" in message:
-            number, pid = message["spawned"]
+            self._told(message, descriptors)
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+            self._lost()  # the author's code may have written it
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _told(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """What F, or who forked it, says. Descriptors that are kept are taken off the list."""
+        if "zygote" in message:
+            if self.watch < 0 and descriptors:  # by who forked it, before it could say a word
+                self.watch = descriptors.pop()
+                self.pid = _pid_of(self.watch)
+        elif "spawned" in message:
+            number, local = message["spawned"]
+            pid = _pid_of(descriptors[0]) if descriptors else 0
             future = self._spawning.pop(number, None)
-            if future is not None and not future.done():
-                future.set_result(pid)
+            if future is None or future.done():
+                return
+            # Ended already, perhaps; but never a process that is not its child.
+            if pid and _parent_of(pid) not in (self.pid, 0):
+                raise ValueError("not its child")
+            future.set_result((local, pid, descriptors.pop()))
         elif "exit" in message:
-            pid, status = message["exit"]
-            instance = self.instances.pop(pid, None)
+            local, status = message["exit"]
+            instance = self.instances.pop(local, None)
             if instance is not None:
                 instance.ended(status)
         elif not self._ready.done():
@@ -265,6 +401,9 @@ class ProcessZygote:
         self.instances.clear()
         for reader in self._logs:
             reader.close()
+        if self.watch >= 0:
+            os.close(self.watch)
+            self.watch = -1
         if not self._gone.done():
             self._gone.set_result(None)
 
@@ -280,10 +419,13 @@ class ProcessZygote:
         if "error" in message:
             told = message["error"]
             raise LoadError(msgspec.convert(told["problem"], Problem), told["traceback"])
+        if "refused" in message:
+            raise SandboxError(f"{self.code.name}: isolation {self.level!r}: {message['refused']}")
         if "gone" in message:
             text = "its process ended during the import: it exited by os._exit, or crashed"
             raise LoadError(Problem(file=file, message=text))
-        self.info = info or msgspec.convert(message["ready"], HandlerInfo)
+        found = info or msgspec.convert(message["ready"], HandlerInfo)
+        self.info = msgspec.structs.replace(found, isolation=self.level)
         if wrong := unfit(self.code, self.info):
             raise LoadError(Problem(file=file, message=wrong))
 
@@ -300,7 +442,7 @@ class ProcessZygote:
         begun = os.memfd_create("begun")
         os.ftruncate(begun, 8)
         number = next(self._numbers)
-        future: asyncio.Future[int] = self._loop.create_future()
+        future: asyncio.Future[Born] = self._loop.create_future()
         self._spawning[number] = future
         desk = _socketpair(socket.SOCK_SEQPACKET) if lending is not None else None
         try:
@@ -341,13 +483,17 @@ class ProcessZygote:
             await instance.started(file_of(self.code))
         return instance
 
-    def _register(self, done: "asyncio.Future[int]", instance: "ProcessInstance") -> None:
+    def _register(self, done: "asyncio.Future[Born]", instance: "ProcessInstance") -> None:
         if done.cancelled() or done.exception() is not None:
             return
-        instance.pid = done.result()
+        local, instance.pid, instance.watch = done.result()
         if instance.borrower is not None:
             instance.borrower.pid = instance.pid
-        self.instances[instance.pid] = instance
+        self.instances[local] = instance
+
+    def end(self, watch: int) -> None:
+        """SIGKILL for the process of a descriptor."""
+        self.sandbox.end(watch)
 
     async def stop(self) -> None:
         """As the contract says."""
@@ -359,231 +505,5 @@ class ProcessZygote:
                 async with asyncio.timeout(5):
                     await self._gone
             except TimeoutError:
+                self.sandbox.end(self.watch)
                 self._lost()
-
-
-class ProcessInstance(asyncio.Protocol):
-    """The host's end of one instance's channel."""
-
-    def __init__(
-        self,
-        zygote: ProcessZygote,
-        sock: socket.socket,
-        reads: list[int],
-        on_messages: OnMessages,
-        on_exit: OnExit,
-    ) -> None:
-        self.pid = 0
-        self.secrets = NO_SECRETS
-        self.borrower: Borrower | None = None
-        self.on_hold: Callable[[bool], None] = lambda held: None
-        self._zygote = zygote
-        self._sock = sock
-        *logs, self._begun = reads
-        self._on_messages = on_messages
-        self._on_exit = on_exit
-        self._loop = zygote._loop
-        self._transport: asyncio.Transport | None = None
-        self._opening: asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]] | None = None
-        self._out: list[ToInstance] = []
-        self._in = bytearray()
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(list[FromChannel]).decode
-        self._reason = ""
-        self._over = False
-        self._started: asyncio.Future[Failure | None] | None = None
-        if zygote.info.lifespan:
-            self._started = self._loop.create_future()
-            self._on_messages, self._later = self._first, on_messages
-        names = ("stdout", "stderr")
-        budget = Budget(self._loop.time)
-        self._logs = [
-            LogReader(fd, name, self._said, budget) for fd, name in zip(logs, names, strict=True)
-        ]
-
-    async def open(self) -> None:
-        """Put the channel on the loop. Raises SandboxError where the instance has ended."""
-        if not self._over:
-            # A task of its own, which no one cancels, and a socket that no one closes meanwhile:
-            # uvloop polls the bare descriptor until it is done, and aborts if that is gone.
-            opening = self._loop.create_connection(lambda: self, sock=self._sock)
-            self._opening = self._loop.create_task(opening)
-            self._opening.add_done_callback(self._opened)
-            await asyncio.wait([self._opening])
-        if self._over:
-            raise SandboxError(f"{self._zygote.code.name}: an instance ended as it started: "
-                               f"{self._reason}")  # fmt: skip
-
-    def _opened(self, task: "asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]]") -> None:
-        self._opening = None
-        if task.cancelled() or task.exception() is not None:
-            self._sock.close()
-            self.kill("its channel cannot be opened")
-            return
-        self._transport = task.result()[0]
-        if self._over:
-            self._transport.abort()
-        elif self._out:
-            self._flush()
-
-    # Its lifespan
-
-    def _first(self, instance: Instance, messages: Sequence[FromInstance]) -> None:
-        """Until it is entered nobody else listens."""
-        for at, message in enumerate(messages, 1):
-            if isinstance(message, Log):
-                self._zygote.sandbox.said_by(self._zygote.code)([message])
-            elif isinstance(message, Started) and self._started is not None:
-                self._on_messages = self._later
-                if not self._started.done():
-                    self._started.set_result(message.failure)
-                self._on_messages(instance, messages[at:])
-                return
-            else:
-                self.kill("answered before its lifespan was entered")
-                return
-
-    async def started(self, file: str) -> None:
-        """Wait until its lifespan is entered. Raises LoadError, SandboxError."""
-        assert self._started is not None
-        name = self._zygote.code.name
-        try:
-            async with asyncio.timeout(LOAD_TIMEOUT_S):
-                why = await self._started
-        except TimeoutError:
-            self.kill(f"its lifespan took longer than {LOAD_TIMEOUT_S:g} s to start")
-            raise SandboxError(f"{name}: {self._reason}") from None
-        except asyncio.CancelledError:
-            self.kill("its function was stopped")
-            raise
-        if why is not None:
-            found = re.match(r"(.+):(\d+) in ", why.where)
-            message = f"lifespan failed: {why.error}: {why.message}"
-            place = {"file": found[1], "line": int(found[2])} if found else {"file": file}
-            raise LoadError(Problem(**place, message=message), why.traceback)
-
-    def give(self) -> None:
-        """Tell it its secrets, if it has any, before anything else."""
-        if self.secrets and self._transport is not None:
-            body = self._encode(Given(self.secrets.values))
-            self._transport.writelines((HEADER.pack(len(body)), body))
-
-    def _said(self, lines: Sequence[Log]) -> None:
-        if not self._over:
-            self._on_messages(self, self.secrets.clean(lines))
-
-    def _read_lines(self) -> None:
-        """Calls whose results are here have written them."""
-        for reader in self._logs:
-            reader.drain()
-            reader.tell()
-
-    def hold(self, held: bool) -> None:
-        """Its calls stand at a prompt, or go on."""
-        self.on_hold(held)
-
-    def send(self, messages: Sequence[ToInstance]) -> None:
-        """As the contract says."""
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.extend(messages)
-
-    def _flush(self) -> None:
-        if self._out and self._transport is not None and not self._transport.is_closing():
-            point("call.before")
-            body = self._encode(self._out)
-            self._transport.writelines((HEADER.pack(len(body)), body))
-            self._out = []
-            point("call.sent")
-
-    def data_received(self, data: bytes) -> None:
-        """asyncio's own."""
-        buffer = self._in
-        buffer += data
-        start, size = 0, len(buffer)
-        while size - start >= 4:
-            (length,) = HEADER.unpack_from(buffer, start)
-            if lined := length >= LINED:
-                length -= LINED
-            if length > MAX_FRAME:
-                self.kill(f"sent a frame of {length} bytes, more than {MAX_FRAME}")
-                return
-            if size - start - 4 < length:
-                break
-            try:
-                messages = self._decode(memoryview(buffer)[start + 4 : start + 4 + length])
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                self.kill("sent a frame that is not of the protocol")
-                return
-            start += 4 + length
-            if lined:
-                self._read_lines()
-            if not self._over:
-                self._on_messages(self, self.secrets.clean(messages))
-        if start:
-            del buffer[:start]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio's own. An instance whose channel is gone is of no use."""
-        if not self._over and not self._reason:
-            self._loop.call_later(0.2, self.kill, "closed its channel")
-
-    def finish(self) -> None:
-        """As the contract says."""
-        self._flush()
-        if self._transport is not None and self._transport.can_write_eof():
-            self._transport.write_eof()
-        if self._started is not None:
-            late = f"its lifespan took longer than {TEARDOWN_S:g} s to end"
-            self._loop.call_later(TEARDOWN_S, self.kill, late)
-
-    def kill(self, reason: str) -> None:
-        """As the contract says. The pid is F's child until F says it ended, so it is no other's."""
-        if not self._over and self.pid in self._zygote.instances:
-            self._reason = self._reason or reason
-            try:
-                os.kill(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-
-    def ended(self, status: int | None) -> None:
-        """The instance is gone, with a wait status, or with its zygote."""
-        if self._over:
-            return
-        for reader in self._logs:
-            reader.drain()
-            reader.close()
-        self._over = True
-        begun = self._calls_begun()
-        self.close()
-        if self._started is not None and not self._started.done():
-            told = f"{self._zygote.code.name}: an instance ended before its lifespan was entered"
-            self._started.set_exception(SandboxError(told))
-        code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
-        if code >= 0:
-            self._reason = self._reason or f"exited {code}"
-            self._on_exit(self, Exit(code=code, signal=None, reason=self._reason, begun=begun))
-        else:
-            name = signal.strsignal(-code) or f"signal {-code}"
-            told = f"ended by {signal.Signals(-code).name} ({name.lower()})"
-            self._reason = self._reason or told
-            how = Exit(code=None, signal=-code, reason=self._reason, begun=begun)
-            self._on_exit(self, how)
-
-    def _calls_begun(self) -> int:
-        """What the instance counted; it is the function's to write, so it may be anything."""
-        return int.from_bytes(os.pread(self._begun, 8, 0), sys.byteorder)
-
-    def close(self) -> None:
-        """Let go of the descriptors."""
-        if self.borrower is not None:
-            self.borrower.close()
-        if self._begun >= 0:
-            os.close(self._begun)
-            self._begun = -1
-        for reader in self._logs:
-            reader.close()
-        if self._transport is not None:
-            self._transport.abort()
-        elif self._opening is None:
-            self._sock.close()

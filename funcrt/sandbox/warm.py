@@ -14,10 +14,12 @@ from typing import Any
 import msgspec
 
 from funcrt.sandbox import Code
+from funcrt.sandbox.confine import Confinement
+from funcrt.sandbox.forking import MAX_MESSAGE
 from funcrt.sandbox.imports import leading_imports
 from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import Log
-from funcrt.sandbox.zygote import MAX_MESSAGE, Warm
+from funcrt.sandbox.zygote import Warm
 
 __all__ = ["Send", "WarmProcesses", "Warmed"]
 
@@ -63,17 +65,23 @@ class Warmed:
             return
         if body:
             found: dict[str, Any] = msgspec.msgpack.decode(body)
+            if "refused" in found:  # the version's own load will tell
+                return
             self._files = {file: _changed(file) for file in found["files"]}
             self.usable = not found["failed"] and found["threads"] == 1
 
     def _readable(self) -> None:
         assert self.control is not None
         try:
-            body = self.control.recv(MAX_MESSAGE)
+            body, descriptors, _, _ = socket.recv_fds(self.control, MAX_MESSAGE, 1)
         except BlockingIOError:
             return
         except OSError:
-            body = b""
+            body, descriptors = b"", []
+        for descriptor in descriptors:  # its own: it ends with its control socket
+            os.close(descriptor)
+        if descriptors:
+            return
         if not body:
             self.usable = False
             self._loop.remove_reader(self.control.fileno())
@@ -113,22 +121,23 @@ class WarmProcesses:
         self._held: dict[str, Warmed] = {}
 
     async def get(
-        self, code: Code, send: Send, said: Callable[[Sequence[Log]], None]
+        self,
+        code: Code,
+        held: Confinement,
+        send: Send,
+        said: Callable[[Sequence[Log]], None],
     ) -> Warmed | None:
         """The process to fork this version from, made now where there is none that fits; None
         where nothing is imported ahead. Raises OSError."""
         modules = self._ahead + leading_imports(code.path, code.handler)
-        key = (modules, dict(code.env), code.memory_bytes, _installed())
-        held = self._held.get(code.name)
-        if held is not None and held.fresh(key):
-            return held
+        key = (modules, dict(code.env), held, _installed())
+        before = self._held.get(code.name)
+        if before is not None and before.fresh(key):
+            return before
         self.drop(code.name)
         if not modules:
             return None
-        wanted = Warm(
-            modules=modules, env=dict(code.env), memory_bytes=code.memory_bytes or 0,
-            prefixes=[*_prefixes()],
-        )  # fmt: skip
+        wanted = Warm(modules=modules, env=dict(code.env), confine=held, prefixes=[*_prefixes()])
         made = self._held[code.name] = Warmed(wanted, key)
         await made.start(send, said)
         return made if made.usable else None

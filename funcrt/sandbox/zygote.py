@@ -1,28 +1,27 @@
 """The processes that instances are forked from.
 
-R, the runtime zygote, is a clean process with the worker's modules imported and no author's code.
-For each version it forks F, which imports the author's code; F forks the instances. Each has a
-control socket (datagrams of msgpack, descriptors beside them) to the host, so none is in another's
-way. When the process above ends, those below end with it.
+For each version R (`runtime.py`) forks F, which imports the author's code; F forks the instances.
+Each has a control socket (datagrams of msgpack, descriptors beside them) to the host, so none is in
+another's way. When the process above ends, those below end with it.
 """
 
-import ctypes
 import gc
 import os
 import random
-import resource
 import select
 import signal
 import socket
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from funcrt.errors import LoadError
+from funcrt.sandbox.confine import Confinement, enter_alone
 from funcrt.sandbox.debugging import Debug, attach, name_sources
+from funcrt.sandbox.forking import MAX_MESSAGE, Forked, child, introduce, reap, serve
 from funcrt.sandbox.handler import Bound, import_handler, threads
 from funcrt.sandbox.hook import chosen, no_terminal
 from funcrt.sandbox.loop import LoopWorker
@@ -31,19 +30,14 @@ from funcrt.sandbox.streaming import StreamWorker
 from funcrt.sandbox.worker import Worker
 
 __all__ = [
-    "MAX_MESSAGE",
     "Spawn",
     "Spec",
     "Warm",
-    "runtime",
+    "begin",
 ]
 
-MAX_MESSAGE = 64 << 10
 ASYNC_CALLS = 32
 """At once in one instance of an async handler, where the manifest does not say."""
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 BASE = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -64,7 +58,7 @@ class Warm(msgspec.Struct, frozen=True, tag="warm"):
     modules: tuple[tuple[str, tuple[str, ...]], ...]
     """Modules, and the names taken from each."""
     env: dict[str, str]
-    memory_bytes: int
+    confine: Confinement
     prefixes: list[str]
     """Directories whose files need not be told."""
 
@@ -77,7 +71,7 @@ class Spec(msgspec.Struct, frozen=True, tag="load"):
     concurrency: int
     """0 for the handler's default."""
     env: dict[str, str]
-    memory_bytes: int
+    confine: Confinement
     max_output_bytes: int
     batch: bool
     stream: bool
@@ -103,93 +97,17 @@ class Spawn(msgspec.Struct, frozen=True):
     """The first frame of its channel has them."""
 
 
-def runtime(fd: int, host: int) -> None:
-    """R's life, on the control socket `fd`, for as long as the process `host` lives."""
-    os.setsid()
-    _tie_to(host)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _fork_as_asked(socket.socket(fileno=fd))
-
-
-def _fork_as_asked(control: socket.socket, *, patient: bool = False) -> None:
-    """Fork for each message, until the host closes the socket; where `patient`, until the last of
-    what was forked has ended, too."""
-    own, fd = os.getpid(), control.fileno()
-    children: dict[int, int] = {}
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    asked = True
-    while asked or children:
-        for ready, _ in poll.poll():
-            if ready != fd:
-                poll.unregister(ready)
-                os.waitpid(children.pop(ready), 0)
-                os.close(ready)
-                continue
-            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 3)
-            if not body:
-                if not patient:
-                    return
-                poll.unregister(fd)
-                asked = False
-                continue
-            message = msgspec.msgpack.decode(body, type=Spec | Warm)
-            pid = os.fork()
-            if pid == 0:
-                _child(own, partial(_begin, message, *descriptors), descriptors)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            watch = os.pidfd_open(pid)
-            children[watch] = pid
-            poll.register(watch, select.POLLIN)
-
-
-def _child(parent: int, run: Any, keep: list[int]) -> None:
-    """Run in a forked child and never return."""
-    code = 1
-    try:
-        _tie_to(parent)
-        _close_all_but(keep)
-        run()
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            pass
-        os._exit(code)
-
-
-def _tie_to(parent: int) -> None:
-    """End with the parent; at once, where it ended before this could be said."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _close_all_but(keep: list[int]) -> None:
-    start = 3
-    for fd in sorted(keep):
-        os.closerange(start, fd)
-        start = fd + 1
-    os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-
-
 # F0: a function's dependencies
 
 
-def _begin(message: Spec | Warm, control_fd: int, out: int, err: int) -> None:
+def begin(message: Spec | Warm, control_fd: int, out: int, err: int) -> None:
     """What F0 and F have in common."""
-    os.setsid()
     _standard(out, err)
     os.environ.clear()
-    os.environ.update(BASE | message.env)
-    _lock_down(message.memory_bytes)
+    tmp = message.confine.tmp
+    os.environ.update(BASE | ({"HOME": tmp, "TMPDIR": tmp} if tmp else {}) | message.env)
+    tempfile.tempdir = None  # R looked for one where it is
+    os.umask(0o077)
     sys.dont_write_bytecode = True
     sys.breakpointhook = chosen(no_terminal)
     control = socket.socket(fileno=control_fd)
@@ -217,7 +135,24 @@ def _warm(warm: Warm, control: socket.socket) -> None:
     control.send(msgspec.msgpack.encode(told))
     gc.collect()
     gc.freeze()
-    _fork_as_asked(control, patient=True)
+    serve(control, partial(_fork_from_here, warm.confine), patient=True)
+
+
+def _fork_from_here(held: Confinement, body: bytes, descriptors: list[int]) -> Forked:
+    """What F0 forks is confined as it is."""
+    message = msgspec.msgpack.decode(body, type=Spec)
+    message = msgspec.structs.replace(message, confine=held)
+    own = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        child(partial(_fork_of, message, descriptors), descriptors, own)
+    introduce(pid, descriptors[0])
+    return Forked(pid)
+
+
+def _fork_of(message: Spec, descriptors: list[int]) -> None:
+    os.setsid()
+    begin(message, *descriptors)
 
 
 # F: one version of a function
@@ -225,7 +160,13 @@ def _warm(warm: Warm, control: socket.socket) -> None:
 
 def _function(spec: Spec, control: socket.socket) -> None:
     _streams()
-    os.chdir(spec.path)
+    try:
+        os.chdir(spec.path)
+    except PermissionError:
+        user = os.getuid()
+        why = f"user {user} may not enter {spec.path}, or a directory above it; make it readable"
+        control.send(msgspec.msgpack.encode({"refused": why}))
+        return
     sys.path.insert(0, spec.path)
     if spec.source:
         name_sources(spec.path, spec.source)
@@ -261,15 +202,6 @@ def _streams() -> None:
             stream.file = file
         else:
             setattr(sys, name, Printed(file, name))
-
-
-def _lock_down(most: int) -> None:
-    """The steps of level `process` so far, in order; namespaces, landlock and seccomp go here."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if most:
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    os.umask(0o077)
-    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _load(spec: Spec, control: socket.socket) -> Bound | None:
@@ -311,6 +243,7 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
                 pid, status = os.waitpid(children.pop(ready), 0)
                 os.close(ready)
                 control.send(msgspec.msgpack.encode({"exit": [pid, status]}))
+                reap(set(children.values()))
                 continue
             body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 5)
             if not body:
@@ -320,13 +253,14 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
             if pid == 0:
                 for watch in children:
                     os.close(watch)
-                _child(own, partial(_instance, spec, bound, asked, descriptors), descriptors)
+                child(partial(_instance, spec, bound, asked, descriptors), descriptors, own)
             for descriptor in descriptors:
                 os.close(descriptor)
             watch = os.pidfd_open(pid)
             children[watch] = pid
             poll.register(watch, select.POLLIN)
-            control.send(msgspec.msgpack.encode({"spawned": [asked.number, pid]}))
+            told = msgspec.msgpack.encode({"spawned": [asked.number, pid]})
+            socket.send_fds(control, [told], [watch])
 
 
 # I: an instance
@@ -335,6 +269,7 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
 def _instance(spec: Spec, bound: Bound | None, asked: Spawn, descriptors: list[int]) -> None:
     channel_fd, out, err, begun = descriptors[:4]
     os.setsid()
+    enter_alone(spec.confine)
     _standard(out, err)
     _streams()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):

@@ -12,6 +12,8 @@ import pytest
 
 from tests.serving import Serving, rows, until
 
+pytestmark = pytest.mark.usefixtures("unconfined")
+
 WAITS = """
 import os, time
 def handler(data: dict):

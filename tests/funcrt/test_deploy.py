@@ -24,6 +24,8 @@ from funcrt.upload import MEDIA_TYPE, Head, Upload, encode
 from tests.funcrt.test_bundle import forge, member
 from tests.serving import FUNCRT, Serving, rows, until
 
+pytestmark = pytest.mark.usefixtures("unconfined")
+
 ECHO = """
 def handler(event):
     return {"is": "VERSION"}

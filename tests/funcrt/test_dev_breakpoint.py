@@ -10,7 +10,7 @@ import pytest
 
 from tests.developing import MANIFEST, Dev, make_work
 from tests.funcrt.test_dev_debug import Calling
-from tests.serving import Serving, until
+from tests.serving import Serving, tree, until
 
 SHORT = 'timeout = "200ms"\n' + MANIFEST
 HANDLERS = {
@@ -127,16 +127,13 @@ def test_calls_wait_for_the_terminal_and_stepping_ends_with_the_call(tmp_path: P
 
 
 def test_a_killed_instance_gives_the_terminal_back(tmp_path: Path) -> None:
-    make_work(
-        tmp_path, "import os\ndef handler(event):\n    breakpoint()\n    return os.getpid()\n"
-    )
+    make_work(tmp_path, "def handler(event):\n    breakpoint()\n")
     dev = Dev(tmp_path)
     try:
         call = Calling(dev, n=1)
         prompt(dev, 1)
-        dev.keys(b"p 'pid', os.getpid()\n")
-        pid = int(until(lambda: re.search(r"\('pid', (\d+)\)", dev.raw))[1])
-        os.kill(pid, signal.SIGKILL)
+        (*_, instance) = tree(dev.process.pid)
+        os.kill(instance, signal.SIGKILL)
         assert call.ended()["type"] == "urn:funcrt:problem:crash"
         dev.keys(b"d")
         dev.until(r"no dead letter")

@@ -15,6 +15,8 @@ from funcrt.testing import App, load
 from tests.funcrt.test_sandbox import Running, event, run
 from tests.serving import Serving, rows, until
 
+pytestmark = pytest.mark.usefixtures("unconfined")
+
 ASYNC = """
 import asyncio
 from contextlib import asynccontextmanager

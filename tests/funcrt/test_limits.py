@@ -17,6 +17,8 @@ import mesh.transport
 from mesh.validation import MAX_EVENT_BYTES
 from tests.serving import Serving, until
 
+pytestmark = pytest.mark.usefixtures("unconfined")
+
 MAKES = """
 def handler(data: dict) -> bytes:
     return b"x" * data["size"]

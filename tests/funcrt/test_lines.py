@@ -79,7 +79,7 @@ def test_lines_are_read_before_an_exit_is_told_though_the_host_was_busy(tmp_path
         await asyncio.sleep(0)
         running.instance._flush()
         time.sleep(0.3)
-        running.instance._zygote._readable()
+        running.instance._owner._readable()
         assert running.exit is not None
         assert [(log.id, log.text) for log in running.logs] == [(1, "last")]
 

@@ -290,7 +290,8 @@ MEND = "set output.allow_loop = true if that is meant"
         # Unknown keys
         ('nam = "x"', '1: nam: unknown key, did you mean "name"?'),
         ("zzz = 1", "1: zzz: unknown key; known here: concurrency, dlq, env, handler, "
-         "idempotency, limits, name, output, profile, retry, scale, secrets, timeout, trigger"),
+         "idempotency, limits, name, output, profile, retry, sandbox, scale, secrets, timeout, "
+         "trigger"),
         ("attempts = 3", "1: attempts: unknown key here; it belongs in [retry]"),
         ("[scale]\nmx = 1", '2: scale.mx: unknown key, did you mean "max"?'),
         (f"{MESH}path = '/a'", "3: trigger[0].path: unknown key here; it belongs in "
@@ -443,7 +444,22 @@ MEND = "set output.allow_loop = true if that is meant"
         (f"{MESH}filters = [{{ exact = {{ time = 1979-05-27 }} }}]", "3: trigger[0].filters[0]: "
          "expected strings, booleans and numbers that JSON has too, found 1979-05-27"),
         # Not built yet
-        ("[sandbox]\nnetwork = 'none'", f"1: sandbox: levels of isolation are {LATER}"),
+        (
+            "[sandbox]\nnetwork = ['a.example:443']",
+            "2: sandbox.network: a list of hosts is not built yet; \"none\" or \"outbound\"",
+        ),
+        (
+            "[sandbox]\nnetwork = 'all'",
+            '2: sandbox.network: expected "none" or "outbound", found "all"',
+        ),
+        (
+            "[sandbox]\nisolation = 'none'",
+            '2: sandbox.isolation: expected "process", "sandbox" or "container", found "none"',
+        ),
+        (
+            "[sandbox]\nfiles = ['/srv/../etc']",
+            '2: sandbox.files[0]: expected an absolute path, without . or .., found "/srv/../etc"',
+        ),
         ("[limits]\ncpu = 1.0", f"2: limits.cpu: CPU limits are {LATER}"),
         # Idempotency keys
         ("[idempotency]\nkey = 'Order'", "2: idempotency.key: expected an attribute's name, or a "

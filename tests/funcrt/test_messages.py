@@ -87,7 +87,7 @@ MISTAKES: list[Mistake] = [
     ("a key without order", f(toml=T + 'key = "$.customer"\n'), DEP),
     ("min over max", f(toml="[scale]\nmin = 4\nmax = 2\n"), DEP),
     ("memory without a unit", f(toml='[limits]\nmemory = "lots"\n'), DEP),
-    ("a container", f(toml='[sandbox]\nisolation = "container"\n'), DEP),
+    ("no isolation", f(toml='[sandbox]\nisolation = "none"\n'), DEP),
     ("a value in the place of a secret", f(toml='[secrets]\nAPI_KEY = "sk live 17"\n'), DEP),
     ("a secret that the host has not", f(toml='[secrets]\nAPI_KEY = "stripe/key"\n'), SERVE),
     ("a variable that the host has not", f(toml='[secrets]\nAPI_KEY = "env:STRIPE"\n'), SERVE),

@@ -16,6 +16,8 @@ import pytest
 from funcrt.auth import new_token, token_line
 from tests.serving import Serving, rows, until
 
+pytestmark = pytest.mark.usefixtures("unconfined")
+
 SHOW = """
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response

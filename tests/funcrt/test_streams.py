@@ -13,6 +13,8 @@ import pytest
 
 from tests.serving import Serving, rows, tree, until
 
+pytestmark = pytest.mark.usefixtures("unconfined")
+
 PAGES = """
 import os, time
 from funcrt import Context, Event

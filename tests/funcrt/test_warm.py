@@ -13,7 +13,7 @@ from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from mesh import Event
 from tests.funcrt.test_sandbox import Running
 
-CODE = "import wave\nimport os\n\ndef handler(event):\n    return [os.getppid(), {version}]\n"
+CODE = "import wave\n\ndef handler(event):\n    return {version}\n"
 
 
 def with_sandbox(body: Callable[[ProcessSandbox], Awaitable[None]]) -> None:
@@ -46,8 +46,7 @@ async def says(one: Running, number: int) -> tuple[int, int]:
     one.send(number, Event.create("t", {}))
     result = await one.result(number)
     assert result.status == "ok", result.failure
-    zygote, version = result.outputs[0].event.json()
-    return parent(zygote), version
+    return parent(parent(one.instance.pid)), result.outputs[0].event.json()
 
 
 def parent(pid: int) -> int:
@@ -84,7 +83,7 @@ def test_other_dependencies_are_another_process_and_the_old_version_goes_on(
         assert two == 2
         assert other != warm
         assert await says(first, 2) == (warm, 1)
-        await first.instance._zygote.stop()
+        await first.instance._owner.stop()
         async with asyncio.timeout(20):  # with its last version the process ends
             while Path(f"/proc/{warm}/stat").exists():
                 await asyncio.sleep(0.01)

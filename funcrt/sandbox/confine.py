@@ -1,0 +1,310 @@
+"""The steps that lock a function's processes in, in the order in which they work.
+
+R forks with `fork`: for level `sandbox` twice, since a process enters a new pid namespace only by
+being forked into it. What it forked calls `enter` before any of the author's code is imported, and
+each instance calls `enter_alone`. A step that fails is named in a `Refused`.
+"""
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import stat
+import struct
+from collections.abc import Iterator
+
+import msgspec
+
+from funcrt.sandbox import kernel, landlock
+from funcrt.sandbox.levels import Level
+from funcrt.sandbox.syscalls import program, rules
+from funcrt.sandbox.view import DEVICES, resolved
+
+__all__ = ["Confinement", "Refused", "enter", "enter_alone", "fork", "own_users"]
+
+NAMESPACES = kernel.NEW_NS | kernel.NEW_PID | kernel.NEW_IPC | kernel.NEW_UTS
+MOST_PROCESSES = 1024
+"""Of one function, threads among them."""
+MOST_FILES = 4096
+PLAIN = kernel.NO_SUID | kernel.NO_DEV
+
+
+class Refused(Exception):
+    """A step that this machine does not let us take."""
+
+    def __init__(self, step: str, error: OSError) -> None:
+        self.step = step
+        self.number = error.errno or 0
+        what = f"{error.filename}: " if error.filename else ""
+        super().__init__(f"{step}: {what}{os.strerror(self.number)}")
+
+
+class Confinement(msgspec.Struct, frozen=True, kw_only=True):
+    """What one function is held to."""
+
+    level: Level = "none"
+    readable: tuple[str, ...] = ()
+    """Besides the interpreter's own: its code, its environment, its `files`."""
+    network: bool = False
+    """It may open sockets to the outside."""
+    tmp_bytes: int = 64 << 20
+    """The room in its private /tmp and, at any level, the most that one file may have."""
+    memory_bytes: int = 0
+    """Address space of a process; 0 for no limit."""
+    user: int = 0
+    """Who it runs as, where the host is root; 0 for the host's own user."""
+    tmp: str = ""
+    """At level `process`: the directory that it may write to."""
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Refused(name, error) from None
+
+
+# What R does
+
+
+def fork(held: Confinement) -> tuple[int, int]:
+    """Fork a process for it: (0, a descriptor) in the child, which is to call `enter` with that,
+    and (its pid, a descriptor) in the parent, who is to write a byte to that once it is the
+    child's parent indeed, and to hold it open. Raises Refused."""
+    go, ready = os.pipe()
+    if held.level != "sandbox":
+        pid = os.fork()
+        if pid == 0:
+            os.close(ready)
+            return 0, go
+        os.close(go)
+        return pid, ready
+    said, say = os.pipe()
+    between = os.fork()
+    if between == 0:
+        os.close(said)
+        os.close(ready)
+        try:
+            pid = _fork_into_namespaces(held)
+        except Refused as refused:
+            os.write(say, struct.pack("=ii", 0, refused.number) + refused.step.encode())
+            os._exit(0)
+        if pid:
+            os.write(say, struct.pack("=ii", pid, 0))
+            os._exit(0)
+        os.close(say)
+        return 0, go
+    os.close(go)
+    os.close(say)
+    with open(said, "rb") as file:
+        told = file.read()
+    os.waitpid(between, 0)  # from here on the child is ours: R is a subreaper
+    pid, number = struct.unpack("=ii", told[:8]) if len(told) >= 8 else (0, 0)
+    if not pid:
+        os.close(ready)
+        raise Refused(told[8:].decode() or "fork", OSError(number, ""))
+    return pid, ready
+
+
+def _fork_into_namespaces(held: Confinement) -> int:
+    flags = NAMESPACES | (0 if held.network else kernel.NEW_NET)
+    if os.geteuid() == 0:
+        with _step("mount, pid, net, ipc and uts namespaces"):
+            kernel.unshare(flags)
+    else:
+        with _step("a user namespace"):
+            own_users(flags)
+    with _step("fork"):
+        return os.fork()
+
+
+def own_users(more: int = 0) -> None:
+    """A user namespace in which this process is whom it was, and no one else is anybody."""
+    user, group = os.geteuid(), os.getegid()
+    kernel.set_dumpable(True)  # where the user was changed: or its files in /proc are root's
+    kernel.unshare(kernel.NEW_USER | more)
+    for name, text in (
+        ("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")
+    ):  # fmt: skip
+        _write(f"/proc/self/{name}", text)
+
+
+def _write(path: str, text: str) -> None:
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(opened, text.encode())
+    finally:
+        os.close(opened)
+
+
+# What the forked process does
+
+
+def enter(held: Confinement, go: int, root: tuple[str, ...]) -> None:
+    """Lock this process in. It waits for its parent's word on `go`, and ends with it. `root` are
+    the paths of the interpreter. Raises Refused."""
+    if not os.read(go, 1):
+        os._exit(1)  # it is gone already
+    if held.level == "sandbox":
+        _build_view(held, root)
+    if held.level != "none":
+        _become(held)
+    if held.user:
+        with _step(f"the interpreter's own files, as user {held.user}"):
+            os.stat(os.__file__)
+    with _step("prctl"):
+        kernel.tie_to_parent(signal.SIGKILL)  # a change of user would undo it
+    if select.select([go], [], [], 0)[0]:
+        os._exit(1)
+    os.close(go)
+    _limits(held)
+    with _step("no_new_privs"):
+        kernel.no_new_privileges()
+    if held.level == "none":
+        return
+    with _step("dumpable"):
+        kernel.set_dumpable(False)
+    with _step("landlock"):
+        if not kernel.landlock_abi():
+            raise OSError(95, "", "this kernel has none")
+        if held.level == "sandbox":
+            landlock.restrict(["/"], ["/tmp", *DEVICES], network=held.network)
+        else:
+            readable = [*root, *held.readable]
+            landlock.restrict(readable, [held.tmp, *DEVICES], network=held.network)
+    _filter(held)
+
+
+def enter_alone(held: Confinement) -> None:
+    """Lock an instance in by itself: it cannot end, or signal, the function's other processes."""
+    if held.level == "none":
+        return
+    with _step("landlock"):
+        landlock.restrict(files=False)
+    if held.level == "process" and kernel.landlock_abi() < 6:
+        _filter(held, os.getpid())
+
+
+def _filter(held: Confinement, signals_to: int | None = None) -> None:
+    with _step("seccomp"):
+        # A Unix socket's name leads out of level `process`, and an abstract one out of a sandbox
+        # that shares the network, where Landlock does not hold those back.
+        unix = held.level == "sandbox" and (not held.network or kernel.landlock_abi() >= 6)
+        try:
+            made = program(
+                kernel.MACHINE,
+                list(rules(network=held.network, unix=unix, signals_to=signals_to)),
+            )
+        except KeyError:
+            raise OSError(38, "", f"no table of calls for {kernel.MACHINE}") from None
+        kernel.seccomp(made)
+
+
+def _limits(held: Confinement) -> None:
+    with _step("rlimits"):
+        limits = [(resource.RLIMIT_CORE, 0)]
+        if held.memory_bytes:
+            limits.append((resource.RLIMIT_AS, held.memory_bytes))
+        if held.level != "none":
+            limits.append((resource.RLIMIT_FSIZE, held.tmp_bytes))
+            limits.append((resource.RLIMIT_NOFILE, MOST_FILES))
+            limits.append((resource.RLIMIT_MSGQUEUE, 0))
+            limits.append((resource.RLIMIT_MEMLOCK, 1 << 20))
+            others = 0 if held.level == "sandbox" or held.user else _threads_of_user()
+            limits.append((resource.RLIMIT_NPROC, others + MOST_PROCESSES))
+        for which, most in limits:
+            hard = resource.getrlimit(which)[1]
+            least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(which, (least, least))
+
+
+def _threads_of_user() -> int:
+    """How many run as this process's user: a limit on their number counts all of them."""
+    count, user = 0, os.getuid()
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == user:
+                count += os.stat(f"/proc/{name}/task").st_nlink - 2
+    return count
+
+
+def _become(held: Confinement) -> None:
+    """Somebody without rights: the user that was given, in a namespace of their own at level
+    `sandbox`, and without any capability."""
+    if held.user:
+        with _step("uid drop"):
+            os.setgroups([])
+            os.setresgid(held.user, held.user, held.user)
+            os.setresuid(held.user, held.user, held.user)
+        if held.level == "sandbox":
+            with _step("a user namespace"):
+                own_users()
+    with _step("capabilities"):
+        kernel.clear_capabilities()
+
+
+# The view
+
+
+def _build_view(held: Confinement, root: tuple[str, ...]) -> None:
+    """A tree of its own: what may be read, an empty /tmp, the plain devices and its own /proc."""
+    shown, links = resolved((*root, *held.readable))
+    with _step("a private mount tree"):
+        kernel.mount("none", "/", "", kernel.RECURSIVE | kernel.PRIVATE)
+    with _step("tmpfs"):
+        _tmpfs("/tmp", "size=1m,nr_inodes=8k,mode=755")
+        os.mkdir("/tmp/old")
+    with _step("pivot_root"):
+        kernel.pivot("/tmp", "old")
+    with _step("tmpfs"):
+        os.mkdir("/tmp")
+        # A page is 4 KiB: so many files of one page each fill it, too.
+        _tmpfs("/tmp", f"size={held.tmp_bytes},nr_inodes={held.tmp_bytes // 4096 + 64},mode=1777")
+    with _step("bind mounts"):
+        for path in (*shown, *DEVICES):
+            _show(path, devices=path in DEVICES)
+        for path, target in links:
+            _parent(path)
+            os.symlink(target, path)
+        os.symlink("/proc/self/fd", "/dev/fd")
+        os.symlink("/tmp", "/dev/shm")  # semaphores and shared memory count as its files
+    with _step("/proc"):
+        os.mkdir("/proc")
+        kernel.mount("proc", "/proc", "proc", PLAIN | kernel.NO_EXEC)
+    with _step("/etc/passwd"):
+        user, group = held.user or os.geteuid(), held.user or os.getegid()
+        _parent("/etc/passwd")
+        _write("/etc/passwd", f"function:x:{user}:{group}::/tmp:/sbin/nologin\n")
+        _write("/etc/group", f"function:x:{group}:\n")
+    with _step("umount2"):
+        kernel.let_go("/old")
+        os.rmdir("/old")
+    with _step("a read-only root"):
+        again = kernel.REMOUNT | kernel.BIND | kernel.READ_ONLY
+        kernel.mount("none", "/", "", again | PLAIN)
+    with _step("sethostname"):
+        kernel.name_host("function")
+
+
+def _tmpfs(where: str, options: str) -> None:
+    kernel.mount("tmpfs", where, "tmpfs", PLAIN, options)
+
+
+def _show(path: str, *, devices: bool) -> None:
+    source = f"/old{path}"
+    try:
+        directory = stat.S_ISDIR(os.stat(source).st_mode)
+    except FileNotFoundError:
+        return
+    _parent(path)
+    if directory:
+        os.makedirs(path, exist_ok=True)
+    elif not os.path.lexists(path):
+        _write(path, "")
+    kernel.bind_read_only(source, path, devices=devices)
+
+
+def _parent(path: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -1,0 +1,226 @@
+"""System calls that Python's standard library has not, as functions that raise OSError.
+
+Constants are those of the kernel's headers; every function names the manual page it follows.
+"""
+
+import ctypes
+import os
+import platform
+import struct
+
+__all__ = [
+    "BIND",
+    "MACHINE",
+    "NEW_IPC",
+    "NEW_NET",
+    "NEW_NS",
+    "NEW_PID",
+    "NEW_USER",
+    "NEW_UTS",
+    "NO_DEV",
+    "NO_EXEC",
+    "NO_SUID",
+    "PRIVATE",
+    "READ_ONLY",
+    "RECURSIVE",
+    "REMOUNT",
+    "adopt_orphans",
+    "alone",
+    "bind_read_only",
+    "clear_capabilities",
+    "landlock_abi",
+    "landlock_add_path",
+    "landlock_ruleset",
+    "let_go",
+    "mount",
+    "name_host",
+    "no_new_privileges",
+    "pivot",
+    "restrict_self",
+    "seccomp",
+    "set_dumpable",
+    "tie_to_parent",
+    "unshare",
+]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+MACHINE = platform.machine()
+
+# Numbers of the calls that libc has no function for (asm/unistd.h).
+_NUMBERS = {
+    "x86_64": {"pivot_root": 155, "seccomp": 317},
+    "aarch64": {"pivot_root": 41, "seccomp": 277},
+}
+_CALLS = {
+    **_NUMBERS.get(MACHINE, {}),
+    "mount_setattr": 442,
+    "landlock_create_ruleset": 444,
+    "landlock_add_rule": 445,
+    "landlock_restrict_self": 446,
+}  # those from 424 on are the same everywhere
+
+_CLONE_THREAD = 0x00010000
+NEW_NS = 0x00020000
+NEW_UTS = 0x04000000
+NEW_IPC = 0x08000000
+NEW_USER = 0x10000000
+NEW_PID = 0x20000000
+NEW_NET = 0x40000000
+READ_ONLY = 1
+NO_SUID = 2
+NO_DEV = 4
+NO_EXEC = 8
+REMOUNT = 32
+BIND = 4096
+RECURSIVE = 16384
+PRIVATE = 1 << 18
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
+_MNT_DETACH = 2
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+_SECCOMP_SET_MODE_FILTER = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+def _syscall(name: str, *arguments: object) -> int:
+    number = _CALLS.get(name)
+    if number is None:
+        raise OSError(38, f"not known on {MACHINE}", name)  # ENOSYS
+    wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    return _checked(_libc.syscall(ctypes.c_long(number), *wide), name)
+
+
+def _prctl(what: str, *arguments: int) -> int:
+    return _checked(_libc.prctl(*(ctypes.c_ulong(each) for each in arguments)), what)
+
+
+# Processes: prctl(2), capabilities(7)
+
+
+def tie_to_parent(number: int) -> None:
+    """Send this process the signal when its parent ends. A change of user undoes it."""
+    _prctl("prctl(PR_SET_PDEATHSIG)", _PR_SET_PDEATHSIG, number)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what processes below this one leave behind."""
+    _prctl("prctl(PR_SET_CHILD_SUBREAPER)", _PR_SET_CHILD_SUBREAPER, 1)
+
+
+def no_new_privileges() -> None:
+    """No file that this process or those below it execute gives them rights."""
+    _prctl("prctl(PR_SET_NO_NEW_PRIVS)", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether others of the same user may trace this process, and read its memory in /proc."""
+    _prctl("prctl(PR_SET_DUMPABLE)", _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def clear_capabilities() -> None:
+    """Give up every capability, for good where this process has the right to say so."""
+    for capability in range(64):
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break  # not one of this kernel's, or not ours to drop
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _checked(_libc.capset(header, bytes(24)), "capset")
+
+
+# Namespaces and mounts: unshare(2), mount(2), mount_setattr(2), pivot_root(2)
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces of the flags for new ones."""
+    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def alone() -> bool:
+    """Whether this process has but one thread: unshare(2) says that only then it may leave its
+    thread group, which changes nothing."""
+    return bool(_libc.unshare(ctypes.c_int(_CLONE_THREAD)) == 0)
+
+
+def name_host(name: str) -> None:
+    """The host's name in this UTS namespace."""
+    _checked(_libc.sethostname(name.encode(), len(name.encode())), "sethostname")
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    """As mount(2); empty strings are null."""
+    given = [text.encode() or None for text in (source, target, kind)]
+    result = _libc.mount(*given, ctypes.c_ulong(flags), data.encode() or None)
+    _checked(result, f"mount {kind or source} on {target}")
+
+
+def bind_read_only(source: str, target: str, *, devices: bool = False) -> None:
+    """Show `source`, with all that is mounted below it, at `target`, where nobody writes; device
+    files work where asked."""
+    mount(source, target, "", BIND | RECURSIVE)
+    # MOUNT_ATTR_* have the values of these flags; a submount is not to be left out.
+    flags = READ_ONLY | NO_SUID | (NO_EXEC if devices else NO_DEV)
+    attributes = struct.pack("=QQQQ", flags, 0, 0, 0)
+    _syscall(
+        "mount_setattr", _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, len(attributes)
+    )
+
+
+def pivot(root: str, old: str) -> None:
+    """Make the mount point `root` the root; the one before is at `/old`, a directory of it."""
+    _syscall("pivot_root", root.encode(), f"{root}/{old}".encode())
+    os.chdir("/")
+
+
+def let_go(path: str) -> None:
+    """Take off what is mounted at `path`, with all that is mounted below it."""
+    _checked(_libc.umount2(path.encode(), _MNT_DETACH), f"umount2 {path}")
+
+
+# Landlock: landlock(7)
+
+
+def landlock_abi() -> int:
+    """The kernel's Landlock ABI; 0 for none."""
+    # LANDLOCK_CREATE_RULESET_VERSION
+    return max(0, int(_libc.syscall(_CALLS["landlock_create_ruleset"], None, 0, 1)))
+
+
+def landlock_ruleset(files: int, network: int, scoped: int) -> int:
+    """A descriptor of a ruleset which forbids these actions except where rules allow them."""
+    abi = landlock_abi()
+    fields = [files, network, scoped][: 3 if abi >= 6 else 2 if abi >= 4 else 1]
+    attributes = struct.pack(f"={len(fields)}Q", *fields)
+    return _syscall("landlock_create_ruleset", attributes, len(attributes), 0)
+
+
+def landlock_add_path(ruleset: int, allowed: int, path: int) -> None:
+    """Allow the actions beneath what the descriptor `path` is of."""
+    # LANDLOCK_RULE_PATH_BENEATH
+    _syscall("landlock_add_rule", ruleset, 1, struct.pack("=Qi", allowed, path), 0)
+
+
+def restrict_self(ruleset: int) -> None:
+    """Hold this thread, and what it forks, to the ruleset, for good."""
+    _syscall("landlock_restrict_self", ruleset, 0)
+
+
+# seccomp(2)
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+def seccomp(program: bytes) -> None:
+    """Hold this thread, and what it forks, to a filter: `struct sock_filter`s, 8 bytes each."""
+    held = _Program(len(program) // 8, program)
+    _syscall("seccomp", _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(held))

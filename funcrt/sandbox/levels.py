@@ -1,0 +1,104 @@
+"""The levels of isolation, and which of them a function gets."""
+
+import os
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import msgspec
+
+from funcrt.errors import SandboxError
+
+__all__ = ["LEVELS", "STOPS", "IsolationMissing", "Level", "Policy", "choose", "mend"]
+
+Level = Literal["none", "process", "sandbox", "container"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""From the weakest to the strongest; `none` is had by name only."""
+
+
+STOPS: dict[Level, str] = {
+    "process": (
+        "stops files but its own, programs, network, other processes, new namespaces; bounds"
+        " memory, open files and the size of one file"
+    ),
+    "sandbox": (
+        "as process, and it sees its own files and processes alone; bounds its /tmp and the number"
+        " of its processes"
+    ),
+    "container": "as sandbox, in an image of its own; bounds CPU and memory by a cgroup",
+}
+"""What each level is for, for people; `docs/isolation.md` has the table."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator says about levels."""
+
+    forced: Level | None = None
+    """Every function runs at this one, whatever its manifest asks for."""
+    allowed: Level | None = None
+    """The lowest that will do where the one asked for cannot be had."""
+
+    @classmethod
+    def of(cls, forced: str | None, allowed: str | None) -> "Policy":
+        """As a command line says it. Raises SandboxError for what is no level."""
+        for given in (forced, allowed):
+            if given and given not in LEVELS:
+                raise SandboxError(
+                    f"expected a level of isolation ({', '.join(LEVELS)}), found {given!r}"
+                )
+        return cls(forced=forced or None, allowed=allowed or None)  # type: ignore[arg-type]
+
+    @classmethod
+    def of_environment(cls) -> "Policy":
+        """As FUNCRT_ISOLATION and FUNCRT_ALLOW_ISOLATION say. Raises SandboxError."""
+        return cls.of(os.environ.get("FUNCRT_ISOLATION"), os.environ.get("FUNCRT_ALLOW_ISOLATION"))
+
+
+class IsolationMissing(SandboxError):
+    """A level of isolation that this machine does not give."""
+
+    def __init__(self, function: str, level: Level, why: str) -> None:
+        self.level = level
+        self.why = why
+        lower = LEVELS[max(0, LEVELS.index(level) - 1)]
+        what = mend(why) or "Ask for another level"
+        super().__init__(
+            f"{function}: isolation {level!r} cannot be had here: {why}. {what}, or let this host"
+            f" do with less by --allow-isolation {lower}; `funcrt doctor` shows what each level"
+            " stops"
+        )
+
+
+def choose(function: str, asked: Level, missing: Mapping[Level, str], policy: Policy) -> Level:
+    """The level that a function gets. `missing` has those that cannot be had, and why. Raises
+    IsolationMissing."""
+    level = policy.forced or asked
+    if level not in missing:
+        return level
+    least = LEVELS.index(policy.allowed or level)
+    for lower in reversed(LEVELS[least : LEVELS.index(level)]):
+        if lower not in missing:
+            return lower
+    raise IsolationMissing(function, level, missing[level])
+
+
+_MENDS = {
+    "user namespace": (
+        "allow them (sysctl user.max_user_namespaces; kernel.apparmor_restrict_unprivileged_userns"
+        " on Ubuntu; in Docker, the profile in docs/isolation.md)"
+    ),
+    "namespaces": "start the host with CAP_SYS_ADMIN, or as an ordinary user",
+    "mount": "in Docker, use the profile in docs/isolation.md",
+    "/proc": "in Docker, use the profile in docs/isolation.md",
+    "landlock": "a kernel of at least 5.13, with lsm=landlock among its parameters, has it",
+    "seccomp": "a kernel with CONFIG_SECCOMP_FILTER has it, on x86_64 or aarch64",
+    "not Linux": "run the host on Linux, or in a container",
+    "interpreter": "use a Python that everyone may read, or start the host as its owner",
+}
+
+
+def mend(why: str) -> str:
+    """What to do about a step that failed; nothing where it is told by itself."""
+    for step, text in _MENDS.items():
+        if step in why:
+            return text[0].upper() + text[1:]
+    return ""

@@ -1,0 +1,164 @@
+"""R, the runtime zygote: a clean process with the worker's modules imported and no author's code.
+
+It forks each function's zygote into what confines it, and takes no other commands than those here.
+Where the host is root, or was when it started, this is what keeps the right to confine.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from funcrt.sandbox import kernel
+from funcrt.sandbox.confine import Confinement, Refused, enter, fork
+from funcrt.sandbox.forking import Forked, child, introduce, serve, tell
+from funcrt.sandbox.probe import tried
+from funcrt.sandbox.view import runtime_paths
+from funcrt.sandbox.zygote import Spec, Warm, begin
+
+__all__ = ["Kill", "Probe", "runtime"]
+
+TMP, LOCK = "funcrt-runtime-", "lock"
+
+
+class Probe(msgspec.Struct, frozen=True, tag="probe"):
+    """Whether a level can be had, by entering it, or each primitive."""
+
+    confine: Confinement
+    primitives: bool = False
+
+
+class Kill(msgspec.Struct, frozen=True, tag="kill"):
+    """End the process whose descriptor comes with it: the host may have no right to."""
+
+
+def runtime(fd: int, host: int) -> None:
+    """R's life, on the control socket `fd`, for as long as the process `host` lives."""
+    os.setsid()
+    kernel.tie_to_parent(signal.SIGKILL)
+    if os.getppid() != host:
+        return
+    kernel.adopt_orphans()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    own = _Runtime()
+    serve(socket.socket(fileno=fd), own.answer)
+    own.room.close()
+
+
+class _Runtime:
+    def __init__(self) -> None:
+        root = str(Path(__file__).parents[2])
+        self.paths = {each: tuple(runtime_paths(root, network=each)) for each in (False, True)}
+        self.decode = msgspec.msgpack.Decoder(Spec | Warm | Probe | Kill).decode
+        self.room = _Room()
+
+    def answer(self, body: bytes, descriptors: list[int]) -> Forked | None:
+        message = self.decode(body)
+        if isinstance(message, Kill):
+            _end(*descriptors)
+            return None
+        if isinstance(message, Probe) and message.primitives:
+            return _probe_primitives(descriptors[0])
+        try:
+            return self.fork(message, descriptors)
+        except Refused as refused:
+            tell(descriptors[0], {"refused": str(refused)})
+            return None
+
+    def fork(self, message: Spec | Warm | Probe, descriptors: list[int]) -> Forked:
+        """Raises Refused."""
+        held, tmp = message.confine, ""
+        if held.level == "process":
+            tmp = self.room.make(held.user)
+            held = msgspec.structs.replace(held, tmp=tmp)
+            message = msgspec.structs.replace(message, confine=held)
+        try:
+            pid, go = fork(held)
+        except Refused:
+            shutil.rmtree(tmp, ignore_errors=True)
+            raise
+        if pid == 0:
+            child(partial(self.begin, message, descriptors, go), [*descriptors, go])
+        introduce(pid, descriptors[0])
+        os.write(go, b"g")
+        return Forked(pid, go, tmp)
+
+    def begin(self, message: Spec | Warm | Probe, descriptors: list[int], go: int) -> None:
+        """In the child."""
+        os.setsid()
+        held = message.confine
+        try:
+            enter(held, go, self.paths[held.network])
+        except Refused as refused:
+            tell(descriptors[0], {"refused": str(refused)})
+            return
+        if isinstance(message, Probe):
+            tell(descriptors[0], {"had": held.level})
+        else:
+            begin(message, *descriptors)
+
+
+def _probe_primitives(control: int) -> Forked:
+    pid = os.fork()
+    if pid == 0:
+        child(lambda: tell(control, {"primitives": list(tried())}), [control])
+    return Forked(pid)
+
+
+def _end(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+class _Room:
+    """Where the directories of level `process` are: one directory of this runtime's, which holds a
+    lock in it. Those of runtimes that were killed are removed; a pid would not tell, for others in
+    the same /tmp may have pids of another namespace."""
+
+    def __init__(self) -> None:
+        self.path = ""
+        self._lock = -1
+        for left in Path(tempfile.gettempdir()).glob(f"{TMP}*/{LOCK}"):
+            with contextlib.suppress(OSError):
+                held = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left.parent, ignore_errors=True)
+                finally:
+                    os.close(held)
+
+    def make(self, user: int) -> str:
+        """A directory that is the user's. Raises Refused."""
+        try:
+            if not self.path:
+                self._open()
+            made = tempfile.mkdtemp(dir=self.path)
+            if user:
+                os.chown(made, user, user)
+        except OSError as error:
+            raise Refused("a private directory", error) from None
+        return made
+
+    def _open(self) -> None:
+        made = tempfile.mkdtemp(prefix=TMP)
+        # Locked before it has the name by which others find it.
+        lock = os.open(f"{made}/.{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.rename(f"{made}/.{LOCK}", f"{made}/{LOCK}")
+        os.chmod(made, 0o711)
+        self.path, self._lock = made, lock
+
+    def close(self) -> None:
+        """The runtime ends, and with it all that used it."""
+        if self.path:
+            shutil.rmtree(self.path, ignore_errors=True)

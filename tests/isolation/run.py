@@ -1,0 +1,142 @@
+"""Runs every attack at one level, in this process's own namespaces, and prints what came of it.
+
+`python -m tests.isolation.run LEVEL DIRECTORY`, as process N of a pid namespace of its own."""
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from funcrt.sandbox import Code
+from funcrt.sandbox.levels import Policy
+from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
+from funcrt.sandbox.protocol import Call, Log, Result
+from mesh import Event
+from tests.isolation.attacks import ATTACKS, BOMBS, HARMLESS
+
+WAIT_S = {"forks": 20.0, "memory": 20.0, "stops itself": 1.0, "spins": 1.0}
+
+
+class Calls:
+    """An instance, one call at a time."""
+
+    def __init__(self, zygote: ProcessZygote) -> None:
+        self.zygote = zygote
+        self.instance: Any = None
+        self.lines = 0
+
+    def said(self, _: object, messages: Any) -> None:
+        for message in messages:
+            if isinstance(message, Log):
+                self.lines += 1
+            elif isinstance(message, Result):
+                self.answers.put_nowait(message)
+
+    async def call(self, number: int, asked: dict[str, Any]) -> Result | str:
+        """The result, or how the instance ended."""
+        if self.instance is None:
+            self.answers: asyncio.Queue[Result | str] = asyncio.Queue()
+            self.instance = await self.zygote.spawn(
+                self.said, lambda _, ended: self.answers.put_nowait(ended.reason)
+            )
+        data = json.dumps(asked).encode()
+        event = Event("1", "/s", "t", data=data)
+        self.instance.send([Call(number, "t", [event], 1, 5, 0, "scope")])
+        try:
+            async with asyncio.timeout(WAIT_S.get(asked["attack"], 10.0)):
+                found = await self.answers.get()
+        except TimeoutError:
+            self.instance.kill("took too long")
+            found = await self.answers.get()
+        if isinstance(found, str):
+            self.instance = None
+        return found
+
+
+def verdict(attack: str, found: Result | str, number: int, lines: int) -> str:
+    """`stopped`, `bounded` or `open`, and why."""
+    if isinstance(found, str):
+        return f"bounded: {found}"  # the instance ended, and nothing else
+    if found.id != number:
+        return f"open: call {found.id} was answered"
+    if found.status != "ok":
+        why = found.failure
+        assert why is not None
+        return f"{'bounded' if attack in BOMBS else 'stopped'}: {why.error}: {why.message}"
+    got = json.loads(found.outputs[0].event.data or b"{}")["got"]
+    most = {
+        "forks": 4096, "memory": 1024, "one large file": 16, "many large files": 16,
+        "descriptors": 70_000,
+    }  # fmt: skip
+    if attack in most:
+        return f"{'bounded' if int(got) <= most[attack] else 'open'}: {got}"
+    if attack == "lines":
+        return f"{'bounded' if lines < 100_000 else 'open'}: {lines} lines"
+    return f"open: {got}"
+
+
+def victims(root: Path) -> dict[str, Any]:
+    """What is attacked: files, sockets, this process."""
+    target = root / "host"
+    target.mkdir()
+    target.chmod(0o777)
+    (target / "file").write_text("of the host")
+    tcp = socket.create_server(("127.0.0.1", 0))
+    path = socket.socket(socket.AF_UNIX)
+    path.bind(str(target / "socket"))
+    (target / "socket").chmod(0o777)
+    abstract = socket.socket(socket.AF_UNIX)
+    abstract.bind("\0funcrt-victim")
+    for sock in (path, abstract):
+        sock.listen()
+    devices = [each for each in ("/dev/kmsg", "/dev/mem", "/dev/tty") if Path(each).exists()]
+    return {
+        "kept": [tcp, path, abstract],
+        "asked": {
+            "file": str(target / "file"), "unix": str(target / "socket"),
+            "directory": str(target), "abstract": "funcrt-victim", "tcp": tcp.getsockname(),
+            "host": os.getpid(),
+            "device": (devices or ["/dev/sda"])[0], "setuid": shutil.which("su") or "/bin/su",
+            "root": os.geteuid() == 0,
+        },
+    }  # fmt: skip
+
+
+async def main(level: str, root: Path) -> None:
+    os.environ["SECRET"] = "host-secret"
+    there = victims(root)
+    source = Path(__file__).with_name("attacks.py").read_bytes()
+    sandbox = ProcessSandbox(policy=Policy(forced=level))  # type: ignore[arg-type]
+    await sandbox.start()
+    zygotes = []
+    for name in ("attacker", "other"):
+        path = root / name
+        path.mkdir()
+        path.chmod(0o755)
+        (path / "main.py").write_bytes(source)
+        code = Code(name=name, version="1", path=path, memory_bytes=512 << 20, tmp_bytes=16 << 20)
+        zygotes.append(await sandbox.load(code))
+    other = Calls(zygotes[1])
+    await other.call(1, {"attack": "bpf"})
+    asked = there["asked"] | {
+        "neighbour": other.instance.pid,
+        "other": str(root / "other/main.py"),
+        "other_tmp": f"/proc/{other.instance.pid}/root/tmp",
+    }
+    calls = Calls(zygotes[0])
+    for number, attack in enumerate(HARMLESS if level == "none" else ATTACKS, 10):
+        lines = calls.lines
+        found = await calls.call(number, asked | {"attack": attack})
+        said = verdict(attack, found, number, calls.lines - lines)
+        print(json.dumps([attack, said]), flush=True)
+    still = await other.call(2, {"attack": "bpf"})
+    print(json.dumps(["the neighbour", "alive" if isinstance(still, Result) else still]))
+    await sandbox.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

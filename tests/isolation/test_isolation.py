@@ -1,0 +1,66 @@
+"""What each level stops: real attacks from inside a function, and the table of docs/isolation.md.
+
+They run in mount and pid namespaces of their own, where the machine lets us make those."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+INSIDE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private"]
+USER = 61000
+WORD = "(stopped|bounded|open)"
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("setpriv") is None,
+    reason="attacks run in a pid namespace made by unshare, as root",
+)
+
+
+def told(level: str, directory: Path, *, user: int = 0) -> dict[str, str]:
+    """What came of each attack."""
+    directory.chmod(0o755)
+    run = [sys.executable, "-m", "tests.isolation.run", level, str(directory)]
+    if user:
+        os.chown(directory, user, user)
+        run = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *run]
+    # Numbers of processes that a namespace made inside has not, too.
+    later = 'echo 300 > /proc/sys/kernel/ns_last_pid; "$@"; exit $?'
+    done = subprocess.run(
+        [*INSIDE, "sh", "-c", later, "sh", *run], cwd=ROOT, capture_output=True, text=True,
+        timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(line) for line in done.stdout.splitlines())
+
+
+def table() -> dict[str, list[str]]:
+    text = (ROOT / "docs/isolation.md").read_text()
+    rows = re.findall(
+        rf"^\| (.+?) \| {WORD} \| {WORD} \|$", text.split("## What is stopped")[1], re.M
+    )
+    return {row[0].replace("`", ""): list(row[1:]) for row in rows}
+
+
+@pytest.mark.parametrize("user", [0, USER], ids=["root", "a-user"])
+@pytest.mark.parametrize("level", ["process", "sandbox"])
+def test_a_level_stops_what_the_table_says(tmp_path: Path, level: str, user: int) -> None:
+    found = told(level, tmp_path, user=user)
+    assert found.pop("the neighbour") == "alive"
+    column = ["process", "sandbox"].index(level)
+    expected = {attack: row[column] for attack, row in table().items()}
+    verdicts = {attack: text.partition(":")[0] for attack, text in found.items()}
+    wrong = {a: found.get(a) for a in verdicts | expected if verdicts.get(a) != expected.get(a)}
+    assert wrong == {}
+
+
+def test_the_attacks_work_where_nothing_is_in_their_way(tmp_path: Path) -> None:
+    found = told("none", tmp_path)
+    stopped = {attack: text for attack, text in found.items() if text.startswith("stopped")}
+    assert len(found) > 15
+    assert stopped.keys() <= {"a user namespace"}  # which a machine may refuse to anybody
