@@ -147,6 +147,8 @@ class Index(Generic[K]):
         for group in way.groups:
             field = self._fields.get(group.place)
             cost = sum((field or _EMPTY).cost(one) for one in group.keys) / len(group.keys)
+            if group.place.root == "data":
+                cost += 1  # of two that are about the same, the one that needs no parse
             if cost < least or best is None:
                 best, least = group, cost
             if all(one.kind == "is" for one in group.keys) and len(group.keys) <= MAX_VALUES:

@@ -205,7 +205,9 @@ impl<K> Index<K> {
             let sum: usize = group.keys.iter().map(|key| place.cost(key)).sum();
             costs.push(sum / group.keys.len().max(1));
         }
-        let Some(best) = (0..groups.len()).min_by_key(|at| costs[*at]) else { return Vec::new() };
+        // Of two that are about the same, that of an attribute: it is found without the data.
+        let cost = |at: &usize| costs[*at] + usize::from(self.tree.in_data(groups[*at].node));
+        let Some(best) = (0..groups.len()).min_by_key(cost) else { return Vec::new() };
         if costs[best] >= CROWDED && groups.len() > 1 {
             if let Some(chosen) = self.together(groups, &costs) {
                 return chosen;

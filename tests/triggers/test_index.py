@@ -342,6 +342,8 @@ def test_it_says_how_it_finds_a_filter() -> None:
         "with every event that has data.x"
     ]
     assert plan(filters=[{"not": {"exact": {"type": "t"}}}]) == ["with every event"]
+    data_first = {"data": {"new": ["x"]}, "subject": ["y"]}
+    assert plan(pattern=data_first) == ["by subject (value)"]
 
 
 def test_it_may_be_read_while_it_changes() -> None:
