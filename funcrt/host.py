@@ -194,6 +194,7 @@ class Host:
                 " another mesh"
             )
         self.secrets.read(manifest.name, manifest.secrets)
+        self.secrets.check_apart(manifest.name, directory, manifest.sandbox.files)
         for caution in self.secrets.cautions(manifest.secrets):
             log.warning("%s", caution)
         packed = packed or bundle.pack(directory)

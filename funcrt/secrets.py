@@ -3,7 +3,7 @@ environment."""
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from funcrt.errors import DeployError
@@ -132,6 +132,25 @@ class SecretStore:
             why = getattr(error, "strerror", None) or error
             raise _Unusable(f"{path} cannot be read: {why}") from None
         return body
+
+    def check_apart(self, function: str, folder: Path, files: Sequence[str]) -> None:
+        """Raises DeployError where the secrets directory would be packed with a function's folder,
+        or is shown to it by `sandbox.files`."""
+        if self.directory is None:
+            return
+        mine = self.directory.resolve()
+        if mine.is_relative_to(folder.resolve()):
+            raise DeployError(
+                f"{function}: the secrets directory, {self.directory}, is in its folder and would"
+                " be packed with its code; keep it elsewhere"
+            )
+        for path in files:
+            shown = Path(path).resolve()
+            if mine.is_relative_to(shown) or shown.is_relative_to(mine):
+                raise DeployError(
+                    f"{function}: sandbox.files: {path} would show it the host's secrets directory,"
+                    f" {self.directory}; name what lies beside it"
+                )
 
     def cautions(self, sources: Mapping[str, str]) -> Iterator[str]:
         """A line for each file that other users of the machine can read; once each."""

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcrt.errors import SecretUnknown
+from funcrt.errors import DeployError, SecretUnknown
 from funcrt.manifest import ScaleSpec
 from funcrt.pool import Pending, Pool
 from funcrt.sandbox import Code
@@ -589,6 +589,27 @@ def test_doctor_looks_at_the_directory(tmp_path: Path) -> None:
     assert doctor(vault) == f"warn {vault}, mode 0755: not its owner's alone chmod 700 {vault}"
     vault.chmod(0o700)
     assert doctor(vault) == f"ok {vault}, mode 0700: its owner's alone"
+
+
+def test_a_directory_that_a_function_could_see_is_refused(tmp_path: Path) -> None:
+    vault = tmp_path / "etc" / "vault"
+    found = store(vault, key=KEY)
+    (tmp_path / "link").symlink_to("etc")
+    found.check_apart("f", tmp_path / "functions" / "f", [str(tmp_path / "etc" / "other")])
+    SecretStore().check_apart("f", tmp_path, [str(tmp_path)])
+    for path in (vault, tmp_path / "etc", vault / "stripe", tmp_path / "link"):
+        with pytest.raises(DeployError, match=f"sandbox.files: {path} would show it the host's"):
+            found.check_apart("f", tmp_path / "functions", [str(path)])
+    for path in (vault, tmp_path / "etc"):
+        with pytest.raises(DeployError, match=r"is in its folder and would be packed with its"):
+            found.check_apart("f", path, [])
+    path = folder(tmp_path)
+    (path / "vault").mkdir()
+    words = [*FUNCRT, "serve", str(path), "--secrets", str(path / "vault"), "--port", "0"]
+    env = {**os.environ, "HOST_KEY": KEY, "FUNCRT_DATA": str(tmp_path / "data")}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "✗ asks: the secrets directory," in done.stderr
 
 
 def test_deploy_is_refused_without_them_and_describe_says_where_they_come_from(
