@@ -25,6 +25,7 @@ from funcrt.sandbox.protocol import Call, Failure, Item, Log, Result, Started
 from funcrt.sandbox.secrets import NO_SECRETS, SHORTEST, Secrets
 from funcrt.secrets import MOST_BYTES, SecretsMissing, SecretStore, apart
 from funcrt.testing import App, load
+from funcrt.trial import trial
 from funcrt.zygotes import Zygotes
 from mesh import Event
 from tests.developing import Dev
@@ -474,6 +475,55 @@ def test_instances_with_old_values_end_once_they_have_no_calls_and_others_start(
         await pool.drain(0.0)
 
     run(clock, main())
+
+
+KINDS = {
+    "sync": "def handler(event, ctx): return ctx.secret('KEY')[-4:]",
+    "async": "async def handler(event, ctx): return ctx.secret('KEY')[-4:]",
+    "generator": "def handler(event, ctx):\n    yield ctx.secret('KEY')[-4:]",
+    "async generator": "async def handler(event, ctx):\n    yield ctx.secret('KEY')[-4:]",
+    "in threads": "# concurrency\ndef handler(event, ctx): return ctx.secret('KEY')[-4:]",
+    "imported late": """
+        import threading
+        stop = threading.Event()
+        threading.Thread(target=stop.wait, daemon=True).start()
+        def handler(event, ctx): return ctx.secret('KEY')[-4:]
+        """,
+    "a request": """
+        from funcrt import Context
+        from starlette.requests import Request
+        from starlette.responses import PlainTextResponse
+        async def handler(request: Request, ctx: Context):
+            return PlainTextResponse(ctx.secret('KEY')[-4:])
+        """,
+    "an asynchronous lifespan": """
+        from contextlib import asynccontextmanager
+        @asynccontextmanager
+        async def lifespan(ctx):
+            yield {"end": ctx.secret('KEY')[-4:]}
+        async def handler(event, ctx): return ctx.resources.end
+        """,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_handler_is_told(tmp_path: Path, kind: str) -> None:
+    source = dedent(KINDS[kind])
+    (tmp_path / "main.py").write_text(source)
+    toml = '[secrets]\nKEY = "stripe/key"\n'
+    toml = ("concurrency = 3\n" if "concurrency" in source else "") + toml
+    (tmp_path / "funcrt.toml").write_text(toml)
+    (tmp_path / ".env").write_text(f"KEY={'long' * 15_000}-end\n")  # no socket takes it at once
+
+    async def main() -> str:
+        async with trial(tmp_path) as function:
+            tried = await function.call("t", [Event("1", "/s", "t", data=b"1")])
+        if tried.response is not None:
+            return tried.response.text
+        assert tried.result.status == "ok", tried.result.failure
+        return (tried.result.outputs[0].event.data or b"").decode()
+
+    assert asyncio.run(main()) == "-end"
 
 
 # Where an author works
