@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test lint docs planted-bugs soak accelerator peers clean
+.PHONY: setup demo test test-docker lint docs planted-bugs soak accelerator peers clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,9 @@ docs: setup
 test: lint
 	$(BIN)/python -m pytest -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
+
+test-docker: setup
+	$(BIN)/python -m pytest tests/docker
 
 planted-bugs: setup
 	$(BIN)/python -m tests.planted

@@ -35,6 +35,8 @@ VARIABLES = {
     "FUNCRT_TOKEN": "the token that is sent to `--host`",
     "FUNCRT_TOKENS": "`--tokens`: the token file of the gateway",
     "FUNCRT_SECRETS": "`--secrets`: the directory of the files that `[secrets]` names",
+    "DOCKER_HOST": "the socket of the Docker daemon that makes containers"
+    " ([containers.md](containers.md)); `unix:///var/run/docker.sock` by default",
     "FUNCRT_FAILPOINT": "for tests: end at a failpoint (docs/guarantees.md)",
     "PYTHONBREAKPOINT": "in a function's environment: what `breakpoint()` calls; 0 for nothing",
     "TERM": "of `dev`: what pdb is told the terminal is",

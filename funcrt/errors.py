@@ -10,6 +10,7 @@ __all__ = [
     "FunctionPaused",
     "FunctionUnknown",
     "FunctionsRefused",
+    "ImageUnusable",
     "LoadError",
     "ManifestError",
     "Overloaded",
@@ -90,6 +91,10 @@ class LoadError(FuncrtError):
 
 class SandboxError(FuncrtError):
     """The sandbox itself failed: a process could not be made, or is gone."""
+
+
+class ImageUnusable(SandboxError):
+    """An image that functions cannot run in, or that is not there; the message says what to do."""
 
 
 class DeployError(FuncrtError):

@@ -21,7 +21,15 @@ from funcrt.sandbox.levels import Level
 from funcrt.sandbox.syscalls import program, rules
 from funcrt.sandbox.view import DEVICES, resolved
 
-__all__ = ["Confinement", "Refused", "enter", "enter_alone", "fork", "own_users"]
+__all__ = [
+    "Confinement",
+    "Refused",
+    "enter",
+    "enter_alone",
+    "enter_contained",
+    "fork",
+    "own_users",
+]
 
 NAMESPACES = kernel.NEW_NS | kernel.NEW_PID | kernel.NEW_IPC | kernel.NEW_UTS
 MOST_PROCESSES = 1024
@@ -177,6 +185,21 @@ def enter(held: Confinement, go: int, root: tuple[str, ...]) -> None:
     _filter(held)
 
 
+def enter_contained(held: Confinement) -> None:
+    """Lock the first process of a container in, of which Docker has seen to the rest. Raises
+    Refused."""
+    with _step("capabilities"):
+        kernel.clear_capabilities()
+    _limits(held)
+    with _step("no_new_privs"):
+        kernel.no_new_privileges()
+    with _step("dumpable"):
+        kernel.set_dumpable(False)
+    with _step("landlock"):
+        landlock.restrict(["/"], ["/tmp", "/dev/shm", *DEVICES], network=held.network)
+    _filter(held)
+
+
 def enter_alone(held: Confinement) -> None:
     """Lock an instance in by itself: it cannot end, or signal, the function's other processes."""
     if held.level == "none":
@@ -191,7 +214,8 @@ def _filter(held: Confinement, signals_to: int | None = None) -> None:
     with _step("seccomp"):
         # A Unix socket's name leads out of level `process`, and an abstract one out of a sandbox
         # that shares the network, where Landlock does not hold those back.
-        unix = held.level == "sandbox" and (not held.network or kernel.landlock_abi() >= 6)
+        walled = held.level in ("sandbox", "container")
+        unix = walled and (not held.network or kernel.landlock_abi() >= 6)
         try:
             made = program(
                 kernel.MACHINE,

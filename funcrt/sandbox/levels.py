@@ -8,7 +8,16 @@ import msgspec
 
 from funcrt.errors import SandboxError
 
-__all__ = ["LEVELS", "STOPS", "IsolationMissing", "Level", "Policy", "choose", "mend"]
+__all__ = [
+    "LEVELS",
+    "STOPS",
+    "DockerUnavailable",
+    "IsolationMissing",
+    "Level",
+    "Policy",
+    "choose",
+    "mend",
+]
 
 Level = Literal["none", "process", "sandbox", "container"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -68,6 +77,13 @@ class IsolationMissing(SandboxError):
         )
 
 
+class DockerUnavailable(SandboxError):
+    """No Docker daemon that containers can be made with."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}. {mend(why)}")
+
+
 def choose(function: str, asked: Level, missing: Mapping[Level, str], policy: Policy) -> Level:
     """The level that a function gets. `missing` has those that cannot be had, and why. Raises
     IsolationMissing."""
@@ -82,6 +98,10 @@ def choose(function: str, asked: Level, missing: Mapping[Level, str], policy: Po
 
 
 _MENDS = {
+    "no Docker daemon": "start it, let this user open its socket (group docker), or point"
+    " DOCKER_HOST at that",
+    "docker package": 'install it: pip install "funcrt[docker]"',
+    "DOCKER_HOST": "set it to a unix:// socket of this machine, or leave it out",
     "user namespace": (
         "allow them (sysctl user.max_user_namespaces; kernel.apparmor_restrict_unprivileged_userns"
         " on Ubuntu; in Docker, the profile in docs/isolation.md)"

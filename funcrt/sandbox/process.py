@@ -1,6 +1,7 @@
 """The host's side of the process sandbox: starts zygotes, holds channels, ends instances."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -18,6 +19,7 @@ import msgspec
 from funcrt.errors import LoadError, Problem, SandboxError
 from funcrt.sandbox import Code, HandlerInfo, OnExit, OnMessages
 from funcrt.sandbox.confine import Confinement
+from funcrt.sandbox.daemon import docker_missing
 from funcrt.sandbox.debugging import Debug
 from funcrt.sandbox.fit import file_of, unfit
 from funcrt.sandbox.forking import MAX_MESSAGE
@@ -33,7 +35,7 @@ from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.sandbox.warm import Send, WarmProcesses
 from funcrt.sandbox.zygote import Spawn, Spec
 
-__all__ = ["Debugging", "ProcessSandbox"]
+__all__ = ["Debugging", "ProcessSandbox", "ProcessZygote"]
 
 FIRST_USER, MOST_USERS = 61184, 4000
 """Ids of users that nobody else is: the range that systemd keeps for such."""
@@ -96,6 +98,7 @@ class ProcessSandbox:
         """The levels that cannot be had here, and why."""
         self._probed: asyncio.Future[None] | None = None
         self._users: dict[str, int] = {}
+        self._containers: asyncio.Future[ProcessSandbox] | None = None
         self._runtime: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._zygotes: set[ProcessZygote] = set()
@@ -133,7 +136,12 @@ class ProcessSandbox:
         """As the contract says."""
         if self._control is None:
             raise SandboxError("the sandbox was not started")
-        held = self._confinement(code, await self._level(code))
+        level = await self._level(code)
+        if level == "container":
+            return await (await self._in_containers()).load(code)
+        return await self._load(code, self._confinement(code, level))
+
+    async def _load(self, code: Code, held: Confinement) -> "ProcessZygote":
         spec = Spec(
             path=str(code.path),
             handler=code.handler,
@@ -152,6 +160,23 @@ class ProcessSandbox:
             late = msgspec.structs.replace(spec, late=True)
             zygote = await self._fork(code, late, info)
         return zygote
+
+    async def _in_containers(self) -> "ProcessSandbox":
+        """What makes containers: started with the first. Raises SandboxError."""
+        if self._containers is None:
+            from funcrt.sandbox.container import ContainerSandbox
+
+            made = ContainerSandbox()
+            made.heard = self._heard
+            self._containers = asyncio.ensure_future(made.started())
+        try:
+            return await asyncio.shield(self._containers)
+        except SandboxError:
+            self._containers = None
+            raise
+
+    def _heard(self, code: Code, level: str, text: str) -> None:
+        self.heard(code, level, text)  # who listens may not do so yet
 
     async def _level(self, code: Code) -> Level:
         """The level that it gets. Raises IsolationMissing."""
@@ -172,7 +197,8 @@ class ProcessSandbox:
         return msgspec.convert(told.get("primitives", []), list[tuple[str, int, str]])
 
     async def _probe(self) -> None:
-        self.missing["container"] = "containers are not built yet"
+        if why := docker_missing():
+            self.missing["container"] = why
         levels: tuple[Level, ...] = ("process", "sandbox")
         for level in levels:
             held = Confinement(level=level, user=_first_user())
@@ -283,6 +309,10 @@ class ProcessSandbox:
         """As the contract says."""
         for zygote in list(self._zygotes):
             await zygote.stop()
+        if self._containers is not None:
+            with contextlib.suppress(SandboxError):
+                await (await self._containers).close()
+            self._containers = None
         if self._warm is not None:
             self._warm.close()
         if self._control is not None:
@@ -466,7 +496,7 @@ class ProcessZygote:
             if desk is not None:
                 desk[1].close()
         reads = [*(read for read, _ in logs), begun]
-        instance = ProcessInstance(self, ours, reads, on_messages, on_exit)
+        instance = self.new_instance(ours, reads, on_messages, on_exit)
         instance.secrets = secrets
         if desk is not None and lending is not None:
             instance.borrower = Borrower(self.code.name, desk[0], lending, instance.hold)
@@ -482,6 +512,12 @@ class ProcessZygote:
         if self.info.lifespan:
             await instance.started(file_of(self.code))
         return instance
+
+    def new_instance(
+        self, sock: socket.socket, reads: list[int], on_messages: OnMessages, on_exit: OnExit
+    ) -> ProcessInstance:
+        """The host's end of one."""
+        return ProcessInstance(self, sock, reads, on_messages, on_exit)
 
     def _register(self, done: "asyncio.Future[Born]", instance: "ProcessInstance") -> None:
         if done.cancelled() or done.exception() is not None:
