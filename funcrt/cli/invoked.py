@@ -67,7 +67,7 @@ async def _here(
         took.append(tried.took_s)
         outcome = judged(
             manifest, NAMESPACE, trigger, events, tried.result, now=time.time(),
-            response=tried.response,
+            response=tried.response, hide=function.secrets.text,
         )  # fmt: skip
         failed += outcome.failure is not None
         row = {

@@ -1,6 +1,6 @@
 """What a call in memory led to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -77,16 +77,17 @@ def judged(
     attempt: int = 1,
     logs: Sequence[Log] = (),
     response: Response | None = None,
+    hide: Callable[[str], str] = str,
 ) -> Outcome:
     """What a host would make of the result of a call on these events; `now` in wall-clock
-    seconds."""
+    seconds. `hide` takes secrets out of what is wrong with an output."""
     deliveries = [
         Delivery(
             event, f"{manifest.name}/{trigger}", "", f"@{at}", now, attempt, at, reply_to="caller"
         )
         for at, event in enumerate(events, 1)
     ]
-    origin = origin_of(manifest, namespace, trigger)
+    origin = origin_of(manifest, namespace, trigger, hide)
     settlement = settle(manifest, origin, deliveries, result, now=now, jitter=1.0)
     outcome = outcome_of(result, settlement, logs)
     return msgspec.structs.replace(outcome, response=response) if response else outcome

@@ -591,6 +591,20 @@ def test_invoke_takes_the_env_file_then_the_source_then_a_variable(tmp_path: Pat
     assert ends(HOST_KEY="variable-host")[0] == "lder"
 
 
+def test_invoke_shows_none_in_what_is_wrong_with_an_output(tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    (path / ".env").write_text(f"KEY={NEW}\n")
+    source = """
+        from funcrt import Event
+        def handler(event, ctx): ctx.emit(Event.create("t", 1), topic=ctx.secret("KEY"))
+        """
+    (path / "main.py").write_text(dedent(source))
+    words = [*FUNCRT, "invoke", str(path), "--local", "--data", "1"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "may not publish to '[secret KEY]'" in done.stderr
+    assert not leaked(done.stdout + done.stderr)
+
+
 def test_dev_takes_up_a_secret_of_the_env_file_and_keeps_it_out_of_the_environment(
     tmp_path: Path,
 ) -> None:
