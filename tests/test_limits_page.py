@@ -28,7 +28,7 @@ from funcrt import (
 )
 from funcrt.cli import reading
 from funcrt.gateway import admin, answer, guard, observe, publish, server
-from funcrt.sandbox import handler, lifespan, logs, process, protocol, zygote
+from funcrt.sandbox import box, handler, lifespan, logs, process, protocol, zygote
 from funcrt.sandbox.secrets import SHORTEST
 from mesh import catalogue, engine, options
 from triggers import dialects, jsonpath, match, pattern, view
@@ -122,6 +122,10 @@ VALUES: dict[str, float | None] = {
     "lines that wait for one `funcrt logs -f`": logbook.FOLLOWED,
     "import of its code": process.LOAD_TIMEOUT_S,
     "message of an exception": len(handler._text(ValueError("x" * 9999))),
+    "memory of a container, for each instance and its zygote": box.MEMORY_BYTES,
+    "processes of a container": box.PROCESSES,
+    "start of a container": box.START_S,
+    "what Docker keeps of a container's log": int(box.LOG["max-size"].removesuffix("k")) << 10,
     "zygotes without instances": zygotes.MOST_IDLE,
     "nesting of a dialect's filters": dialects.MAX_DEPTH,
     "nesting of a pattern": pattern.MAX_DEPTH,

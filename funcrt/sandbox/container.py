@@ -29,6 +29,7 @@ from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.daemon import PREFIX, Daemon, host_id
 from funcrt.sandbox.fit import file_of
 from funcrt.sandbox.instance import ProcessInstance
+from funcrt.sandbox.levels import DockerUnavailable
 from funcrt.sandbox.pausing import Pauses
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call, FromInstance, Result, ToInstance
@@ -40,6 +41,7 @@ __all__ = ["ContainerSandbox"]
 
 PAUSE_AFTER_S = 2.0
 """A container in which nothing has been to do for so long is paused."""
+ELSEWHERE = "this host is in a pid namespace of its own, and could not end a container's processes"
 
 
 class ContainerSandbox(ProcessSandbox):
@@ -186,6 +188,8 @@ class ContainerZygote(ProcessZygote):
             if not self.alive and (why := await self._why_gone()):
                 raise LoadError(Problem(file=file_of(self.code), message=why)) from None
             raise
+        if not self.pid:
+            raise DockerUnavailable(f"{self.code.name}: {ELSEWHERE}")
         self._cgroup = Cgroup(self.pid)
         after_s = self._maker.pause_after_s
         self.pauses = Pauses(self._maker.daemon, self._container.id, self._cgroup, after_s)

@@ -100,6 +100,7 @@ def choose(function: str, asked: Level, missing: Mapping[Level, str], policy: Po
 _MENDS = {
     "no Docker daemon": "start it, let this user open its socket (group docker), or point"
     " DOCKER_HOST at that",
+    "pid namespace of its own": "start it where the Docker daemon runs, not in a container",
     "docker package": 'install it: pip install "funcrt[docker]"',
     "DOCKER_HOST": "set it to a unix:// socket of this machine, or leave it out",
     "user namespace": (

@@ -31,8 +31,10 @@ from funcrt.sandbox.protocol import Call, Result
 from funcrt.sandbox.syscalls import KERNEL
 from mesh import Event
 from tests.docker.conftest import IMAGE
+from tests.isolation.test_isolation import table
 from tests.serving import Serving
 
+ROOT = Path(__file__).parents[2]
 PAUSE_S = 0.3
 
 
@@ -278,7 +280,56 @@ def test_without_a_daemon_the_error_says_what_to_do(
             load(code(tmp_path, ""))
 
 
+IN_A_CONTAINER = """
+import asyncio, sys
+from pathlib import Path
+from funcrt.sandbox import Code
+from funcrt.sandbox.container import ContainerSandbox
+
+async def main():
+    sandbox = ContainerSandbox()
+    await sandbox.start()
+    try:
+        await sandbox.load(Code(name="f", version="1", path=Path(sys.argv[1]), image=sys.argv[2]))
+    except Exception as error:
+        print(type(error).__name__, error)
+    await sandbox.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_host_that_could_not_end_a_containers_processes_is_told_so(
+    client: Any, directory: Path
+) -> None:
+    code(directory, "def handler(event): pass\n")
+    inside = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private"]
+    told = subprocess.run(
+        [*inside, sys.executable, "-c", IN_A_CONTAINER, str(directory), IMAGE],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert told.stdout.startswith("DockerUnavailable f: this host is in a pid namespace of its own")
+    assert client.containers.list(all=True, filters={"label": HOST}) == []
+
+
 # What it is held to
+
+
+OTHERWISE = {"a 32-bit call": "bounded"}
+"""The profile ends an instance that tries, where our own filter refuses."""
+
+
+def test_it_stops_what_level_sandbox_stops(dockerd: str, directory: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "tests.isolation.run", "container", str(directory), IMAGE],
+        capture_output=True, text=True, cwd=ROOT, check=True, timeout=100,
+    )  # fmt: skip
+    found = dict(map(json.loads, told.stdout.splitlines()))
+    assert found.pop("the neighbour") == "alive"
+    expected = {attack: row[1] for attack, row in table().items()} | OTHERWISE
+    verdicts = {attack: text.partition(":")[0] for attack, text in found.items()}
+    wrong = {a: found.get(a) for a in verdicts | expected if verdicts.get(a) != expected.get(a)}
+    assert wrong == {}
 
 
 ATTACKS = """
@@ -514,7 +565,7 @@ def test_no_container_outlives_a_host_that_is_killed(
     code(directory, "def handler(event): pass\n")
     host = subprocess.Popen(
         [sys.executable, "-c", HOST_THAT_IS_KILLED, str(directory), IMAGE],
-        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
     assert host.stdout is not None
     identity, after = host.stdout.readline().split()

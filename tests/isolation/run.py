@@ -1,6 +1,7 @@
 """Runs every attack at one level, in this process's own namespaces, and prints what came of it.
 
-`python -m tests.isolation.run LEVEL DIRECTORY`, as process N of a pid namespace of its own."""
+`python -m tests.isolation.run LEVEL DIRECTORY [IMAGE]`, as process N of a pid namespace of its own;
+at level `container`, in the machine's."""
 
 import asyncio
 import json
@@ -106,7 +107,7 @@ def victims(root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def main(level: str, root: Path) -> None:
+async def main(level: str, root: Path, image: str = "") -> None:
     os.environ["SECRET"] = "host-secret"
     there = victims(root)
     source = Path(__file__).with_name("attacks.py").read_bytes()
@@ -118,7 +119,10 @@ async def main(level: str, root: Path) -> None:
         path.mkdir()
         path.chmod(0o755)
         (path / "main.py").write_bytes(source)
-        code = Code(name=name, version="1", path=path, memory_bytes=512 << 20, tmp_bytes=16 << 20)
+        code = Code(
+            name=name, version="1", path=path, image=image, memory_bytes=512 << 20,
+            tmp_bytes=16 << 20,
+        )  # fmt: skip
         zygotes.append(await sandbox.load(code))
     other = Calls(zygotes[1])
     await other.call(1, {"attack": "bpf"})
@@ -139,4 +143,4 @@ async def main(level: str, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))
