@@ -34,6 +34,7 @@ from funcrt.sandbox.pausing import Pauses
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call, FromInstance, Result, ToInstance
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
+from funcrt.sandbox.told import exit_code
 from funcrt.sandbox.warm import Send
 from funcrt.sandbox.zygote import Spec
 
@@ -301,7 +302,7 @@ class ContainerInstance(ProcessInstance):
         """The instance is gone, with a wait status, or with its zygote."""
         if self._over:
             return
-        killed = status is not None and os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        killed = status is not None and exit_code(status) == -signal.SIGKILL
         if killed and not self._reason:
             self._reason = self._zygote.why_killed()
         super().ended(status)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from funcrt.sandbox.protocol import (
     ToInstance,
 )
 from funcrt.sandbox.secrets import NO_SECRETS
+from funcrt.sandbox.told import exit_code, signal_name
 from mesh.failpoint import point
 
 __all__ = ["LOAD_TIMEOUT_S", "Owner", "ProcessInstance"]
@@ -240,18 +240,18 @@ class ProcessInstance(asyncio.Protocol):
             reader.close()
         self._over = True
         begun = self._calls_begun()
+        if self.watch >= 0:
+            self._owner.end(self.watch)  # who said so may not have told the truth
         self.close()
         if self._started is not None and not self._started.done():
             told = f"{self._owner.code.name}: an instance ended before its lifespan was entered"
             self._started.set_exception(SandboxError(told))
-        code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
+        code = exit_code(status)
         if code >= 0:
             self._reason = self._reason or f"exited {code}"
             self._on_exit(self, Exit(code=code, signal=None, reason=self._reason, begun=begun))
         else:
-            name = signal.strsignal(-code) or f"signal {-code}"
-            told = f"ended by {signal.Signals(-code).name} ({name.lower()})"
-            self._reason = self._reason or told
+            self._reason = self._reason or f"ended by {signal_name(-code)}"
             how = Exit(code=None, signal=-code, reason=self._reason, begun=begun)
             self._on_exit(self, how)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 import signal
@@ -32,6 +31,7 @@ from funcrt.sandbox.protocol import (
 )
 from funcrt.sandbox.runtime import Kill, Probe
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
+from funcrt.sandbox.told import Forged, Told, info_of, is_child, pid_of, read
 from funcrt.sandbox.warm import Send, WarmProcesses
 from funcrt.sandbox.zygote import Spawn, Spec
 
@@ -43,21 +43,6 @@ FIRST_USER, MOST_USERS = 61184, 4000
 
 def _first_user() -> int:
     return FIRST_USER if os.geteuid() == 0 else 0
-
-
-def _pid_of(descriptor: int) -> int:
-    """The process of a pidfd, as this one sees it; 0 where it has ended."""
-    for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines():
-        if line.startswith("Pid:"):
-            return max(0, int(line.split()[1]))
-    return 0
-
-
-def _parent_of(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 def _socketpair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
@@ -327,8 +312,11 @@ class ProcessSandbox:
             self._runtime = None
 
 
-Born = tuple[int, int, int]
-"""An instance's pid as F sees it, as the host sees it, and a descriptor of it."""
+Born = tuple[int, int]
+"""An instance's pid, 0 where it has ended, and a descriptor of it."""
+FORK_TIMEOUT_S = 30.0
+MOST_UNASKED = 4
+"""Messages of a zygote besides two an instance: who it is, and what its import came to."""
 
 
 class ProcessZygote:
@@ -353,9 +341,11 @@ class ProcessZygote:
         self.alive = True
         self._loop = asyncio.get_running_loop()
         self._control = control
-        self._numbers = itertools.count(1)
+        self._asked = 0
+        """Instances that it was asked for."""
+        self._heard = 0
         self._spawning: dict[int, asyncio.Future[Born]] = {}
-        self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._ready: asyncio.Future[Told] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self.said: Callable[[Sequence[Log]], None] = sandbox.said_by(code)
         names = ("stdout", "stderr")
@@ -381,38 +371,53 @@ class ProcessZygote:
         if not body:
             self._lost()
             return
+        self._heard += 1
         try:
-            message = msgspec.msgpack.decode(body, type=dict[str, Any])
-            self._told(message, descriptors)
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-            self._lost()  # the author's code may have written it
+            if self._heard > 2 * self._asked + MOST_UNASKED:
+                raise Forged("more than it was asked for")
+            self._told(read(body), descriptors)
+        except Forged as error:
+            log = logging.getLogger(f"funcrt.function.{self.code.name}")
+            log.warning("it wrote to the socket of its zygote, which is ended: %s", error)
+            self._lost()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _told(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """What F, or who forked it, says. Descriptors that are kept are taken off the list."""
-        if "zygote" in message:
-            if self.watch < 0 and descriptors:  # by who forked it, before it could say a word
+    def _told(self, message: Told, descriptors: list[int]) -> None:
+        """What F, or who forked it, says. Descriptors that are kept are taken off the list. Raises
+        Forged."""
+        if message.zygote is not None:
+            if self.watch < 0 and descriptors:
+                self.pid = pid_of(descriptors[0])
                 self.watch = descriptors.pop()
-                self.pid = _pid_of(self.watch)
-        elif "spawned" in message:
-            number, local = message["spawned"]
-            pid = _pid_of(descriptors[0]) if descriptors else 0
+        elif message.spawned is not None:
+            self._spawned(message.spawned[0], descriptors)
+        elif message.unforked is not None:
+            number, why = message.unforked
             future = self._spawning.pop(number, None)
-            if future is None or future.done():
-                return
-            # Ended already, perhaps; but never a process that is not its child.
-            if pid and _parent_of(pid) not in (self.pid, 0):
-                raise ValueError("not its child")
-            future.set_result((local, pid, descriptors.pop()))
-        elif "exit" in message:
-            local, status = message["exit"]
-            instance = self.instances.pop(local, None)
+            if future is not None and not future.done():
+                told = f"{self.code.name}: cannot fork ({os.strerror(why)})"
+                future.set_exception(SandboxError(told))
+        elif message.exit is not None:
+            number, status = message.exit
+            instance = self.instances.pop(number, None)
             if instance is not None:
                 instance.ended(status)
         elif not self._ready.done():
             self._ready.set_result(message)
+
+    def _spawned(self, number: int, descriptors: list[int]) -> None:
+        if not descriptors:
+            raise Forged("an instance without a descriptor")
+        pid = pid_of(descriptors[0])
+        if pid and not is_child(pid, self.pid):
+            raise Forged("not its child")
+        future = self._spawning.pop(number, None)
+        if future is None or future.done():  # nobody waits for it any more
+            self.end(descriptors[0])
+        else:
+            future.set_result((pid, descriptors.pop()))
 
     def _lost(self) -> None:
         if not self.alive:
@@ -425,13 +430,14 @@ class ProcessZygote:
             if not future.done():
                 future.set_exception(SandboxError(f"{self.code.name}: its zygote ended"))
         if not self._ready.done():
-            self._ready.set_result({"gone": True})
+            self._ready.set_result(Told(gone=True))
         for instance in list(self.instances.values()):
             instance.ended(None)
         self.instances.clear()
         for reader in self._logs:
             reader.close()
         if self.watch >= 0:
+            self.end(self.watch)  # it may have closed its socket, and live
             os.close(self.watch)
             self.watch = -1
         if not self._gone.done():
@@ -446,15 +452,18 @@ class ProcessZygote:
         except TimeoutError:
             text = f"its import took longer than {LOAD_TIMEOUT_S:g} s"
             raise LoadError(Problem(file=file, message=text)) from None
-        if "error" in message:
-            told = message["error"]
-            raise LoadError(msgspec.convert(told["problem"], Problem), told["traceback"])
-        if "refused" in message:
-            raise SandboxError(f"{self.code.name}: isolation {self.level!r}: {message['refused']}")
-        if "gone" in message:
+        if message.error is not None:
+            raise LoadError(message.error.problem, message.error.traceback)
+        if message.refused is not None:
+            raise SandboxError(f"{self.code.name}: isolation {self.level!r}: {message.refused}")
+        if not message.ready:
             text = "its process ended during the import: it exited by os._exit, or crashed"
             raise LoadError(Problem(file=file, message=text))
-        found = info or msgspec.convert(message["ready"], HandlerInfo)
+        try:
+            found = info or info_of(message.ready, self.code.concurrency or 0)
+        except Forged as error:
+            text = f"its import wrote to the socket of its process: {error}"
+            raise LoadError(Problem(file=file, message=text)) from None
         self.info = msgspec.structs.replace(found, isolation=self.level)
         if wrong := unfit(self.code, self.info):
             raise LoadError(Problem(file=file, message=wrong))
@@ -471,7 +480,7 @@ class ProcessZygote:
         logs = [os.pipe(), os.pipe()]
         begun = os.memfd_create("begun")
         os.ftruncate(begun, 8)
-        number = next(self._numbers)
+        number = self._asked = self._asked + 1
         future: asyncio.Future[Born] = self._loop.create_future()
         self._spawning[number] = future
         desk = _socketpair(socket.SOCK_SEQPACKET) if lending is not None else None
@@ -501,9 +510,9 @@ class ProcessZygote:
         if desk is not None and lending is not None:
             instance.borrower = Borrower(self.code.name, desk[0], lending, instance.hold)
         # Registered as soon as the pid is known, in the same turn, so that no exit is missed.
-        future.add_done_callback(lambda done: self._register(done, instance))
+        future.add_done_callback(lambda done: self._register(number, done, instance))
         try:
-            await future
+            await self._forked(future)
         except BaseException:
             instance.close()
             raise
@@ -513,19 +522,31 @@ class ProcessZygote:
             await instance.started(file_of(self.code))
         return instance
 
+    async def _forked(self, future: "asyncio.Future[Born]") -> None:
+        """Wait for F, which the author's code may have stopped. Raises SandboxError."""
+        try:
+            async with asyncio.timeout(FORK_TIMEOUT_S):
+                await future
+        except TimeoutError:
+            self._lost()
+            told = f"{self.code.name}: its zygote did not fork within {FORK_TIMEOUT_S:g} s"
+            raise SandboxError(told) from None
+
     def new_instance(
         self, sock: socket.socket, reads: list[int], on_messages: OnMessages, on_exit: OnExit
     ) -> ProcessInstance:
         """The host's end of one."""
         return ProcessInstance(self, sock, reads, on_messages, on_exit)
 
-    def _register(self, done: "asyncio.Future[Born]", instance: "ProcessInstance") -> None:
+    def _register(
+        self, number: int, done: "asyncio.Future[Born]", instance: "ProcessInstance"
+    ) -> None:
         if done.cancelled() or done.exception() is not None:
             return
-        local, instance.pid, instance.watch = done.result()
+        instance.pid, instance.watch = done.result()
         if instance.borrower is not None:
             instance.borrower.pid = instance.pid
-        self.instances[local] = instance
+        self.instances[number] = instance
 
     def end(self, watch: int) -> None:
         """SIGKILL for the process of a descriptor."""

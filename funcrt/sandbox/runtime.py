@@ -114,10 +114,8 @@ def _probe_primitives(control: int) -> Forked:
 
 def _end(*descriptors: int) -> None:
     for descriptor in descriptors:
-        try:
+        with contextlib.suppress(OSError):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 class _Room:

@@ -233,34 +233,43 @@ def _load(spec: Spec, control: socket.socket) -> Bound | None:
 
 def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> None:
     own = os.getpid()
-    children: dict[int, int] = {}
+    children: dict[int, tuple[int, int]] = {}  # descriptor: pid, number
     poll = select.poll()
     poll.register(control, select.POLLIN)
+
+    def say(told: dict[str, object], *sent: int) -> None:
+        socket.send_fds(control, [msgspec.msgpack.encode(told)], sent)
+
     while True:
         for ready, _ in poll.poll():
             if ready in children:
                 poll.unregister(ready)
-                pid, status = os.waitpid(children.pop(ready), 0)
+                pid, number = children.pop(ready)
+                _, status = os.waitpid(pid, 0)
                 os.close(ready)
-                control.send(msgspec.msgpack.encode({"exit": [pid, status]}))
-                reap(set(children.values()))
+                say({"exit": [number, status]})
+                reap({pid for pid, _ in children.values()})
                 continue
             body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 5)
             if not body:
                 return
             asked = msgspec.msgpack.decode(body, type=Spawn)
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                say({"unforked": [asked.number, error.errno]})
+                pid = -1
             if pid == 0:
                 for watch in children:
                     os.close(watch)
                 child(partial(_instance, spec, bound, asked, descriptors), descriptors, own)
             for descriptor in descriptors:
                 os.close(descriptor)
-            watch = os.pidfd_open(pid)
-            children[watch] = pid
-            poll.register(watch, select.POLLIN)
-            told = msgspec.msgpack.encode({"spawned": [asked.number, pid]})
-            socket.send_fds(control, [told], [watch])
+            if pid > 0:
+                watch = os.pidfd_open(pid)
+                children[watch] = pid, asked.number
+                poll.register(watch, select.POLLIN)
+                say({"spawned": [asked.number, pid]}, watch)
 
 
 # I: an instance
