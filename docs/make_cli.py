@@ -35,6 +35,9 @@ VARIABLES = {
     "FUNCRT_TOKEN": "the token that is sent to `--host`",
     "FUNCRT_TOKENS": "`--tokens`: the token file of the gateway",
     "FUNCRT_SECRETS": "`--secrets`: the directory of the files that `[secrets]` names",
+    "FUNCRT_INSTALL": "with 0 `--no-install`: nothing is installed for functions",
+    "HOME": "where `pip.conf` and `uv.toml` are looked for ([dependencies.md](dependencies.md))",
+    "XDG_CONFIG_HOME": "the same; `HOME`'s `.config` by default",
     "DOCKER_HOST": "the socket of the Docker daemon that makes containers"
     " ([containers.md](containers.md)); `unix:///var/run/docker.sock` by default",
     "FUNCRT_FAILPOINT": "for tests: end at a failpoint (docs/guarantees.md)",

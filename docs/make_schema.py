@@ -31,6 +31,7 @@ from funcrt.manifest_kinds import (
     start,
     timezone,
 )
+from funcrt.requirements import requirement
 
 PAGE = Path(__file__).with_name("manifest.md")
 HEADINGS = {
@@ -52,6 +53,7 @@ WORDS: dict[Callable[..., Any], dict[str, Any]] = {
     start: {"type": "string"},
     http_path: {"type": "string", "pattern": "^/"},
     schedule: {"type": "string"},
+    requirement: {"type": "string"},
     timezone: {"type": "string"},
     network: {"enum": ["none", "outbound"]},
     env_value: {"type": "string"},

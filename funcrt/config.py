@@ -46,6 +46,11 @@ class DataDir:
         """The Unix socket of the admin API."""
         return self.root / "admin.sock"
 
+    @property
+    def packages(self) -> Path:
+        """Where what functions need is installed."""
+        return self.root / "packages"
+
     def host_id(self) -> str:
         """This host's name among those of a mesh: made at its first start, and kept."""
         path = self.root / "host-id"
@@ -92,6 +97,10 @@ class ServeConfig:
     """What `[profile.NAME]` of the manifests changes; empty for nothing."""
     drain_s: float = 30.0
     """How long calls in flight may take to finish once the host was told to stop."""
+    install: bool = True
+    """Install what functions need; else it must be in funcrt's own environment."""
+    source_builds: bool = False
+    """Let functions ask for packages to be built from source."""
     logs: bool = False
     """Write what functions write to standard error, too."""
     json: bool = False

@@ -16,6 +16,7 @@ from funcrt import bundle, registry
 from funcrt.deployments import Queue
 from funcrt.errors import DeployError, FuncrtError, FunctionUnknown
 from funcrt.manifest import Manifest, ScaleSpec
+from funcrt.packages import Installed
 from funcrt.registry import Change, Deployment, Line, Source
 from funcrt.sandbox import Code, HandlerInfo
 from funcrt.tasks import Tasks
@@ -68,6 +69,8 @@ class Prepared(msgspec.Struct, frozen=True):
     code: Code
     info: HandlerInfo
     source: Source = Source()
+    installed: Installed | None = None
+    """What it needs; None for nothing."""
 
 
 @dataclass
@@ -183,13 +186,15 @@ class Deployer:
         host = self.host
         if not self.recording or not host.code_root.is_dir():
             return
-        used = {each.pool.code.path.name for each in (*host.deployed.values(), *self.draining)}
+        codes = [each.pool.code for each in (*host.deployed.values(), *self.draining)]
+        used = {code.path.name for code in codes}
         for directory in list(host.code_root.iterdir()):
             if _UNPACKED.fullmatch(directory.name) and directory.name not in used:
                 # Renamed first: half a directory of that name would pass for a whole one.
                 hidden = tempfile.mkdtemp(prefix=bundle.UNPACKING, dir=host.code_root)
                 directory.rename(f"{hidden}/{directory.name}")
                 await asyncio.to_thread(shutil.rmtree, hidden, ignore_errors=True)
+        await host.packages.swept([code.packages for code in codes if code.packages])
 
     async def close(self, seconds: float) -> None:
         """Give what still drains so long."""

@@ -33,6 +33,10 @@ class Deployed(msgspec.Struct, frozen=True, kw_only=True):
     handler: str
     signature: str
     import_ms: float
+    packages: list[str] = []
+    """What it needs, with versions: `pillow 11.3.0`."""
+    install_s: float | None = None
+    """What their installation took; None where they were there."""
     keys: list[KeyChange] = []
     """Of a plan: what changes in the manifest."""
     files: dict[str, list[str]] = {}
@@ -123,6 +127,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     """By name, where the host finds each; no value."""
     trouble: str = ""
     """Why the last instance could not be started."""
+    packages: list[str] = []
+    """What it needs, with versions."""
 
 
 class DeploymentsApi(Protocol):

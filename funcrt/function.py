@@ -22,6 +22,7 @@ from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger, Sca
 from funcrt.observation import refusal_of
 from funcrt.observer import Sent
 from funcrt.outcome import Origin, origin_of, settle
+from funcrt.packages import Installed
 from funcrt.pool import Pending, Pool
 from funcrt.reach import filter_of
 from funcrt.registry import Deployment
@@ -126,6 +127,8 @@ class Function:
         self.mesh_triggers = list(mesh_triggers)
         self.made: list[str] = []
         """Subscriptions that it was the first to have."""
+        self.installed: Installed | None = None
+        """What it needs, and where that is; None for nothing."""
         self.deployment: Deployment | None = None
         """As it is recorded; None where nothing is, as in `funcrt dev`."""
         self.http_triggers = [t for t in manifest.triggers if isinstance(t, HttpTrigger)]

@@ -19,11 +19,12 @@ from funcrt.errors import DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
 from funcrt.idempotency import InFlight
 from funcrt.logbook import Logbook
-from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger
+from funcrt.manifest import HttpTrigger, Manifest, MeshTrigger, needs_of
 from funcrt.meter import Meter
 from funcrt.observation import Observation
 from funcrt.observer import Observer
 from funcrt.operations import Operations
+from funcrt.packages import Installed, Packages
 from funcrt.paths import Paths, clash, taken
 from funcrt.reach import methods, queued
 from funcrt.router import Router
@@ -81,7 +82,13 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def code_of(manifest: Manifest, version: str, path: Path, env: Mapping[str, str]) -> Code:
+def code_of(
+    manifest: Manifest,
+    version: str,
+    path: Path,
+    env: Mapping[str, str],
+    installed: Installed | None = None,
+) -> Code:
     """What a sandbox is to load for a manifest, unpacked in `path`; `env` beats the manifest's."""
     return Code(
         name=manifest.name,
@@ -101,6 +108,7 @@ def code_of(manifest: Manifest, version: str, path: Path, env: Mapping[str, str]
         batch=manifest.batches,
         stream=manifest.output.stream,
         queued=bool(queued(manifest)),
+        packages=installed.path if installed is not None else None,
     )
 
 
@@ -128,6 +136,7 @@ class Host:
         self.code_root = code_root
         self.secrets = SecretStore()
         """Where the secrets of functions are found."""
+        self.packages = Packages(code_root.parent / "packages")
         self.durable_code = True
         """Whether unpacked code is synced: not where `code_root` is emptied at each start."""
         self.name_sources = False
@@ -207,11 +216,13 @@ class Host:
         if env or given:
             here = repr((sorted((env or {}).items()), given))
             version += f"+{hashlib.sha256(here.encode()).hexdigest()[:4]}"
-        code = code_of(manifest, version, path, env or {})
+        needs = needs_of(path, manifest)
+        installed = await self.packages.get(manifest.name, needs, builds=manifest.source_builds)
+        code = code_of(manifest, version, path, env or {}, installed)
         if self.name_sources:
             code = msgspec.structs.replace(code, source=directory.absolute())  # noqa: ASYNC240
         zygote = await self.zygotes.get(code)
-        return Prepared(manifest, packed, code, zygote.info)
+        return Prepared(manifest, packed, code, zygote.info, installed=installed)
 
     async def replace(self, made: Prepared) -> Function:
         """Put it into service, in the place of the version before, which is drained. It is
@@ -234,6 +245,7 @@ class Host:
             if f"{manifest.name}/{TRIGGER}" in there:
                 served.append(self._served(manifest, call_trigger(manifest.name)))
             function = Function(self, manifest, made.code, made.info, served, paused=paused)
+            function.installed = made.installed
             if before is not None:
                 await before.stop_pulling()
             self.deployed[manifest.name] = function

@@ -62,6 +62,7 @@ from funcrt.manifest_spec import (
     Trigger,
 )
 from funcrt.paths import clash
+from funcrt.requirements import PROJECT, Needs, read_needs, requirement
 from mesh.errors import NameInvalid
 from mesh.transport import check_name
 from triggers import FilterError, parse, values_of
@@ -85,6 +86,7 @@ __all__ = [
     "Trigger",
     "check_loops",
     "load_manifest",
+    "needs_of",
 ]
 
 
@@ -190,6 +192,9 @@ _ALWAYS: Section = {
     "sandbox": Key(Table(SANDBOX, SandboxSpec)),
     "secrets": Key(MapOf(secret_source, VARIABLE, "a secret's name: A-Z a-z 0-9 _")),
     "idempotency": Key(Table(IDEMPOTENCY, IdempotencySpec)),
+    "dependencies": Key(ListOf(requirement, 200)),
+    "python": Later("other versions of Python than the host's are"),
+    "source_builds": Key(Flag()),
 }
 PROFILE: Section = {
     key: _ALWAYS[key]
@@ -231,14 +236,24 @@ def load_manifest(directory: Path, profile: str = "", folder: str = "") -> Manif
         changed = _changed(doc, raw, name, over, folder)
         if name == profile:
             manifest = changed
+    try:
+        needs_of(directory, manifest)
+    except ManifestError as error:
+        doc.problems += error.problems
     if doc.problems:
         raise ManifestError(doc.in_order())
     return msgspec.structs.replace(manifest, profiles=list(profiles))
 
 
+def needs_of(directory: Path, manifest: Manifest) -> Needs:
+    """What a function needs installed, whichever of its files says it. Raises ManifestError."""
+    file = FILE if (directory / FILE).exists() else PROJECT
+    return read_needs(directory, file, manifest.dependencies)
+
+
 def _document(directory: Path) -> tuple[Document, dict[str, Any]]:
     """The one file that holds the manifest, and its keys."""
-    file, project = directory / FILE, directory / "pyproject.toml"
+    file, project = directory / FILE, directory / PROJECT
     raw, lines = read_toml(file)
     there = file.exists()
     try:
@@ -246,7 +261,7 @@ def _document(directory: Path) -> tuple[Document, dict[str, Any]]:
     except ManifestError:
         if not there:
             raise
-        outer, outer_lines = {}, {}  # broken: that is for whoever installs from it to say
+        outer, outer_lines = {}, {}  # told of by `needs_of`
     tool = outer.get("tool")
     if not isinstance(tool, dict) or "funcrt" not in tool:
         return Document(str(file), lines, elsewhere=ELSEWHERE), raw

@@ -159,6 +159,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     secrets: dict[str, str] = {}
     """By name, where the host finds each (`funcrt.secrets`)."""
+    dependencies: list[str] = []
+    """What is to be installed, where no other file says it (`manifest.needs_of`)."""
+    source_builds: bool = False
+    """What has no wheel may be built, by code of its own, as it is installed."""
     profiles: list[str] = []
     """Names of those that the file has."""
 

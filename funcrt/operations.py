@@ -93,6 +93,7 @@ class Operations:
             attempts=manifest.retry.attempts,
             secrets=manifest.secrets,
             trouble=function.pool.trouble,
+            packages=list(function.installed.packages) if function.installed else [],
         )
 
 

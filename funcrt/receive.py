@@ -3,6 +3,7 @@ service together or not at all, and told of in the terms of whoever sent them.""
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,8 +22,10 @@ from funcrt.errors import (
     ManifestError,
     Problem,
 )
-from funcrt.manifest import Manifest, load_manifest
+from funcrt.manifest import Manifest, load_manifest, needs_of
+from funcrt.packages import Installed
 from funcrt.registry import Deployment, Line, Source
+from funcrt.requirements import Needs
 from funcrt.rollout import clashes, no_profile, placed
 from funcrt.text import safe
 from funcrt.upload import Head, Upload, UploadInvalid
@@ -52,10 +55,14 @@ async def receive(host: "Host", head: Head, bundles: Sequence[Bundle], by: str) 
     deploys.check_recording()
     if len({each.path for each in head.functions}) < len(head.functions):
         raise UploadInvalid("two functions of the upload have the same path")
+    async with deploys.lock:  # while no other's sweep takes away what was unpacked
+        read = await _read_all(host, head, bundles)
+    # Without it: an installation may take minutes.
+    await asyncio.gather(*(_install(host, read, path) for path in read.found))
     async with deploys.lock:
         lines = registry.history(await host.mesh.records(registry.KIND))
         try:
-            made = await _prepare_all(host, head, bundles, by, lines)
+            made = await _prepare_all(host, head, read, by, lines)
             if head.plan:
                 return [await _planned(host, one, lines.get(one.manifest.name)) for one in made]
             done = await deploys.put_locked(made)
@@ -75,27 +82,65 @@ async def receive(host: "Host", head: Head, bundles: Sequence[Bundle], by: str) 
     return [deployed(one) for one in done]
 
 
-async def _prepare_all(
-    host: "Host", head: Head, bundles: Sequence[Bundle], by: str, lines: dict[str, Line]
-) -> list[Prepared]:
-    errors: list[FuncrtError] = []
-    read: dict[Path, tuple[Manifest, Bundle]] = {}
-    names: list[str] = []
+@dataclass
+class _Upload:
+    """A function of an upload, as far as it was read."""
+
+    manifest: Manifest
+    packed: Bundle
+    needs: Needs
+    installed: Installed | None = None
+
+
+@dataclass
+class _Read:
+    found: dict[Path, _Upload] = field(default_factory=dict)
+    """By the path as its sender sees it."""
+    names: list[str] = field(default_factory=list)
+    errors: list[FuncrtError] = field(default_factory=list)
+
+
+async def _read_all(host: "Host", head: Head, bundles: Sequence[Bundle]) -> _Read:
+    read = _Read()
     for upload, packed in zip(head.functions, bundles, strict=True):
         shown = Path(safe(upload.path))
         try:
-            read[shown] = await _read(host, upload, packed, head.profile, shown), packed
-            names.append(read[shown][0].name)
+            one = await _read(host, upload, packed, head.profile, shown)
+            read.found[shown] = one
+            read.names.append(one.manifest.name)
         except FuncrtError as error:
-            names.append(upload.folder)
-            errors.append(error)
-    manifests = {path: manifest for path, (manifest, _) in read.items()}
-    errors += clashes(manifests)
-    errors += no_profile(manifests.values(), head.profile)
+            read.names.append(upload.folder)
+            read.errors.append(error)
+    manifests = {path: one.manifest for path, one in read.found.items()}
+    read.errors += clashes(manifests)
+    read.errors += no_profile(manifests.values(), head.profile)
+    return read
+
+
+async def _install(host: "Host", read: _Read, path: Path) -> None:
+    """Install what one of them needs; where that fails it is told of, and not prepared."""
+    one = read.found[path]
+    builds = one.manifest.source_builds
+    try:
+        one.installed = await host.packages.get(one.manifest.name, one.needs, builds=builds)
+    except LoadError as error:
+        del read.found[path]
+        read.errors.append(placed(error, path))
+    except FuncrtError as error:
+        del read.found[path]
+        read.errors.append(error)
+
+
+async def _prepare_all(
+    host: "Host", head: Head, read: _Read, by: str, lines: dict[str, Line]
+) -> list[Prepared]:
+    errors = read.errors
     prepared = []
-    for path, (manifest, packed) in read.items():
+    for path, upload in read.found.items():
+        manifest, packed = upload.manifest, upload.packed
         try:
-            one = await host.prepare(manifest, path, packed=packed, together=names)
+            one = await host.prepare(manifest, path, packed=packed, together=read.names)
+            one = msgspec.structs.replace(one, installed=upload.installed)
             used = head.profile if head.profile in manifest.profiles else ""
             source = Source(kind="api", path=str(path), profile=used, by=by)
             prepared.append(msgspec.structs.replace(one, source=source))
@@ -104,13 +149,11 @@ async def _prepare_all(
         except FuncrtError as error:
             errors.append(error)
     if errors:
-        raise NotDeployed(errors, _goes_on(names, lines))
+        raise NotDeployed(errors, _goes_on(read.names, lines))
     return prepared
 
 
-async def _read(
-    host: "Host", upload: Upload, packed: Bundle, profile: str, shown: Path
-) -> Manifest:
+async def _read(host: "Host", upload: Upload, packed: Bundle, profile: str, shown: Path) -> _Upload:
     """Unpack a bundle and read its manifest. Raises BundleError, ManifestError, in the sender's
     terms."""
     try:
@@ -119,7 +162,8 @@ async def _read(
     except BundleError as error:
         raise BundleError([_moved(one, f"{shown}/{one.file}") for one in error.problems]) from None
     try:
-        return load_manifest(path, profile, upload.folder)
+        manifest = load_manifest(path, profile, upload.folder)
+        return _Upload(manifest, packed, needs_of(path, manifest))
     except ManifestError as error:
         here, there = str(path), str(shown)
         problems = [
@@ -184,7 +228,7 @@ def deployed(done: Done) -> Deployed:
 def _told(
     one: Prepared, was: Deployment | None, state: State, number: int, **more: object
 ) -> Deployed:
-    manifest = one.manifest
+    manifest, installed = one.manifest, one.installed
     return Deployed(
         name=manifest.name,
         state=state,
@@ -194,6 +238,8 @@ def _told(
         handler=one.info.handler,
         signature=one.info.signature,
         import_ms=one.info.import_ms,
+        packages=list(installed.packages) if installed is not None else [],
+        install_s=installed.took_s if installed is not None else None,
         output=manifest.output.topic,
         dlq=manifest.dlq.topic if manifest.dlq is not None else None,
         scale=(manifest.scale.min, manifest.scale.max),

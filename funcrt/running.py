@@ -117,6 +117,9 @@ async def hosting(
             )
             host.on_failure = ending.ask
             host.secrets = SecretStore(config.secrets, os.environ, local=local)
+            ending.asked.add_done_callback(lambda _: host.packages.stop())
+            host.packages.install = config.install
+            host.packages.builds = config.source_builds
             sandbox.heard = host.observation.imported
             await host.start()
             try:

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 import uvloop
@@ -14,6 +16,7 @@ from funcrt.gateway import OPEN_NOTICE
 from funcrt.host import Host
 from funcrt.rollout import find_functions, read_manifests, roll_out
 from funcrt.running import Ending, hosting, listening, settle_down
+from funcrt.text import installed, several
 
 __all__ = ["run"]
 
@@ -38,6 +41,7 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
         # asks meanwhile is told to come again.
         listening(config, tokens, host, ending) as port,
     ):
+        host.packages.told = partial(_installing, config)
         await _deploy(config, host)
         host.state = "ready"
         settle_down()
@@ -86,6 +90,17 @@ async def _deploy(config: ServeConfig, host: Host) -> None:
         number = f"v{one.number}, " if one is not None else ""
         more = f"   {number}{info.kind}, imported in {info.import_ms:.0f} ms{kept}"
         _say(config, "deployed", line + more)
+        if function.installed is not None:
+            text = installed(function.installed.packages, function.installed.took_s)
+            _say(config, "deps", f"  {'':<{width}}  deps {text}")
+
+
+def _installing(
+    config: ServeConfig, function: str, packages: Sequence[str], took_s: float | None
+) -> None:
+    """A line as an installation begins: it may take a while."""
+    if took_s is None:
+        _say(config, "installing", f"installing {several(packages)} for {function}")
 
 
 def _warn(config: ServeConfig, text: str) -> None:

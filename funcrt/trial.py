@@ -16,8 +16,9 @@ from funcrt.env_file import NAME, read_env
 from funcrt.errors import LoadError
 from funcrt.gathered import Gathered, Response
 from funcrt.host import code_of
-from funcrt.manifest import Manifest, load_manifest
+from funcrt.manifest import Manifest, load_manifest, needs_of
 from funcrt.outcome import origin_of
+from funcrt.packages import Packages
 from funcrt.pool import GRACE_S
 from funcrt.rollout import placed
 from funcrt.sandbox import Exit, Instance, Zygote
@@ -118,10 +119,15 @@ class Trial:
 
 @asynccontextmanager
 async def trial(
-    directory: Path, profile: str = "", *, secrets: Path | None = None
+    directory: Path,
+    profile: str = "",
+    *,
+    secrets: Path | None = None,
+    packages: Path | None = None,
 ) -> AsyncIterator[Trial]:
     """Pack, unpack and import a function's directory as a deployment does, and end its processes
     in the end. Its secrets are those that `funcrt dev` would find, with that directory of them.
+    What it needs is installed below `packages`; without that, the environment here has to have it.
     Raises ManifestError, EnvFileInvalid, SecretsMissing, BundleError, LoadError, SandboxError."""
     manifest = load_manifest(directory, profile)
     store = SecretStore(secrets, os.environ, local=True)
@@ -137,7 +143,14 @@ async def trial(
         await sandbox.start()
         try:
             try:
-                zygote = await sandbox.load(code_of(manifest, packed.digest[:12], path, {}))
+                installed = None
+                if packages is not None:
+                    needs = needs_of(path, manifest)
+                    installed = await Packages(packages).get(
+                        manifest.name, needs, builds=manifest.source_builds
+                    )
+                code = code_of(manifest, packed.digest[:12], path, {}, installed)
+                zygote = await sandbox.load(code)
             except LoadError as error:
                 raise placed(error, directory) from None
             yield Trial(manifest, zygote, values)

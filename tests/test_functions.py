@@ -86,7 +86,7 @@ def test_the_samples_own_tests_pass() -> None:
 
 def test_pictures_go_in_and_thumbnails_come_out_of_a_host(tmp_path: Path) -> None:
     """The largest that it takes is decoded within its memory; nothing is tried again."""
-    host = Serving(tmp_path / "data")
+    host = Serving(tmp_path / "data", env={"FUNCRT_INSTALL": "0"})
     largest = io.BytesIO()
     Image.new("RGBA", (6000, 4000), "red").save(largest, "PNG")
     try:
@@ -108,11 +108,33 @@ def test_pictures_go_in_and_thumbnails_come_out_of_a_host(tmp_path: Path) -> Non
 def test_a_function_without_its_dependencies_says_what_to_install(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "thumbnail", tmp_path / "thumbnail")
     main = tmp_path / "thumbnail" / "main.py"
-    main.write_text(main.read_text().replace("from PIL", "from not_installed"))
-    done = subprocess.run(
-        [*FUNCRT, "invoke", "thumbnail", "--sample", "photo"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert "cannot import 'not_installed'" in done.stderr
-    assert f"{sys.executable} -m pip install -r requirements.txt in its folder" in done.stderr
+    source = main.read_text()
+
+    def said(module: str) -> str:
+        main.write_text(source.replace("from PIL", f"from {module}"))
+        done = subprocess.run(
+            [*FUNCRT, "invoke", "thumbnail", "--sample", "photo", "--no-install"],
+            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode != 0
+        return done.stderr.partition("\n")[0]
+
+    at = "✗ thumbnail/main.py:5: cannot import"
+    mend = "there and deploy again"
+    absent = "not_there is in requirements.txt and was not installed, as this ran with --no-install"
+    assert (
+        said("not_there") == f"{at} 'not_there': not in requirements.txt. Add \"not_there\" {mend}"
+    )
+    assert said("cv2") == (
+        f"{at} 'cv2': not in requirements.txt. Add \"opencv-python-headless\" {mend}"
+    )
+    (tmp_path / "thumbnail" / "requirements.txt").write_text("not-there\n")
+    assert said("not_there") == (
+        f"{at} 'not_there': {absent} or in a test; {sys.executable} -m pip install"
+        " -r requirements.txt in its folder"
+    )
+    assert said("PIL.nothing") == f"{at} 'PIL.nothing': PIL is there, and has no such module"
+    (tmp_path / "thumbnail" / "not_here.py").write_text("")
+    assert said("not_heer") == (
+        f"{at} 'not_heer': no such module beside it; did you mean 'not_here'?"
+    )

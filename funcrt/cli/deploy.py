@@ -10,7 +10,8 @@ from funcrt.cli.client import client_of
 from funcrt.cli.deployed import show, show_plan
 from funcrt.cli.errors import USAGE, CliError
 from funcrt.cli.options import Data, HostUrl, Json, Socket, check_directories, place
-from funcrt.cli.output import json_line, note, safe
+from funcrt.cli.output import during, json_line, note, safe
+from funcrt.text import several
 
 __all__ = ["app", "deploy"]
 
@@ -54,8 +55,9 @@ def deploy(
     check_directories(paths, "a function, or a directory of them", "funcrt deploy ./functions/NAME")
     client = client_of(host, place(data, admin_socket=admin_socket).admin_socket)
     client.timeout_s = None  # it ends with the slowest call of the version before
-    head, bundles, configs = _read(paths, profile, plan=plan, wait=wait)
-    found = client.upload(encode(head, bundles), MEDIA_TYPE, "deployments")["functions"]
+    head, bundles, configs, needed = _read(paths, profile, plan=plan, wait=wait)
+    with during(f"  deps       {several(needed)} …" if needed else ""):
+        found = client.upload(encode(head, bundles), MEDIA_TYPE, "deployments")["functions"]
     if json:
         for each in found:
             json_line(each)
@@ -66,11 +68,13 @@ def deploy(
 
 
 def _read(paths: Sequence[Path], profile: str, *, plan: bool, wait: bool) -> tuple[Any, ...]:
-    """What to send, and of each function the line on its manifest. Raises CliError with every
+    """What to send, of each function the line on its manifest, and the packages that they need.
+    Raises CliError with every
     mistake that can be found here."""
     from funcrt.bundle import pack
     from funcrt.cautions import cautions
     from funcrt.errors import FuncrtError, mistakes
+    from funcrt.manifest import needs_of
     from funcrt.rollout import find_functions, read_manifests
     from funcrt.upload import Head, Upload
 
@@ -87,6 +91,7 @@ def _read(paths: Sequence[Path], profile: str, *, plan: bool, wait: bool) -> tup
         )
     manifests, errors = read_manifests(directories, profile)
     uploads, bundles, configs = [], [], {}
+    needed: dict[str, None] = {}
     for directory in directories:
         try:
             packed = pack(directory)
@@ -106,12 +111,14 @@ def _read(paths: Sequence[Path], profile: str, *, plan: bool, wait: bool) -> tup
         if directory in manifests:
             for caution in cautions(manifests[directory]):
                 note(f"! {safe(caution)}")
+            needed |= dict.fromkeys(needs_of(directory, manifests[directory]).names)
             configs[manifests[directory].name] = _config(directory, manifests[directory])
     if errors:
         first, *more = mistakes(errors)
         many = f"{len(more) + 1} mistakes, all of them above" if more else "1 mistake"
         raise CliError(first, code=USAGE, more=more, then=f"{many}; nothing was sent to the host")
-    return Head(functions=uploads, profile=profile, plan=plan, wait=wait), bundles, configs
+    head = Head(functions=uploads, profile=profile, plan=plan, wait=wait)
+    return head, bundles, configs, [*needed]
 
 
 def _config(directory: Path, manifest: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from funcrt.cli.output import RED, folded, line, marked, note, paint, rows, safe
+from funcrt.text import installed
 
 __all__ = ["handler", "show", "show_plan"]
 
@@ -40,6 +41,8 @@ def _lines(each: Found, config: str, *, several: bool) -> None:
         line(safe(each["name"]))
     if config:
         _ticked(f"config     {safe(config)}")
+    if each["packages"]:
+        _ticked(f"deps       {installed(each['packages'], each['install_s'])}")
     _ticked(f"import     {handler(each)}   {each['import_ms']:.0f} ms")
     _ticked(f"rollout    {_rollout(each)}")
     least, most = each["scale"]
@@ -114,6 +117,9 @@ def _plan_lines(each: Found) -> None:
     number = f"v{each['number']}"
     now = f"v{each['before']} → {number}" if each["state"] == "changed" else number
     line(f"{safe(each['name'])}  {each['state']}  {now} ({each['digest'][:12]})")
+    if each["packages"]:
+        text = installed(each["packages"], each["install_s"])
+        line(marked(folded(f"  ✓ deps    {text}", 12)))
     line(marked(folded(f"  ✓ import  {handler(each)}   {each['import_ms']:.0f} ms", 12)))
     for key in each["keys"]:
         before, after = key["before"] or "not set", key["after"] or "not set"

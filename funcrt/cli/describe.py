@@ -69,6 +69,8 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "retry", f"{found['attempts']} attempts, timeout {found['timeout_s']:g} s"
     for at, (name, source) in enumerate(found["secrets"].items()):
         yield "" if at else "secrets", f"{name} from {source}"
+    if found["packages"]:
+        yield "deps", safe(", ".join(found["packages"]))
     yield "output", safe(status["output_topic"] or "-")
     if status["dlq_topic"]:
         yield "dlq", safe(status["dlq_topic"])

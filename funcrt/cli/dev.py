@@ -10,6 +10,7 @@ from funcrt.cli.errors import USAGE, CliError
 from funcrt.cli.options import (
     AllowIsolation,
     Data,
+    Install,
     Isolation,
     SecretsDir,
     check_directories,
@@ -82,6 +83,7 @@ def dev(
     secrets: SecretsDir = None,
     isolation: Isolation = None,
     allow_isolation: AllowIsolation = None,
+    install: Install = True,
     data: Data = None,
 ) -> int:
     """Run functions here, and put each save into service at once. Ctrl-C stops it.
@@ -108,6 +110,7 @@ def dev(
         secrets=secrets,
         drain_s=DRAIN_S,
         policy=Policy.of(isolation, allow_isolation),
+        install=install,
     )
     return runtime.run(
         DevConfig(

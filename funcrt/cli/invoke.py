@@ -11,7 +11,15 @@ import typer
 
 from funcrt.cli import invoked
 from funcrt.cli.errors import FAILED, USAGE, CliError
-from funcrt.cli.options import DataDirOnly, Json, SecretsDir, Socket, check_secrets, place
+from funcrt.cli.options import (
+    DataDirOnly,
+    Install,
+    Json,
+    SecretsDir,
+    Socket,
+    check_secrets,
+    place,
+)
 from mesh.event import Event
 
 __all__ = ["app", "directory_of", "invoke"]
@@ -55,6 +63,7 @@ def invoke(
     ] = False,
     repeat: Annotated[int, typer.Option(min=1, help="Call so many times.")] = 1,
     secrets: SecretsDir = None,
+    install: Install = True,
     data_dir: DataDirOnly = None,
     admin_socket: Socket = None,
     json: Json = False,
@@ -82,7 +91,10 @@ def invoke(
     if here:
         assert directory is not None
         check_secrets(secrets)
-        return asyncio.run(invoked.here(directory, [events], repeat, json, secrets))
+        packages = place(data_dir).data.packages if install else None
+        return asyncio.run(
+            invoked.here(directory, [events], repeat, json, secrets=secrets, packages=packages)
+        )
     name = function
     if directory is not None:
         from funcrt.manifest import load_manifest

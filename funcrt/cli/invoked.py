@@ -32,14 +32,16 @@ async def here(
     calls: Sequence[list[Event]],
     repeat: int,
     json: bool,
+    *,
     secrets: Path | None = None,
+    packages: Path | None = None,
 ) -> int:
     """Call the directory's function in the sandbox, on one event at a time or a batch, with secrets
-    of that directory; the exit code."""
+    of that directory; the exit code. What it needs is installed below `packages`, if given."""
     from funcrt.trial import trial
 
     failed = 0
-    async with trial(directory, secrets=secrets) as function:
+    async with trial(directory, secrets=secrets, packages=packages) as function:
         for events in calls:
             failed += await _here(function, directory, events, repeat, json)
     return FAILED if failed else 0

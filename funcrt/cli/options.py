@@ -16,6 +16,7 @@ __all__ = [
     "Data",
     "DataDirOnly",
     "HostUrl",
+    "Install",
     "Isolation",
     "Json",
     "Mesh",
@@ -80,6 +81,14 @@ HostUrl = Annotated[
         help="Gateway of a host elsewhere; FUNCRT_TOKEN holds a token with the scope admin.",
         show_default="the admin socket",
         metavar="URL",
+    ),
+]
+Install = Annotated[
+    bool,
+    typer.Option(
+        "--install/--no-install",
+        envvar="FUNCRT_INSTALL",
+        help="What functions need; else it must be in funcrt's own environment.",
     ),
 ]
 SecretsDir = Annotated[

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -11,6 +12,7 @@ from funcrt.text import safe
 __all__ = [
     "RED",
     "clock",
+    "during",
     "folded",
     "json_line",
     "line",
@@ -70,6 +72,21 @@ def marked(text: str) -> str:
     """A line with the mark that it begins with in its colour."""
     mark = text.lstrip()[:1]
     return text.replace(mark, paint(MARKS[mark], mark), 1) if mark in MARKS else text
+
+
+@contextmanager
+def during(text: str) -> Iterator[None]:
+    """A line that stands on a terminal while something is waited for; nothing for no text."""
+    if not text or not sys.stderr.isatty():
+        yield
+        return
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
 
 
 def note(text: str) -> None:

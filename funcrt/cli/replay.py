@@ -9,7 +9,7 @@ import typer
 
 from funcrt.cli.client import AdminClient
 from funcrt.cli.errors import USAGE, CliError
-from funcrt.cli.options import DataDirOnly, Json, Socket, place
+from funcrt.cli.options import DataDirOnly, Install, Json, Socket, place
 from funcrt.cli.output import json_line, line, note
 from funcrt.cli.when import start
 from mesh.event import Event
@@ -51,6 +51,7 @@ def replay(
     local: Annotated[
         bool, typer.Option("--local", help="Here, in a sandbox; nothing is published.")
     ] = False,
+    install: Install = True,
     data_dir: DataDirOnly = None,
     admin_socket: Socket = None,
     json: Json = False,
@@ -74,7 +75,8 @@ def replay(
     if to != "now" and from_ in (None, "dlq"):
         raise CliError("--to goes with --from and a start", code=USAGE)
     directory = _directory(name) if local else None
-    client = AdminClient(place(data_dir, admin_socket=admin_socket).admin_socket)
+    where = place(data_dir, admin_socket=admin_socket)
+    client, packages = AdminClient(where.admin_socket), where.data.packages if install else None
     if directory is not None:
         from funcrt.manifest import load_manifest
 
@@ -83,7 +85,9 @@ def replay(
         if trigger is not None:
             raise CliError("--trigger does not go with --from dlq", code=USAGE)
         if directory is not None:
-            return _here(directory, [each["event"] for each in _letters(client, name)], json)
+            return _here(
+                directory, [each["event"] for each in _letters(client, name)], json, packages
+            )
         count = client.post("functions", name, "dlq", "replay", body={"all": True})["replayed"]
         return _told(name, {"replayed": count}, json)
     which: dict[str, Any] = {"last": last} if last else {"id": event} if event is not None else {}
@@ -95,7 +99,7 @@ def replay(
         found = client.get("functions", name, "events", **which)
         if found["more"]:
             note("only the first 8 MiB of them")
-        return _here(directory, [each["event"] for each in found["events"]], json)
+        return _here(directory, [each["event"] for each in found["events"]], json, packages)
     return _told(name, client.post("functions", name, "replay", body=which), json)
 
 
@@ -129,7 +133,7 @@ def _directory(name: str) -> Path:
     return found
 
 
-def _here(directory: Path, events: list[Any], json: bool) -> int:
+def _here(directory: Path, events: list[Any], json: bool, packages: Path | None) -> int:
     """Call the directory's function on each, in the sandbox."""
     from funcrt.cli.invoked import here
 
@@ -138,4 +142,5 @@ def _here(directory: Path, events: list[Any], json: bool) -> int:
         return 0
     found = [Event.from_json(msgspec.json.encode(each)) for each in events]
 
-    return asyncio.run(here(directory, [[each] for each in found], 1, json))
+    calls = [[each] for each in found]
+    return asyncio.run(here(directory, calls, 1, json, packages=packages))

@@ -8,6 +8,7 @@ import typer
 from funcrt.cli.options import (
     AllowIsolation,
     Data,
+    Install,
     Isolation,
     Json,
     Mesh,
@@ -65,6 +66,14 @@ def serve(
     ] = 30.0,
     isolation: Isolation = None,
     allow_isolation: AllowIsolation = None,
+    install: Install = True,
+    source_builds: Annotated[
+        bool,
+        typer.Option(
+            "--source-builds",
+            help="Let functions ask for packages to be built from source, which runs code of them.",
+        ),
+    ] = False,
     logs: Annotated[
         bool, typer.Option("--logs", help="Write functions' lines to standard error, too.")
     ] = False,
@@ -95,6 +104,8 @@ def serve(
         secrets=secrets,
         profile=profile,
         drain_s=drain,
+        install=install,
+        source_builds=source_builds,
         logs=logs,
         policy=Policy.of(isolation, allow_isolation),
         json=json,

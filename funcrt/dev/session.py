@@ -25,6 +25,7 @@ from funcrt.host import Host
 from funcrt.rollout import find_functions, is_function
 from funcrt.running import Ending, hosting, listening, settle_down
 from funcrt.tasks import Tasks
+from funcrt.text import installed
 
 __all__ = ["run"]
 
@@ -80,6 +81,8 @@ async def _dev(config: DevConfig) -> int:
         host.deploys.recording = False
         host.name_sources = debugger is not None
         host.observer = screen
+        host.packages.told = screen.installing
+        host.packages.builds = True  # the author's own machine, and their choice
         port = await stack.enter_async_context(listening(serve, Tokens(), host, ending))
         session = Session(config, host, screen, debugger)
         seen = Seen(host)
@@ -191,6 +194,9 @@ class Session:
             head, tail = f"  {name:<{width}}  ", f" → {manifest.output.topic or '-'}   {info.kind}"
             tail += f", ready in {self.screen.took[name]:.0f} ms"
             self.screen.line(head + self.screen.cut(triggers, len(head) + len(tail)) + tail)
+            if function.installed is not None:
+                text = installed(function.installed.packages, function.installed.took_s)
+                self.screen.line(f"  {'':<{width}}  deps {text}")
         if self.debugger is not None:
             self.screen.line(
                 f"waiting for a debugger on 127.0.0.1:{self.debugger.port}; nothing is called"

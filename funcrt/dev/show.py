@@ -18,7 +18,7 @@ from funcrt.function import Function
 from funcrt.logs import OneLine
 from funcrt.observer import Sent
 from funcrt.sandbox.protocol import Failure, Result
-from funcrt.text import safe
+from funcrt.text import installed, safe, several
 from mesh.event import Event
 from mesh.transport import Dead, Output, Retry, Settled, Settlement
 
@@ -116,6 +116,13 @@ class Screen:
     def now(self, text: str) -> None:
         """A line with the time of day."""
         self.line(f"{self.paint(DIM, time.strftime('%H:%M:%S'))}  {text}")
+
+    def installing(self, function: str, packages: Sequence[str], took_s: float | None) -> None:
+        """What a function needs is being installed, or was."""
+        if took_s is None:
+            self.now(f"{function}  deps {several(packages)} …")
+        elif self.begun:
+            self.now(f"{function}  deps {installed(packages, took_s)}")
 
     def paint(self, colour: str, text: str) -> str:
         """Coloured, on a terminal that may have colours."""

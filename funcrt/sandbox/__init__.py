@@ -50,6 +50,8 @@ class Code(msgspec.Struct, frozen=True, kw_only=True):
     """What a generator makes is sent as it is made: the handler must be one."""
     source: Path | None = None
     """What `path` is a copy of, and what its code is to name as its place; None for `path`."""
+    packages: Path | None = None
+    """Where what it needs is installed; None for nothing of its own."""
     queued: bool = False
     """A trigger hands over events of the mesh: the handler may not take a Request."""
 

@@ -40,7 +40,6 @@ __all__ = [
 
 NAMES = ("handler", "handle", "main")
 JSON = "application/json"
-REQUIREMENTS = "requirements.txt"
 
 
 class NotAnEvent(Exception):
@@ -118,12 +117,9 @@ def _import(path: Path, name: str) -> ModuleType:
         text = _frames(error, path)
         line = _line(error, path)
         if isinstance(error, ModuleNotFoundError):
-            named = (path / REQUIREMENTS).is_file()
-            what = f"-r {REQUIREMENTS} in its folder" if named else "the package that has it"
-            message = (
-                f"cannot import {error.name!r}: no such module beside it or in funcrt's own"
-                f" environment; {sys.executable} -m pip install {what}"
-            )
+            from funcrt.sandbox.absent import absent  # slow to import, and seldom needed
+
+            message = absent(error.name or "", path)
         else:
             said = _text(error).partition("\n")[0]
             message = f"fails to import: {type(error).__name__}: {said}"

@@ -137,6 +137,7 @@ class ProcessSandbox:
             batch=code.batch,
             source=str(code.source or ""),
             stream=code.stream,
+            packages=str(code.packages or ""),
         )
         zygote = await self._fork(code, spec, send=await self._parent(code, held))
         info = zygote.info
@@ -210,6 +211,8 @@ class ProcessSandbox:
     def _confinement(self, code: Code, level: Level) -> Confinement:
         warm = self._warm is not None
         readable = [str(code.path.parent if warm else code.path), *code.files]
+        if code.packages:
+            readable.append(str(code.packages))
         if code.source:
             readable.append(str(code.source))
         return Confinement(

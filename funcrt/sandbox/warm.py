@@ -130,14 +130,18 @@ class WarmProcesses:
         """The process to fork this version from, made now where there is none that fits; None
         where nothing is imported ahead. Raises OSError."""
         modules = self._ahead + leading_imports(code.path, code.handler)
-        key = (modules, dict(code.env), held, _installed())
+        packages = str(code.packages or "")
+        key = (modules, dict(code.env), held, packages, _installed())
         before = self._held.get(code.name)
         if before is not None and before.fresh(key):
             return before
         self.drop(code.name)
         if not modules:
             return None
-        wanted = Warm(modules=modules, env=dict(code.env), confine=held, prefixes=[*_prefixes()])
+        wanted = Warm(
+            modules=modules, env=dict(code.env), confine=held, packages=packages,
+            prefixes=[*_prefixes(), *filter(None, [packages])],
+        )  # fmt: skip
         made = self._held[code.name] = Warmed(wanted, key)
         await made.start(send, said)
         return made if made.usable else None

@@ -25,6 +25,7 @@ from funcrt.sandbox.forking import MAX_MESSAGE, Forked, child, introduce, reap, 
 from funcrt.sandbox.handler import Bound, import_handler, threads
 from funcrt.sandbox.hook import chosen, no_terminal
 from funcrt.sandbox.loop import LoopWorker
+from funcrt.sandbox.packages import add_packages
 from funcrt.sandbox.said import Printed
 from funcrt.sandbox.streaming import StreamWorker
 from funcrt.sandbox.worker import Worker
@@ -61,6 +62,7 @@ class Warm(msgspec.Struct, frozen=True, tag="warm"):
     confine: Confinement
     prefixes: list[str]
     """Directories whose files need not be told."""
+    packages: str = ""
 
 
 class Spec(msgspec.Struct, frozen=True, tag="load"):
@@ -77,6 +79,8 @@ class Spec(msgspec.Struct, frozen=True, tag="load"):
     stream: bool
     late: bool = False
     """Import in each instance: the code's import starts threads, which no fork survives."""
+    packages: str = ""
+    """Where what the function needs is installed; empty for nowhere."""
     source: str = ""
     """What the directory is a copy of, for its code to name; empty for its own name."""
 
@@ -109,6 +113,7 @@ def begin(message: Spec | Warm, control_fd: int, out: int, err: int) -> None:
     tempfile.tempdir = None  # R looked for one where it is
     os.umask(0o077)
     sys.dont_write_bytecode = True
+    add_packages(message.packages)
     sys.breakpointhook = chosen(no_terminal)
     control = socket.socket(fileno=control_fd)
     if isinstance(message, Warm):

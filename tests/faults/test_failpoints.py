@@ -18,6 +18,7 @@ from mesh.failpoint import EXIT_CODE, POINTS, armed
 from mesh.ledger.expectations import Expectations, Expected
 from tests.faults.run import Run, watched
 from tests.serving import Serving
+from tests.wheels import offline, wheel
 
 FUNCTION = """
 from mesh.ledger.report import Reporter
@@ -48,7 +49,7 @@ TOGETHER = 2
 NAMES = [name for name, _ in POINTS]
 ONCE = ("migrate.after", "host-id.after")
 """Reached once in the life of a data directory: what they come after is then done."""
-EACH_START = ("epoch.", "unpack.", "deploy.", "checkpoint.", "transaction.refreshed")
+EACH_START = ("epoch.", "unpack.", "packages.", "deploy.", "checkpoint.", "transaction.refreshed")
 """Reached once a start. (Each start has another version of the function.)"""
 FIRST = ("migrate.", "host-id.")
 """Reached before there is anything to publish to."""
@@ -85,6 +86,11 @@ class Crashes:
         address = self.directory / "ledger.sock"
         source = FUNCTION.format(address=address, version=self.version)
         env = {"FUNCRT_FAILPOINT": setting} if setting else {}
+        if self.names and self.names[0].startswith("packages."):
+            # Each version needs something that no version before did.
+            wheel(self.directory / "wheels", "paint", "9.0")
+            source = source.replace("\n---", f'\n---\ndependencies = ["paint>=0.{self.version}"]')
+            env |= offline(self.directory / "wheels")
         self.host = Serving(self.directory / "data", env=env, add=source)
         return self.host
 

@@ -9,7 +9,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -267,8 +266,8 @@ def test_describe_says_which_event_the_filter_refused_last_and_why(host: Serving
 MISTAKES = [
     (
         "import nonesuch\n", TOML, 2,
-        "✗ src/echo/main.py:1: cannot import 'nonesuch': no such module beside it or in funcrt's"
-        f" own environment; {sys.executable} -m pip install the package that has it\n"
+        "✗ src/echo/main.py:1: cannot import 'nonesuch': no such module beside it, and it has no"
+        ' requirements.txt. Make one with the line "nonesuch" and deploy again\n'
         "    File \"src/echo/main.py\", line 1, in <module>\n      import nonesuch\n"
         "  ModuleNotFoundError: No module named 'nonesuch'\n  v1 is still serving\n",
     ),

@@ -26,9 +26,9 @@ MESH = '[[trigger]]\ntopic = "a"\n'
 BROKEN: list[tuple[str | bytes, str | bytes | None, str]] = [
     # manifest, main.py, what is said behind `functions/NAME/`
     (MESH + "fliters = []", GOOD, 'funcrt.toml:3: trigger[0].fliters: unknown key, did you mean "'),
-    ("bad = 1", GOOD, "funcrt.toml:1: bad: unknown key; known here: concurrency, dlq, env, handler"
-     ", idempotency, limits, name, output, profile, retry, sandbox, scale, secrets, timeout,"
-     " trigger"),
+    ("bad = 1", GOOD, "funcrt.toml:1: bad: unknown key; known here: concurrency, dependencies,"
+     " dlq, env, handler, idempotency, limits, name, output, profile, retry, sandbox, scale,"
+     " secrets, source_builds, timeout, trigger"),
     ("attempts = 3", GOOD, "funcrt.toml:1: attempts: unknown key here; it belongs in [retry]"),
     ("[[trigger]]", GOOD, "funcrt.toml:1: trigger[0].topic: missing; add topic = ..."),
     ("[trigger]\n", GOOD, "funcrt.toml:1: trigger: expected an array of at most 100, found a table;"
@@ -57,7 +57,7 @@ BROKEN: list[tuple[str | bytes, str | bytes | None, str]] = [
     ("", "def handler(event, *, x): ...", "main.py:1: needs the keyword 'x', which no call gives"),
     ("", "def handler(event)\n  pass", "main.py:1: syntax error: expected ':'"),
     ("", "if 1:\n\tif 1:\n        x\n", "main.py:3: syntax error: inconsistent use of tabs"),
-    ("", "import nonesuch\n", "main.py:1: cannot import 'nonesuch': no such module beside it or"),
+    ("", "import nonesuch\n", "main.py:1: cannot import 'nonesuch': no such module beside it, and"),
     ("", "import lib\n", "lib/__init__.py:1: fails to import: ZeroDivisionError: division by zero"),
     ("", "import sys\nsys.exit(3)", "main.py:2: fails to import: SystemExit: 3"),
     ("", "import os\nos._exit(3)", "main.py: its process ended during the import: it exited by"),

@@ -1,0 +1,238 @@
+"""What functions need installed, in directories that are named by what was asked for: installed
+once, shared by all who ask for the same, whole or not there."""
+
+import asyncio
+import ctypes
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Collection, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+
+import msgspec
+
+from funcrt.errors import DeployError
+from funcrt.installer import pinned, run_installer
+from funcrt.requirements import Needs
+from funcrt.tree import DIRECTORY, sync
+from mesh.failpoint import point
+
+__all__ = ["BuildsRefused", "InstallStopped", "Installed", "Packages"]
+
+INSTALLING = ".install-"
+CACHE = ".cache"
+SITE = "site"
+LISTED = "installed.json"
+KEPT_S = 24 * 3600.0
+"""What no version in service uses stays so long after it was last used: a rollback, or `invoke`
+beside the host, finds it."""
+MOST_CACHED = 2 << 30
+"""Bytes of downloads that are kept from one installation to the next."""
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class BuildsRefused(DeployError):
+    """A function that asks for builds from source, on a host that allows none."""
+
+    def __init__(self, function: str) -> None:
+        super().__init__(
+            f"{function}: source_builds = true, and this host builds nothing: that runs code of the"
+            " packages outside of any sandbox. Take only what has wheels, or start the host with"
+            " --source-builds"
+        )
+
+
+class InstallStopped(DeployError):
+    """An installation that was given up, as the host ends."""
+
+    def __init__(self, function: str) -> None:
+        super().__init__(f"{function}: what it needs was not installed, as the host was stopped")
+
+
+class Installed(msgspec.Struct, frozen=True):
+    """What a function needs, and where it is."""
+
+    path: Path
+    """What goes on sys.path."""
+    packages: tuple[str, ...]
+    """With their versions: `pillow 11.3.0`."""
+    took_s: float | None = None
+    """None where it was there."""
+
+
+Told = Callable[[str, Sequence[str], float | None], None]
+"""(function, packages, seconds): told as an installation begins, with what was asked for and None,
+and as it ends, with what was installed."""
+
+
+class Packages:
+    """Those of one data directory. Several hosts, and commands beside them, may share it."""
+
+    def __init__(self, root: Path, *, install: bool = True, builds: bool = True) -> None:
+        self.root = root
+        self.install = install
+        """Whether anything is installed; else what functions need is in the host's environment."""
+        self.builds = builds
+        """Whether functions may ask for builds from source."""
+        self.told: Told = lambda *_: None
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._making: set[asyncio.Task[Installed]] = set()
+        self._stopped = False
+
+    async def get(self, function: str, needs: Needs, *, builds: bool = False) -> Installed | None:
+        """What a function needs, installed now where it is not; None where it needs nothing, or
+        nothing is installed here. Raises DependencyError, InstallerMissing, BuildsRefused."""
+        if not needs.lines or not self.install:
+            return None
+        if builds and not self.builds:
+            raise BuildsRefused(function)
+        key = _key(needs, builds)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            found = self._there(key)
+            if found is None:
+                self.told(function, needs.names, None)
+                found = await self._made(function, key, needs, builds)
+                self.told(function, found.packages, found.took_s)
+        return found
+
+    async def _made(self, function: str, key: str, needs: Needs, builds: bool) -> Installed:
+        if self._stopped:
+            raise InstallStopped(function)
+        making = asyncio.ensure_future(self._make(key, needs, builds))
+        self._making.add(making)
+        try:
+            await asyncio.wait({making})
+        finally:
+            self._making.discard(making)
+            if not making.done():  # nobody waits for it any more
+                making.cancel()
+                await asyncio.wait({making})
+        if making.cancelled():
+            raise InstallStopped(function)
+        return making.result()
+
+    def stop(self) -> None:
+        """Give up what is being installed, and install nothing more: its host ends."""
+        self._stopped = True
+        for making in self._making:
+            making.cancel()
+
+    def _there(self, key: str) -> Installed | None:
+        directory = self.root / key
+        try:
+            listed = msgspec.json.decode((directory / LISTED).read_bytes(), type=tuple[str, ...])
+            os.utime(directory)  # when it was used last
+        except FileNotFoundError:
+            return None
+        return Installed(directory / SITE, listed)
+
+    async def _make(self, key: str, needs: Needs, builds: bool) -> Installed:
+        began = time.perf_counter()
+        self.root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=INSTALLING, dir=self.root))
+        held = os.open(temporary, DIRECTORY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)  # until this process ends: nobody sweeps it
+            point("packages.before")
+            site = temporary / SITE
+            site.mkdir()
+            await run_installer(needs, site, self.root / CACHE, builds=builds)
+            listed = await asyncio.to_thread(_finish, temporary)
+            point("packages.installed")
+            try:
+                temporary.rename(self.root / key)  # noqa: ASYNC240 - at once
+                point("packages.renamed")
+            except OSError:  # another process was faster
+                if self._there(key) is None:
+                    raise
+        finally:
+            await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+            os.close(held)
+        sync(self.root)
+        point("packages.after")
+        return Installed(self.root / key / SITE, listed, time.perf_counter() - began)
+
+    async def swept(self, used: Collection[Path]) -> None:
+        """Remove what is not among `used` (their `path`s) and was not lately; and what
+        installations that were killed left behind."""
+        if self.root.is_dir():
+            await asyncio.to_thread(self._sweep, used, time.time())
+
+    def _sweep(self, used: Collection[Path], now: float) -> None:
+        kept = {path.parent.name for path in used}
+        for directory in self.root.iterdir():
+            name = directory.name
+            if name.startswith(INSTALLING):
+                _remove_free(directory)
+            elif name == CACHE:
+                if _size(directory, MOST_CACHED) > MOST_CACHED:
+                    shutil.rmtree(directory, ignore_errors=True)
+            elif name in kept:
+                os.utime(directory)
+            elif now - directory.stat().st_mtime > KEPT_S:
+                # Renamed first: half of it would pass for the whole.
+                hidden = Path(tempfile.mkdtemp(prefix=INSTALLING, dir=self.root))
+                directory.rename(hidden / name)
+                shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _key(needs: Needs, builds: bool) -> str:
+    """Different where something else would be installed: for another Python, or machine, too."""
+    python = (sysconfig.get_config_var("SOABI"), sysconfig.get_platform(), sys.version_info[:2])
+    asked = repr((1, needs.lines, builds, python, pinned()))
+    return hashlib.sha256(asked.encode()).hexdigest()[:40]
+
+
+def _finish(temporary: Path) -> tuple[str, ...]:
+    """List what was installed, let everyone read it, and make it durable; synced as a whole, for a
+    package may have thousands of files."""
+    site = temporary / SITE
+    found = {each.name.lower(): each for each in distributions(path=[str(site)]) if each.name}
+    listed = tuple(f"{name} {found[name].version}" for name in sorted(found))
+    (temporary / LISTED).write_bytes(msgspec.json.encode(listed))
+    for directory in (temporary, site):
+        directory.chmod(0o755)
+    (temporary / LISTED).chmod(0o644)
+    fd = os.open(temporary, DIRECTORY)
+    try:
+        if _libc.syncfs(fd):
+            raise OSError(ctypes.get_errno(), "cannot be made durable", str(temporary))
+    finally:
+        os.close(fd)
+    return listed
+
+
+def _remove_free(directory: Path) -> None:
+    """Remove a temporary directory, unless someone still installs into it."""
+    try:
+        held = os.open(directory, DIRECTORY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+    finally:
+        os.close(held)
+
+
+def _size(directory: Path, most: int) -> int:
+    """Bytes below a directory; no more are counted once they are over `most`."""
+    total = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(f"{place}/{name}").st_size
+            except OSError:
+                pass
+        if total > most:
+            break
+    return total

@@ -1,0 +1,124 @@
+"""What a function says that it needs, wherever it says so."""
+
+from pathlib import Path
+
+import pytest
+
+from funcrt.errors import ManifestError
+from funcrt.manifest import load_manifest, needs_of
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    made = Path("f")
+    made.mkdir()
+    (made / "main.py").write_text("")
+    return made
+
+
+def lines(folder: Path) -> tuple[str, ...]:
+    return needs_of(folder, load_manifest(folder)).lines
+
+
+def refused(folder: Path) -> list[str]:
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(folder)
+    return str(caught.value).splitlines()
+
+
+def test_each_of_three_places_is_read(folder: Path) -> None:
+    assert lines(folder) == ()
+    asked = ("numpy", "pillow>=11")
+    (folder / "requirements.txt").write_text("Pillow>=11\nnumpy".replace("P", "p"))
+    assert lines(folder) == asked
+    (folder / "requirements.txt").unlink()
+    (folder / "pyproject.toml").write_text('[project]\ndependencies = ["pillow>=11", "numpy"]\n')
+    assert lines(folder) == asked
+    (folder / "pyproject.toml").write_text(
+        '[tool.funcrt]\ndependencies = ["pillow>=11", "numpy"]\n'
+    )
+    needs = needs_of(folder, load_manifest(folder))
+    assert (needs.lines, needs.file) == (asked, "pyproject.toml")
+    (folder / "pyproject.toml").unlink()
+    (folder / "funcrt.toml").write_text('dependencies = [\n  "pillow>=11",\n  "numpy",\n]\n')
+    needs = needs_of(folder, load_manifest(folder))
+    assert (needs.lines, needs.file) == (asked, "funcrt.toml")
+    assert needs.places == {"pillow": 2, "numpy": 3}
+
+
+def test_two_places_are_one_too_many(folder: Path) -> None:
+    (folder / "requirements.txt").write_text("numpy\n")
+    (folder / "pyproject.toml").write_text('[project]\ndependencies = ["numpy"]\n')
+    both = "requirements.txt and [project] dependencies of pyproject.toml; keep one of them"
+    assert refused(folder) == [f"f/requirements.txt: what it needs is said in {both}"]
+    (folder / "requirements.txt").write_text("# nothing\n")
+    assert lines(folder) == ("numpy",)
+    (folder / "funcrt.toml").write_text('dependencies = ["numpy"]\n')
+    assert "said in dependencies of funcrt.toml and [project]" in refused(folder)[0]
+
+
+def test_what_a_lock_file_holds_is_taken(folder: Path) -> None:
+    (folder / "requirements.txt").write_text(
+        "\ufeff# made by a tool\n"
+        "--require-hashes\n"
+        "pillow==11.0.0 ; python_version >= '3.9' \\\r\n"
+        "    --hash=sha256:aa \\\n    --hash=sha256:bb\n"
+        "    # via thumbs\n"
+        "Typing_Extensions[all] @ https://example.com/t.whl#sha256=cc  # pinned\n"
+        "-r more/base.txt\nfuncrt>=0.1\n"
+    )
+    (folder / "more").mkdir()
+    (folder / "more" / "base.txt").write_text("-r ../requirements.txt\n-r deep.txt\n")
+    (folder / "more" / "deep.txt").write_text("numpy~=2.0\n")
+    found = refused(folder)
+    assert found == ["f/more/base.txt:1: ../requirements.txt is not in the function's folder"]
+    (folder / "more" / "base.txt").write_text("-r deep.txt\n-r deep.txt\n")
+    assert lines(folder) == (
+        "Typing_Extensions[all] @ https://example.com/t.whl#sha256=cc",
+        "numpy~=2.0",
+        "pillow==11.0.0 ; python_version >= '3.9' --hash=sha256:aa --hash=sha256:bb",
+    )
+    needs = needs_of(folder, load_manifest(folder))
+    assert needs.names == ["typing-extensions", "numpy", "pillow"]
+    assert needs.places == {"pillow": 3, "typing-extensions": 7, "funcrt": 9}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--index-url https://x", "2: --index-url is not taken here; where packages come from is"),
+        ("--extra-index-url=https://x", "2: --extra-index-url is not taken here"),
+        ("-e .", "2: -e is not taken here"),
+        (
+            "./vendored.whl",
+            '2: expected a requirement such as "pillow>=11", found "./vendored.whl"',
+        ),
+        ("x @ file:///etc/passwd", "2: expected a requirement such as"),
+        ("x @ git+https://x/y", "2: expected a requirement such as"),
+        ("-r nowhere.txt", "2: nowhere.txt cannot be read: No such file or directory"),
+        ("-r /etc/hosts", "2: /etc/hosts is not in the function's folder"),
+        ("two words", "2: expected a requirement such as"),
+    ],
+)
+def test_what_is_no_requirement_is_told_with_its_line(folder: Path, text: str, said: str) -> None:
+    (folder / "requirements.txt").write_text(f"numpy\n{text}\n")
+    (found,) = refused(folder)
+    assert found.startswith(f"f/requirements.txt:{said}")
+
+
+def test_mistakes_in_toml_have_their_lines(folder: Path) -> None:
+    (folder / "funcrt.toml").write_text('dependencies = [\n  "numpy",\n  "-r x",\n  3,\n]\n')
+    assert refused(folder) == [
+        'f/funcrt.toml:3: dependencies[1]: expected a requirement such as "pillow>=11",'
+        ' found "-r x"',
+        'f/funcrt.toml:4: dependencies[2]: expected a requirement such as "pillow>=11", found 3',
+    ]
+    (folder / "funcrt.toml").unlink()
+    (folder / "pyproject.toml").write_text('[project]\ndependencies = [\n  "a b",\n]\n')
+    assert refused(folder) == [
+        "f/pyproject.toml:3: project.dependencies[0]: expected a requirement such as"
+        ' "pillow>=11", found "a b"'
+    ]
+    (folder / "pyproject.toml").write_text('[project]\ndependencies = "numpy"\n')
+    assert refused(folder)[0].endswith('expected an array of requirements, found "numpy"')
