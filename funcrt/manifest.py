@@ -246,9 +246,11 @@ def load_manifest(directory: Path, profile: str = "", folder: str = "") -> Manif
 
 
 def needs_of(directory: Path, manifest: Manifest) -> Needs:
-    """What a function needs installed, whichever of its files says it. Raises ManifestError."""
+    """What a function needs installed, whichever of its files says it: nothing for a container,
+    whose image has it. Raises ManifestError."""
     file = FILE if (directory / FILE).exists() else PROJECT
-    return read_needs(directory, file, manifest.dependencies)
+    needs = read_needs(directory, file, manifest.dependencies)
+    return Needs() if manifest.sandbox.isolation == "container" else needs
 
 
 def _document(directory: Path) -> tuple[Document, dict[str, Any]]:

@@ -121,7 +121,8 @@ def test_a_function_without_its_dependencies_says_what_to_install(tmp_path: Path
 
     at = "✗ thumbnail/main.py:5: cannot import"
     mend = "there and deploy again"
-    absent = "not_there is in requirements.txt and was not installed, as this ran with --no-install"
+    absent = "not_there is in requirements.txt and was not installed, as this ran with"
+    where = "--no-install, in a test or in a container"
     assert (
         said("not_there") == f"{at} 'not_there': not in requirements.txt. Add \"not_there\" {mend}"
     )
@@ -130,7 +131,7 @@ def test_a_function_without_its_dependencies_says_what_to_install(tmp_path: Path
     )
     (tmp_path / "thumbnail" / "requirements.txt").write_text("not-there\n")
     assert said("not_there") == (
-        f"{at} 'not_there': {absent} or in a test; {sys.executable} -m pip install"
+        f"{at} 'not_there': {absent} {where}; {sys.executable} -m pip install"
         " -r requirements.txt in its folder"
     )
     assert said("PIL.nothing") == f"{at} 'PIL.nothing': PIL is there, and has no such module"

@@ -71,8 +71,8 @@ def _named(package: str, needs: Needs, path: Path) -> str:
     except importlib.metadata.PackageNotFoundError:
         what = f"-r {FILE} in its folder" if (path / FILE).is_file() else f"'{package}'"
         return (
-            f"{package} is in {needs.file} and was not installed, as this ran with --no-install or"
-            f" in a test; {sys.executable} -m pip install {what}"
+            f"{package} is in {needs.file} and was not installed, as this ran with --no-install, in"
+            f" a test or in a container; {sys.executable} -m pip install {what}"
         )
     return f"{package} {found} is installed, and has no such module"
 

@@ -122,3 +122,12 @@ def test_mistakes_in_toml_have_their_lines(folder: Path) -> None:
     ]
     (folder / "pyproject.toml").write_text('[project]\ndependencies = "numpy"\n')
     assert refused(folder)[0].endswith('expected an array of requirements, found "numpy"')
+
+
+def test_what_a_container_has_is_its_image_s(folder: Path) -> None:
+    (folder / "requirements.txt").write_text("numpy\n")
+    assert lines(folder) == ("numpy",)
+    (folder / "funcrt.toml").write_text('[sandbox]\nisolation = "container"\n')
+    assert lines(folder) == ()
+    (folder / "requirements.txt").write_text("-e .\n")
+    assert refused(folder)[0].startswith("f/requirements.txt:1: -e is not taken here")
