@@ -18,6 +18,7 @@ import msgspec
 
 from funcrt.sandbox import kernel, landlock
 from funcrt.sandbox.levels import Level
+from funcrt.sandbox.neighbours import unwalled
 from funcrt.sandbox.syscalls import program, rules
 from funcrt.sandbox.view import DEVICES, resolved
 
@@ -216,10 +217,11 @@ def _filter(held: Confinement, signals_to: int | None = None) -> None:
         # that shares the network, where Landlock does not hold those back.
         walled = held.level in ("sandbox", "container")
         unix = walled and (not held.network or kernel.landlock_abi() >= 6)
+        more = () if walled else unwalled(own_user=bool(held.user))
         try:
             made = program(
                 kernel.MACHINE,
-                list(rules(network=held.network, unix=unix, signals_to=signals_to)),
+                [*rules(network=held.network, unix=unix, signals_to=signals_to), *more],
             )
         except KeyError:
             raise OSError(38, "", f"no table of calls for {kernel.MACHINE}") from None

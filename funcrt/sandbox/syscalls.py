@@ -36,6 +36,11 @@ KERNEL = {
     "perf_event_open": (298, 241), "userfaultfd": (323, 282),
     # keyrings, which belong to users and not to namespaces
     "add_key": (248, 217), "keyctl": (250, 219), "request_key": (249, 218),
+    # System V's memory, semaphores and messages, and queues: of the user, and nobody's to end
+    "mq_open": (240, 180), "mq_unlink": (241, 181), "msgget": (68, 186), "msgctl": (71, 187),
+    "msgrcv": (70, 188), "msgsnd": (69, 189), "semctl": (66, 191), "semget": (64, 190),
+    "semop": (65, 193), "semtimedop": (220, 192), "shmat": (30, 196), "shmctl": (31, 195),
+    "shmget": (29, 194),
     # file systems
     "chroot": (161, 51), "fsconfig": (431, 431), "fsmount": (432, 432), "fsopen": (430, 430),
     "fspick": (433, 433), "mount": (165, 40), "mount_setattr": (442, 442),

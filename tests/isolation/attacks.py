@@ -108,6 +108,24 @@ def connect(family, kind, address):
     return sock
 
 
+def datagram(path):
+    """A socket of a pair is one like any other, which has been connected already."""
+    ours, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    return ours.sendto(b"x", path)
+
+
+def watcher():
+    return call((294, 26), 0)  # inotify_init1
+
+
+def shared_memory(number):
+    libc.shmat.restype = ctypes.c_void_p
+    found = libc.shmat(number, None, 0)
+    if found in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return ctypes.string_at(found, 4)
+
+
 def ptrace(pid):
     return call((101, 117), 16, pid, None, None)  # PTRACE_ATTACH
 
@@ -297,6 +315,13 @@ ATTACKS = {
     "make a device": lambda a: os.mknod(tempfile.gettempdir() + "/null", 0o20600, os.makedev(1, 3)),
     "open a file by its handle": lambda a: call((304, 265), -100, b"x" * 16, 0),
     "a setuid program": setuid_file,
+    "change a file's mode": lambda a: os.chmod(a["file"], 0o666) or "changed",
+    "change the mode of its own code": lambda a: os.chmod(__file__, 0o755) or "changed",
+    "change a file's times": lambda a: os.utime(a["file"]) or "changed",
+    "set a file's attribute": lambda a: os.setxattr(a["file"], "user.x", b"1") or "set",
+    "cut a file": lambda a: os.truncate(a["file"], 11) or "cut",
+    "watch a directory": lambda a: call((254, 27), watcher(), a["directory"].encode(), 0x100),
+    "a file's size": lambda a: os.stat(a["file"]).st_size,
     # mounts
     "mount": lambda a: mount(),
     "unmount": lambda a: call((166, 39), b"/tmp", 2),
@@ -317,6 +342,11 @@ ATTACKS = {
     "use an inherited descriptor": through_descriptors,
     "start a program": programs,
     "slow others down by priority": lambda a: os.setpriority(os.PRIO_PROCESS, 0, -5),
+    "slow the host down": lambda a: os.setpriority(os.PRIO_PROCESS, a["host"], 1) or "slowed",
+    "bind the host to a processor": lambda a: os.sched_setaffinity(a["host"], a["cpus"]) or "bound",
+    "limit the host": lambda a: resource.prlimit(a["host"], resource.RLIMIT_CORE, (0, 0)),
+    "memory of System V": lambda a: shared_memory(a["shm"]),
+    "a message queue": lambda a: call((240, 180), a["abstract"].encode(), 2, 0, None),
     "become root": become_root,
     "raise its limits": lambda a: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 40, 1 << 40)),
     "type into a terminal": terminal,
@@ -340,6 +370,7 @@ ATTACKS = {
     "an abstract Unix socket": lambda a: connect(
         socket.AF_UNIX, socket.SOCK_STREAM, "\0" + a["abstract"]
     ),
+    "a datagram to a Unix socket's path": lambda a: datagram(a["datagrams"]),
     "a Unix socket's path": lambda a: connect(socket.AF_UNIX, socket.SOCK_STREAM, a["unix"]),
     "raw sockets": lambda a: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
     "packet sockets": lambda a: socket.socket(17, socket.SOCK_RAW, 0),
@@ -366,6 +397,10 @@ HARMLESS = [
     "... through /proc/PID/root", "read another function's code", "change its own code",
     "write elsewhere", "list a directory of the host", "see the host's processes",
     "signal the host", "signal another function", "read the host's environment",
+    "change a file's mode", "change the mode of its own code", "change a file's times",
+    "set a file's attribute", "cut a file", "watch a directory", "a file's size",
+    "slow the host down", "bind the host to a processor", "limit the host",
+    "memory of System V", "a message queue", "a datagram to a Unix socket's path",
     "start a program", "a user namespace", "loopback, TCP",
     "loopback, UDP", "listen", "an abstract Unix socket", "a Unix socket's path", "netlink",
 ]  # fmt: skip

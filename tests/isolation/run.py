@@ -4,6 +4,7 @@
 at level `container`, in the machine's."""
 
 import asyncio
+import ctypes
 import json
 import os
 import shutil
@@ -91,16 +92,27 @@ def victims(root: Path) -> dict[str, Any]:
     path.bind(str(target / "socket"))
     (target / "socket").chmod(0o777)
     abstract = socket.socket(socket.AF_UNIX)
-    abstract.bind("\0funcrt-victim")
+    name = f"funcrt-victim-{os.urandom(8).hex()}"
+    abstract.bind(f"\0{name}")
     for sock in (path, abstract):
         sock.listen()
+    datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    datagrams.bind(str(target / "datagrams"))
+    (target / "datagrams").chmod(0o777)
+    libc = ctypes.CDLL(None, use_errno=True)
+    memory = libc.shmget(0, 4096, 0o1666)  # IPC_PRIVATE, IPC_CREAT
+    libc.shmat.restype = ctypes.c_void_p
+    assert libc.shmat(memory, None, 0) != ctypes.c_void_p(-1).value
+    assert libc.shmctl(memory, 0, None) == 0  # IPC_RMID: it ends with this process
+    assert libc.mq_open(f"/{name}".encode(), os.O_RDWR | os.O_CREAT, 0o666, None) >= 0
     devices = [each for each in ("/dev/kmsg", "/dev/mem", "/dev/tty") if Path(each).exists()]
     return {
-        "kept": [tcp, path, abstract],
+        "kept": [tcp, path, abstract, datagrams],
         "asked": {
             "file": str(target / "file"), "unix": str(target / "socket"),
-            "directory": str(target), "abstract": "funcrt-victim", "tcp": tcp.getsockname(),
-            "host": os.getpid(),
+            "directory": str(target), "abstract": name, "tcp": tcp.getsockname(),
+            "host": os.getpid(), "datagrams": str(target / "datagrams"), "shm": memory,
+            "cpus": sorted(os.sched_getaffinity(0)),
             "device": (devices or ["/dev/sda"])[0], "setuid": shutil.which("su") or "/bin/su",
             "root": os.geteuid() == 0,
         },
@@ -140,6 +152,7 @@ async def main(level: str, root: Path, image: str = "") -> None:
     still = await other.call(2, {"attack": "bpf"})
     print(json.dumps(["the neighbour", "alive" if isinstance(still, Result) else still]))
     await sandbox.close()
+    ctypes.CDLL(None).mq_unlink(f"/{asked['abstract']}".encode())
 
 
 if __name__ == "__main__":

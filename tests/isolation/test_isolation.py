@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-INSIDE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private"]
+INSIDE = [
+    "unshare",
+    "--mount",
+    "--pid",
+    "--ipc",
+    "--fork",
+    "--mount-proc",
+    "--propagation",
+    "private",
+]
 USER = 61000
 WORD = "(stopped|bounded|open)"
 pytestmark = pytest.mark.skipif(
