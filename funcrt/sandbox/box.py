@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from funcrt.sandbox import Code
 from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.contained import CONTROL, HOST_PACKAGES, LIBRARY, PROGRAM
 from funcrt.sandbox.daemon import DIRECTORY, HOST, Daemon
+from funcrt.sandbox.levels import DockerUnavailable
 
-__all__ = ["Container"]
+__all__ = ["Container", "peer"]
 
 IMAGE = "funcrt"
 """What the project's Dockerfile is built as, for functions that name no image."""
 START_S = 60.0
 LOOK_S = 0.5
-END_S = 10
 HELLO = 4096
 MEMORY_BYTES = 1 << 30
 """Of an instance, where its manifest does not say."""
@@ -36,6 +37,7 @@ NETWORK = "bridge"
 OWN = Path(__file__).parents[2]
 PACKAGES = ("funcrt", "mesh")
 ABI = str(sysconfig.get_config_var("SOABI"))
+ELSEWHERE = "this host is in a pid namespace of its own, and could not end a container's processes"
 
 
 class Container:
@@ -124,7 +126,11 @@ class Container:
 
     def _mounts(self) -> list[dict[str, Any]]:
         code = self.code
-        shown = {str(path): str(path) for path in (code.path, code.source, *code.files) if path}
+        shown = {
+            str(path): str(path)
+            for path in (code.path, code.source, code.packages, *code.files)
+            if path
+        }
         shown[str(Path(CONTROL).parent)] = str(self.directory)
         for name in PACKAGES:
             shown[f"{LIBRARY}/{name}"] = str(OWN / name)
@@ -177,6 +183,9 @@ class Container:
         if not hello or (trouble := json.loads(hello)["trouble"]):
             control.close()
             raise self._unusable(trouble if hello else "its first process ended at once")
+        if not peer(control):
+            control.close()
+            raise DockerUnavailable(f"{self.code.name}: {ELSEWHERE}")
         return control
 
     def _unusable(self, why: str) -> ImageUnusable:
@@ -187,11 +196,6 @@ class Container:
         found = await self.daemon.ask(lambda client: client.inspect_container(self.id))
         state: dict[str, Any] = found["State"]
         return state
-
-    async def ended(self) -> dict[str, Any]:
-        """Its state once its first process, which ends, has ended. Raises SandboxError."""
-        await self.daemon.ask(lambda client: client.wait(self.id, timeout=END_S))
-        return await self.state()
 
     async def _said(self, state: dict[str, Any]) -> str:
         logs = await self.daemon.ask(lambda client: client.logs(self.id, tail=5))
@@ -204,6 +208,13 @@ class Container:
             made, self.id = self.id, ""
             await self.daemon.remove(made)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def peer(control: socket.socket) -> int:
+    """Who connected, as this process sees it; 0 where it does not."""
+    told = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("=3i"))
+    pid: int = struct.unpack("=3i", told)[0]
+    return pid
 
 
 async def _greeted(listener: socket.socket) -> tuple[socket.socket, bytes]:

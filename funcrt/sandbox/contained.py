@@ -52,6 +52,7 @@ def _main(host_abi: str) -> None:
 def _become_zygote(control: socket.socket) -> None:
     import msgspec
 
+    from funcrt.sandbox import handler
     from funcrt.sandbox.confine import Refused, enter_contained
     from funcrt.sandbox.forking import MAX_MESSAGE, introduce, tell
     from funcrt.sandbox.zygote import Spec, begin
@@ -62,6 +63,7 @@ def _become_zygote(control: socket.socket) -> None:
     spec = msgspec.msgpack.decode(body, type=Spec)
     kept = {name: text for name, text in os.environ.items() if name not in NOT_THE_IMAGES}
     spec = msgspec.structs.replace(spec, env=kept | spec.env)
+    handler.in_image = True
     introduce(os.getpid(), control.fileno())
     try:
         enter_contained(spec.confine)

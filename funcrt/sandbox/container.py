@@ -23,13 +23,12 @@ import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
 from funcrt.sandbox import Code, HandlerInfo, Instance, OnExit, OnMessages
-from funcrt.sandbox.box import Container
+from funcrt.sandbox.box import Container, peer
 from funcrt.sandbox.cgroup import Cgroup
 from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.daemon import PREFIX, Daemon, host_id
 from funcrt.sandbox.fit import file_of
 from funcrt.sandbox.instance import ProcessInstance
-from funcrt.sandbox.levels import DockerUnavailable
 from funcrt.sandbox.pausing import Pauses
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call, FromInstance, Result, ToInstance
@@ -42,7 +41,6 @@ __all__ = ["ContainerSandbox"]
 
 PAUSE_AFTER_S = 2.0
 """A container in which nothing has been to do for so long is paused."""
-ELSEWHERE = "this host is in a pid namespace of its own, and could not end a container's processes"
 
 
 class ContainerSandbox(ProcessSandbox):
@@ -177,8 +175,10 @@ class ContainerZygote(ProcessZygote):
         super().__init__(sandbox, code, control, logs, "container")
         self._maker = sandbox
         self._container = container
-        self._cgroup: Cgroup | None = None
+        self._cgroup = Cgroup(peer(control))
         self._killed_for_memory = 0
+        self._why = ""
+        """Why it ended, where that was for memory."""
         self.pauses: Pauses | None = None
 
     async def loaded(self, info: HandlerInfo | None) -> None:
@@ -186,21 +186,12 @@ class ContainerZygote(ProcessZygote):
         try:
             await super().loaded(info)
         except LoadError:
-            if not self.alive and (why := await self._why_gone()):
+            if self._why:
+                why = f"its import was {self._why}"
                 raise LoadError(Problem(file=file_of(self.code), message=why)) from None
             raise
-        if not self.pid:
-            raise DockerUnavailable(f"{self.code.name}: {ELSEWHERE}")
-        self._cgroup = Cgroup(self.pid)
         after_s = self._maker.pause_after_s
         self.pauses = Pauses(self._maker.daemon, self._container.id, self._cgroup, after_s)
-
-    async def _why_gone(self) -> str:
-        """Where the kernel ended its first process."""
-        state = await self._container.ended()
-        if state["OOMKilled"] or state["ExitCode"] == 128 + signal.SIGKILL:
-            return f"its container was killed during the import: {self._too_much()}"
-        return ""
 
     def _too_much(self) -> str:
         mebibytes = self._container.memory_bytes >> 20
@@ -236,14 +227,14 @@ class ContainerZygote(ProcessZygote):
 
     def why_killed(self) -> str:
         """Why one of its processes was sent SIGKILL, where that was for memory."""
-        if self._cgroup is None:
-            return ""
         before, self._killed_for_memory = self._killed_for_memory, self._cgroup.killed_for_memory()
         return f"killed: {self._too_much()}" if self._killed_for_memory > before else ""
 
     def _lost(self) -> None:
-        if self.alive and self.pauses is not None:
-            self.pauses.close()
+        if self.alive:
+            self._why = self.why_killed()
+            if self.pauses is not None:
+                self.pauses.close()
             self._maker.remove(self._container)
         super()._lost()
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from funcrt.errors import ImageUnusable, SandboxError
-from funcrt.sandbox.cgroup import Cgroup
 from funcrt.sandbox.levels import DockerUnavailable
 
 __all__ = ["DIRECTORY", "HOST", "PREFIX", "Daemon", "docker_missing", "ended", "host_id", "outlive"]
@@ -157,11 +156,6 @@ def _remove(client: Any, container: str) -> None:
     import docker.errors
 
     try:
-        state = client.inspect_container(container)["State"]
-        if state["Paused"]:
-            client.unpause(container)
-        elif state["Pid"]:
-            Cgroup(state["Pid"]).thaw()  # a process that stands still does not end
         client.remove_container(container, force=True, v=True)
     except docker.errors.APIError as error:
         if error.response is None or error.response.status_code not in (404, 409):

@@ -40,6 +40,8 @@ __all__ = [
 
 NAMES = ("handler", "handle", "main")
 JSON = "application/json"
+in_image = False
+"""Whether this is a container, which has what its image has: nothing is installed for it."""
 
 
 class NotAnEvent(Exception):
@@ -101,6 +103,14 @@ def bind_handler(module: ModuleType, file: str, attribute: str = "") -> Bound:
     return _bind(found, f"{module.__name__}:{attribute}", file, lifespan)
 
 
+def _absent(module: str, path: Path) -> str:
+    if in_image:
+        return f"cannot import {module!r}: no such module beside it or in the image; add it to that"
+    from funcrt.sandbox.absent import absent  # slow to import, and seldom needed
+
+    return absent(module, path)
+
+
 def _import(path: Path, name: str) -> ModuleType:
     file = f"{name.replace('.', '/')}.py"
     if not (path / file).is_file() and not (path / name.replace(".", "/")).is_dir():
@@ -117,9 +127,7 @@ def _import(path: Path, name: str) -> ModuleType:
         text = _frames(error, path)
         line = _line(error, path)
         if isinstance(error, ModuleNotFoundError):
-            from funcrt.sandbox.absent import absent  # slow to import, and seldom needed
-
-            message = absent(error.name or "", path)
+            message = _absent(error.name or "", path)
         else:
             said = _text(error).partition("\n")[0]
             message = f"fails to import: {type(error).__name__}: {said}"

@@ -121,6 +121,8 @@ def dockerd() -> Iterator[str]:
             repository, tag = IMAGE.split(":")
             client.api.import_image_from_file(str(tar), repository=repository, tag=tag)
             patch.setenv("DOCKER_HOST", daemon.url)
+            directory.chmod(0o711)  # for hosts that are not root
+            (directory / "docker.sock").chmod(0o666)
             yield daemon.url
             for left in client.containers.list(all=True):
                 left.remove(force=True)

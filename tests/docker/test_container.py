@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,7 +32,7 @@ from funcrt.sandbox.protocol import Call, Result
 from funcrt.sandbox.syscalls import KERNEL
 from mesh import Event
 from tests.docker.conftest import IMAGE
-from tests.isolation.test_isolation import table
+from tests.isolation.test_isolation import USER, table
 from tests.serving import Serving
 
 ROOT = Path(__file__).parents[2]
@@ -193,7 +194,7 @@ def test_code_whose_import_starts_threads_is_imported_by_each_instance(
 
 
 def test_an_import_that_fails_says_where(client: Any, directory: Path) -> None:
-    with pytest.raises(LoadError, match=r"main\.py:2: .*cannot import 'nothing'"):
+    with pytest.raises(LoadError, match=r"main\.py:2: cannot import 'nothing': .*in the image"):
         load(code(directory, "\nimport nothing\n"))
     assert ours(client) == []
 
@@ -415,7 +416,7 @@ def test_what_is_ended_for_memory_says_so(
         assert "memory" not in (await other.ended()).reason
 
     run(code(directory, source), body)
-    with pytest.raises(LoadError, match="killed during the import: it was over 96 MiB of memory"):
+    with pytest.raises(LoadError, match="its import was killed: it was over 96 MiB of memory"):
         load(code(directory, "kept = bytearray(200 << 20)\ndef handler(event): pass\n"))
     assert ours(client) == []
 
@@ -528,6 +529,46 @@ def test_a_container_stands_still_while_it_has_nothing_to_do(
 
     run(code(directory, COUNTS), body)
     assert ours(client) == []
+
+
+A_USERS_HOST = """
+import asyncio, os, sys
+from pathlib import Path
+from funcrt.sandbox import Code
+from funcrt.sandbox.container import ContainerSandbox
+from funcrt.sandbox.daemon import host_id
+from tests.docker.test_container import spawn
+
+async def main():
+    sandbox = ContainerSandbox(pause_after_s=0.1)
+    await sandbox.start()
+    code = Code(name="f", version="1", path=Path(sys.argv[1]), image=sys.argv[2])
+    zygote = await sandbox.load(code)
+    assert not zygote._cgroup.freezes
+    running = await spawn(zygote)
+    for number in (1, 2):
+        assert await running.call(number) == [os.getuid()]
+        while not zygote.pauses.paused:
+            await asyncio.sleep(0.05)
+    running.instance.kill("over")
+    print((await running.ended()).reason, host_id())
+    await sandbox.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+def test_a_host_that_is_not_root_has_containers_of_its_user(client: Any, directory: Path) -> None:
+    code(directory, "import os\ndef handler(event): return [os.getuid()]\n")
+    told = subprocess.run(
+        ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", sys.executable, "-c",
+         A_USERS_HOST, str(directory), IMAGE],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    reason, host = told.stdout.split()
+    assert (reason, ours(client, host)) == ("over", [])
 
 
 # What is left
