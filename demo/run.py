@@ -195,14 +195,14 @@ async def run(data: Path) -> int:
     console, demo, began = Console(), Demo(load()), time.monotonic()
     functions = [str(HERE.parent / "functions" / name) for name in FUNCTIONS]
     print(f"starting: funcrt serve functions/{{{','.join(FUNCTIONS)}}}", flush=True)
-    with (data / "host.log").open("wb") as log:
+    with (data.parent / "host.log").open("wb") as log:
         host = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "funcrt", "serve", *functions,
             "--data", str(data), "--port", "0", "--json",
             stdout=asyncio.subprocess.PIPE, stderr=log,
         )  # fmt: skip
     try:
-        url = await ready(host, data / "host.log")
+        url = await ready(host, data.parent / "host.log")
         client = await mesh.connect(f"embedded://{data}/mesh.db")
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(demo.results_of(client, topic)) for topic in TOPICS]
@@ -266,7 +266,8 @@ def main() -> int:
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # as Ctrl-C
     try:
         with tempfile.TemporaryDirectory(prefix="funcrt-demo-") as where:
-            return asyncio.run(run(Path(where)))
+            Path(where).chmod(0o755)  # a host that root starts works in it as another user
+            return asyncio.run(run(Path(where, "data")))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -24,6 +24,7 @@ plain lines parted by tabs; `--json` prints JSON lines. NO_COLOR takes the colou
 """
 
 VARIABLES = {
+    "FUNCRT_USER": "`serve --user`: whom a host becomes that root starts",
     "FUNCRT_ISOLATION": "the level of isolation that every function runs at; `--isolation`",
     "FUNCRT_ALLOW_ISOLATION": "the lowest that will do where a level cannot be had;"
     " `--allow-isolation`",

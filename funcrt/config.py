@@ -106,6 +106,11 @@ class ServeConfig:
     json: bool = False
     """Say what happens as JSON lines."""
     quiet: bool = False
+    user: str = ""
+    """Whom a host becomes that was started as root: a name or a number; empty for the owner of the
+    data directory, or somebody without an account."""
+    keeps_user: bool = False
+    """It stays whom it was started as: a host of `funcrt dev` works on its author's files."""
     policy: Policy = Policy()  # noqa: RUF009 - frozen
     """What isolation functions get, where it is not what they ask for."""
 

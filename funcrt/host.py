@@ -141,6 +141,8 @@ class Host:
         """Whether unpacked code is synced: not where `code_root` is emptied at each start."""
         self.name_sources = False
         """Whether code names the directory that it was packed from as its place."""
+        self.cautions: list[str] = []
+        """What an operator is to be told of the host itself, at its start."""
         self.state: HostState = "starting"
         self.deployed: dict[str, Function] = {}
         self._routes: Paths[Route] = Paths(())

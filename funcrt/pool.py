@@ -337,6 +337,7 @@ class Pool:
     def rescale(self) -> None:
         """Ask the scaler, and do as it says."""
         if self.draining:
+            self._check_in(None)  # calls go over their time all the same
             return
         now = self.clock.monotonic()
         members = [m for m in self.members.values() if not m.retiring]

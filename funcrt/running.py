@@ -9,6 +9,7 @@ import signal
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from funcrt.auth import Tokens
 from funcrt.config import ServeConfig
 from funcrt.gateway import GatewayConfig, make_admin_app, make_app, serve_http
 from funcrt.host import Host
+from funcrt.privileges import UserInvalid, drop, unreadable, wanted_user
 from funcrt.sandbox.lending import Lending
 from funcrt.sandbox.levels import Policy
 from funcrt.sandbox.process import Debugging, ProcessSandbox
@@ -97,16 +99,17 @@ async def hosting(
     `lending` are the sandbox's."""
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))  # a core would have the secrets in it
-    transport = await mesh.connect(config.mesh_url, namespace=config.namespace, host=True)
+    # A debugger is an editor's hand in the function: it needs sockets, and all of its files.
+    policy = Policy(forced="none") if debugger is not None else config.policy
+    sandbox = ProcessSandbox(warm=warm, debugger=debugger, policy=policy)
+    sandbox.lending = lending
+    await sandbox.start()
     try:
-        if hasattr(transport, "on_fatal"):
-            transport.on_fatal = ending.ask
-        # A debugger is an editor's hand in the function: it needs sockets, and all of its files.
-        policy = Policy(forced="none") if debugger is not None else config.policy
-        sandbox = ProcessSandbox(warm=warm, debugger=debugger, policy=policy)
-        sandbox.lending = lending
-        await sandbox.start()
+        told = "" if config.keeps_user else _become_user(config)
+        transport = await mesh.connect(config.mesh_url, namespace=config.namespace, host=True)
         try:
+            if hasattr(transport, "on_fatal"):
+                transport.on_fatal = ending.ask
             host = Host(
                 transport,
                 sandbox,
@@ -116,6 +119,7 @@ async def hosting(
                 host_id=config.data.host_id(),
             )
             host.on_failure = ending.ask
+            host.cautions = [told] if told else []
             host.secrets = SecretStore(config.secrets, os.environ, local=local)
             ending.asked.add_done_callback(lambda _: host.packages.stop())
             host.packages.install = config.install
@@ -130,9 +134,29 @@ async def hosting(
                 if not await ending.unless_hurried(drained):
                     await host.drain(0.0)
         finally:
-            await sandbox.close()
+            await transport.close()
     finally:
-        await transport.close()
+        await sandbox.close()
+
+
+def _become_user(config: ServeConfig) -> str:
+    """Give up being root, where this is; why it could not be, for people. Raises UserInvalid."""
+    user = wanted_user(config.user, config.data)
+    if user == 0:
+        return ""
+    needed = [Path(mesh.__file__), Path(os.__file__), *config.functions, config.data.root.parent]
+    if closed := unreadable(user, needed):
+        why = f"user {user} may not read or enter {closed}"
+        if config.user:
+            raise UserInvalid(f"--user {config.user}: {why}")
+        return f"the host stays root: {why}; make it readable, or say --user root"
+    try:
+        drop(user, config.data, low_port=0 < config.port < 1024)
+    except UserInvalid as error:
+        if config.user:
+            raise
+        return f"the host stays root: {error}"
+    return ""
 
 
 @asynccontextmanager

@@ -58,6 +58,8 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
 async def _deploy(config: ServeConfig, host: Host) -> None:
     """All that is to be in service, and a line for each: what was deployed over the API, and the
     functions of the directories, which count where both have one."""
+    for caution in host.cautions:
+        _warn(config, caution)
     directories, passed = find_functions(config.functions)
     for directory in passed:
         _warn(config, f"{directory} was passed over: it has no main.py of its own")

@@ -111,6 +111,7 @@ def dev(
         drain_s=DRAIN_S,
         policy=Policy.of(isolation, allow_isolation),
         install=install,
+        keeps_user=True,
     )
     return runtime.run(
         DevConfig(

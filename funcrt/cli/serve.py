@@ -64,6 +64,15 @@ def serve(
     drain: Annotated[
         float, typer.Option(help="Seconds for calls in flight to finish at the end.", min=0)
     ] = 30.0,
+    user: Annotated[
+        str,
+        typer.Option(
+            envvar="FUNCRT_USER",
+            help="Whom a host becomes that root starts: a name or number; root to stay.",
+            show_default="the data directory's owner, or one without an account",
+            metavar="USER",
+        ),
+    ] = "",
     isolation: Isolation = None,
     allow_isolation: AllowIsolation = None,
     install: Install = True,
@@ -107,6 +116,7 @@ def serve(
         install=install,
         source_builds=source_builds,
         logs=logs,
+        user=user,
         policy=Policy.of(isolation, allow_isolation),
         json=json,
         quiet=quiet,

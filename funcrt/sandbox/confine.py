@@ -158,7 +158,7 @@ def enter(held: Confinement, go: int, root: tuple[str, ...]) -> None:
         os._exit(1)  # it is gone already
     if held.level == "sandbox":
         _build_view(held, root)
-    if held.level != "none":
+    if held.level != "none" or held.user:
         _become(held)
     if held.user:
         with _step(f"the interpreter's own files, as user {held.user}"):

@@ -7,10 +7,12 @@ import ctypes
 import os
 import platform
 import struct
+from collections.abc import Sequence
 
 __all__ = [
     "BIND",
     "MACHINE",
+    "NET_BIND_SERVICE",
     "NEW_IPC",
     "NEW_NET",
     "NEW_NS",
@@ -26,6 +28,7 @@ __all__ = [
     "REMOUNT",
     "adopt_orphans",
     "alone",
+    "become",
     "bind_read_only",
     "clear_capabilities",
     "landlock_abi",
@@ -66,6 +69,7 @@ NEW_IPC = 0x08000000
 NEW_USER = 0x10000000
 NEW_PID = 0x20000000
 NEW_NET = 0x40000000
+NET_BIND_SERVICE = 10
 READ_ONLY = 1
 NO_SUID = 2
 NO_DEV = 4
@@ -76,7 +80,7 @@ RECURSIVE = 16384
 PRIVATE = 1 << 18
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_CHILD_SUBREAPER, _PR_SET_KEEPCAPS = 36, 8
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
 _MNT_DETACH = 2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
@@ -134,6 +138,19 @@ def clear_capabilities() -> None:
     _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _checked(_libc.capset(header, bytes(24)), "capset")
+
+
+def become(user: int, group: int, keep: Sequence[int] = ()) -> None:
+    """Be this user, for good, with these capabilities alone, by their numbers."""
+    _prctl("prctl(PR_SET_KEEPCAPS)", _PR_SET_KEEPCAPS, int(bool(keep)), 0, 0, 0)
+    os.setresgid(group, group, group)
+    for capability in range(64):
+        if capability not in keep:
+            _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    os.setresuid(user, user, user)
+    low = sum(1 << capability for capability in keep)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _checked(_libc.capset(header, struct.pack("=6I", low, low, 0, 0, 0, 0)), "capset")
 
 
 # Namespaces and mounts: unshare(2), mount(2), mount_setattr(2), pivot_root(2)

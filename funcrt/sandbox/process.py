@@ -41,10 +41,6 @@ FIRST_USER, MOST_USERS = 61184, 4000
 """Ids of users that nobody else is: the range that systemd keeps for such."""
 
 
-def _first_user() -> int:
-    return FIRST_USER if os.geteuid() == 0 else 0
-
-
 def _socketpair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     ours.setblocking(False)
@@ -84,6 +80,8 @@ class ProcessSandbox:
         self._probed: asyncio.Future[None] | None = None
         self._users: dict[str, int] = {}
         self._containers: asyncio.Future[ProcessSandbox] | None = None
+        self._root = False
+        """The runtime zygote may make others of processes."""
         self._runtime: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._zygotes: set[ProcessZygote] = set()
@@ -103,6 +101,7 @@ class ProcessSandbox:
 
     async def start(self) -> None:
         """As the contract says."""
+        self._root = os.geteuid() == 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).parents[2])
         program = (
@@ -187,7 +186,7 @@ class ProcessSandbox:
             self.missing["container"] = why
         levels: tuple[Level, ...] = ("process", "sandbox")
         for level in levels:
-            held = Confinement(level=level, user=_first_user())
+            held = Confinement(level=level, user=FIRST_USER if self._root else 0)
             told = await self._ask(Probe(held))
             if "had" not in told:
                 self.missing[level] = told.get("refused", "the process that tried it ended")
@@ -221,14 +220,17 @@ class ProcessSandbox:
             network=code.network is None,
             tmp_bytes=code.tmp_bytes,
             memory_bytes=code.memory_bytes or 0,
-            user=self._user(code.name) if level != "none" else 0,
+            user=self._user(code.name, level),
         )
 
-    def _user(self, name: str) -> int:
-        """Whom the function runs as, where the host is root: somebody of its own."""
-        first = _first_user()
-        if not first:
+    def _user(self, name: str, level: Level) -> int:
+        """Whom the function runs as, where the runtime zygote is root: somebody of its own or, at
+        level `none`, the host's user."""
+        if not self._root:
             return 0
+        if level == "none":
+            return os.geteuid()
+        first = FIRST_USER
         taken = set(self._users.values())
         at = zlib.crc32(name.encode()) % MOST_USERS
         while name not in self._users:

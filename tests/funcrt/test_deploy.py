@@ -23,8 +23,6 @@ from funcrt.upload import MEDIA_TYPE, Head, Upload, encode
 from tests.funcrt.test_bundle import forge, member
 from tests.serving import FUNCRT, Serving, rows, until
 
-pytestmark = pytest.mark.usefixtures("unconfined")
-
 ECHO = """
 def handler(event):
     return {"is": "VERSION"}
@@ -597,10 +595,12 @@ def test_directories_count_at_each_start(host: Serving) -> None:
 
 
 def test_one_that_cannot_be_brought_back_does_not_keep_the_others(host: Serving) -> None:
-    marker = Path("marker").absolute()
+    marker = Path("shown/marker").absolute()
+    marker.parent.mkdir()
     marker.touch()
+    shown = f"[sandbox]\nfiles = [{str(marker.parent)!r}]\n"
     fails = f"assert __import__('os').path.exists({str(marker)!r})\n{ECHO}"
-    host.run("deploy", write("echo", "one"), write("odd", "o", "", fails))
+    host.run("deploy", write("echo", "one"), write("odd", "o", shown, fails))
     marker.unlink()
     again = restart(host)
     (said,) = again.texts("warning")

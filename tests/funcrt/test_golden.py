@@ -121,6 +121,7 @@ def event(key: str, total: int, type_: str = "order.placed") -> str:
 def shown(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
     """Golden file -> what is to be in it, of one session."""
     root = Path(tempfile.mkdtemp(prefix="golden-", dir="/tmp")).resolve()
+    root.chmod(0o755)  # a host that root starts works in it as another user
     env = {key: value for key, value in os.environ.items()
            if not key.startswith(("FUNCRT_", "PYTEST_"))
            and key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "CI")}  # fmt: skip

@@ -310,6 +310,7 @@ def test_a_mistake(
     monkeypatch.setattr("sys.stdin", io.StringIO())
     for name in [name for name in os.environ if name.startswith("FUNCRT_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("FUNCRT_USER", "root")  # else it is this process that becomes another
     with pytest.raises(SystemExit) as ended:
         cli.main(words)
     err = capsys.readouterr().err

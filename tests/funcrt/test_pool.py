@@ -138,6 +138,36 @@ def made(size: int) -> Aside:
     return Made(1, Out(Event("", "", "", data=b"x" * size)))
 
 
+def test_a_call_that_goes_over_its_time_ends_while_the_pool_drains_too() -> None:
+    clock = VirtualClock()
+
+    async def main() -> None:
+        sandbox = SimSandbox(random.Random(1), {"f": Manner(hang=1.0)}, set(), lambda *told: None)
+        code = Code(name="f", version="1", path=Path("/"), concurrency=1)
+        info = SimZygote(sandbox, code).info
+        failures: list[BaseException] = []
+        pool = Pool(code, info, Zygotes(sandbox), ScaleSpec(max=1), clock, failed=failures.append)
+        charged: list[str] = []
+        pool.submit(
+            [
+                Pending(
+                    Call(1, "t", [Event("1", "/s", "t", data=b"x")], 1, 3, 1.0),
+                    (),
+                    lambda pending, result: charged.append(result.status),
+                    lambda pending: charged.append("released"),
+                )
+            ]
+        )
+        await until_held(pool, 1)
+        before = clock.monotonic()
+        assert await pool.drain(30.0) == 0
+        assert charged == ["timeout"]
+        assert clock.monotonic() - before < 5
+        assert failures == []
+
+    run(clock, main())
+
+
 def test_a_stream_gives_back_what_it_has_seen_through_and_no_more() -> None:
     async def main() -> None:
         stream, instance = Stream(), Heard()
