@@ -21,6 +21,7 @@ from funcrt.manifest_kinds import (
     Flag,
     Int,
     Name,
+    Number,
     Size,
     Text,
     env_value,
@@ -114,6 +115,8 @@ def value(kind: Any) -> dict[str, Any]:
             return {"type": "boolean"}
         case Int():
             return {"type": "integer", "minimum": kind.least, "maximum": kind.most}
+        case Number():
+            return {"type": "number", "minimum": kind.least, "maximum": kind.most}
         case Duration():
             return amount("ms|s|m|h", kind.least_s, kind.most_s, "number")
         case Size():

@@ -1,6 +1,6 @@
 """What a manifest says that is allowed and hardly meant: told whenever it is deployed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from funcrt.manifest import Manifest
 from funcrt.reach import filter_of, queued
@@ -9,9 +9,12 @@ from funcrt.sandbox.levels import LEVELS
 __all__ = ["cautions"]
 
 
-def cautions(manifest: Manifest, isolation: str = "") -> Iterator[str]:
+def cautions(
+    manifest: Manifest, isolation: str = "", grouped: Sequence[str] | None = None
+) -> Iterator[str]:
     """A line each: filters that no event or every event meets, or that no index can find; keys that
-    keep nothing from running; an `isolation` that is not what was asked for."""
+    keep nothing from running; an `isolation` that is not what was asked for; limits that only a
+    control group can keep, of which this machine gives those in `grouped`."""
     asked = manifest.sandbox.isolation
     if isolation in LEVELS[: LEVELS.index(asked)]:
         what = "nothing keeps it from the host's files, processes and network"
@@ -19,6 +22,11 @@ def cautions(manifest: Manifest, isolation: str = "") -> Iterator[str]:
             what = "it shares the host's namespaces"
         yield (
             f"{manifest.name}: runs at isolation {isolation!r} where it asks for {asked!r}: {what}"
+        )
+    if manifest.limits.cpu is not None and grouped is not None and "cpu" not in grouped:
+        yield (
+            f"{manifest.name}: limits.cpu is not kept: this host can make no control group; start"
+            " it as root, or in a unit with Delegate=yes"
         )
     for spec in queued(manifest):
         for warning in filter_of(spec).warnings():

@@ -104,6 +104,7 @@ def code_of(
         files=tuple(manifest.sandbox.files),
         tmp_bytes=manifest.limits.tmp_bytes,
         memory_bytes=manifest.limits.memory_bytes,
+        cpu=manifest.limits.cpu,
         max_output_bytes=manifest.limits.payload_bytes,
         batch=manifest.batches,
         stream=manifest.output.stream,

@@ -34,6 +34,7 @@ from funcrt.manifest_kinds import (
     Flag,
     Int,
     Name,
+    Number,
     Size,
     Text,
     describe,
@@ -164,7 +165,7 @@ LIMITS: Section = {
     "memory": Key(Size(16 << 20, 1 << 40), "memory_bytes"),
     "payload": Key(Size(1 << 10, 8 << 20), "payload_bytes"),
     "tmp": Key(Size(1 << 20, 1 << 40), "tmp_bytes"),
-    "cpu": Later("CPU limits are"),
+    "cpu": Key(Number(0.01, 1024)),
 }
 VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
 SANDBOX: Section = {

@@ -29,6 +29,7 @@ __all__ = [
     "Flag",
     "Int",
     "Name",
+    "Number",
     "Size",
     "Text",
     "Wrong",
@@ -150,6 +151,21 @@ class Int:
         if not self.least <= value <= self.most:
             raise wrong(f"{self.least} to {self.most}", value)
         return value
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number from `least` to `most`, whole or not."""
+
+    least: float
+    most: float
+
+    def __call__(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise wrong("a number", value)
+        if not self.least <= value <= self.most:
+            raise wrong(f"{self.least:g} to {self.most:g}", value)
+        return float(value)
 
 
 def _amount(value: object, units: Mapping[str, float], bare: str, expected: str) -> float:

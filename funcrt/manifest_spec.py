@@ -122,6 +122,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one instance may use."""
 
     memory_bytes: int | None = None
+    cpu: float | None = None
+    """CPU seconds a second."""
     payload_bytes: int = 1 << 20
     tmp_bytes: int = 64 << 20
     """Of its private /tmp, which its instances share."""

@@ -41,6 +41,7 @@ AHEAD_S = 0.02
 MOST_AHEAD = 256
 MOST_BYTES = 16 << 20
 """Of data that a function's instances and what waits for them may hold; one event more at most."""
+_ENDS = {"memory": "OutOfMemory"}
 WAITING_UNSERVED = 16
 """Deliveries taken while there is no instance: enough to wake one."""
 
@@ -325,10 +326,10 @@ class Pool:
                 pending.released(pending)
                 continue
             status = "timeout" if pending.timed_out else "crash"
-            error = "TimeoutError" if pending.timed_out else "InstanceDied"
-            pending.ended(
-                pending, Result(pending.call.id, status, [], Failure(error, ended.reason))
-            )
+            error = _ENDS.get(ended.limit, "InstanceDied")
+            why = Failure("TimeoutError" if pending.timed_out else error, ended.reason)
+            why = msgspec.structs.replace(why, limit="time" if pending.timed_out else ended.limit)
+            pending.ended(pending, Result(pending.call.id, status, [], why))
         self.room.set()
         self.rescale()
 

@@ -82,7 +82,8 @@ async def _deploy(config: ServeConfig, host: Host) -> None:
               " served any more; its queue stays")  # fmt: skip
     width = max(map(len, host.deployed), default=0)
     for name, function in sorted(host.deployed.items()):
-        for caution in cautions(function.manifest, function.pool.info.isolation):
+        loaded = function.pool.info
+        for caution in cautions(function.manifest, loaded.isolation, loaded.grouped):
             _warn(config, caution)
         info, status = function.pool.info, await function.status()
         triggers = ", ".join(map(str, status.triggers)) or "no trigger: called by name only"

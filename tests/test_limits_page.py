@@ -31,7 +31,7 @@ from funcrt import (
 )
 from funcrt.cli import reading
 from funcrt.gateway import admin, answer, guard, observe, publish, server
-from funcrt.sandbox import box, handler, lifespan, logs, process, protocol, zygote
+from funcrt.sandbox import box, confine, groups, handler, lifespan, logs, process, protocol, zygote
 from funcrt.sandbox.secrets import SHORTEST
 from mesh import catalogue, engine, options
 from triggers import dialects, jsonpath, match, pattern, view
@@ -128,6 +128,9 @@ VALUES: dict[str, float | None] = {
     "text that is kept of all functions": logbook.ALL_BYTES,
     "lines that wait for one `funcrt logs -f`": logbook.FOLLOWED,
     "import of its code": process.LOAD_TIMEOUT_S,
+    "memory of an instance, where control groups can be had": groups.USUAL_MEMORY,
+    "CPU seconds a second of an instance": MANIFEST.limits.cpu,
+    "processes of an instance; without control groups, of a function": confine.MOST_PROCESSES,
     "message of an exception": len(handler._text(ValueError("x" * 9999))),
     "memory of a container, for each instance and its zygote": box.MEMORY_BYTES,
     "processes of a container": box.PROCESSES,

@@ -78,6 +78,9 @@ class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Threads alive after the import; more than one forbids forking."""
     isolation: Level = "none"
     """The level that it runs at."""
+    grouped: tuple[str, ...] | None = None
+    """What control groups bound of its instances: `memory`, `cpu`, ...; None where something else
+    does."""
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +93,8 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """For people: `exited 3`, `segmentation fault`, `killed: over its timeout`, ..."""
     begun: int | None = None
     """Calls that it had begun in all, in the order sent; None where nobody knows."""
+    limit: str = ""
+    """Which limit it was ended for, of `protocol.LIMITS`."""
 
 
 OnMessages = Callable[["Instance", Sequence[FromInstance]], None]

@@ -17,24 +17,28 @@ from collections.abc import Iterator
 import msgspec
 
 from funcrt.sandbox import kernel, landlock
+from funcrt.sandbox.groups import USUAL_MEMORY, Bounds
 from funcrt.sandbox.levels import Level
 from funcrt.sandbox.neighbours import unwalled
 from funcrt.sandbox.syscalls import program, rules
 from funcrt.sandbox.view import DEVICES, resolved
 
 __all__ = [
+    "MOST_PROCESSES",
     "Confinement",
     "Refused",
+    "bounds_of",
     "enter",
     "enter_alone",
     "enter_contained",
     "fork",
     "own_users",
+    "step",
 ]
 
 NAMESPACES = kernel.NEW_NS | kernel.NEW_PID | kernel.NEW_IPC | kernel.NEW_UTS
 MOST_PROCESSES = 1024
-"""Of one function, threads among them."""
+"""Of one instance, threads among them; of all of a function where no group counts them."""
 MOST_FILES = 4096
 PLAIN = kernel.NO_SUID | kernel.NO_DEV
 
@@ -60,15 +64,26 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     tmp_bytes: int = 64 << 20
     """The room in its private /tmp and, at any level, the most that one file may have."""
     memory_bytes: int = 0
-    """Address space of a process; 0 for no limit."""
+    """Of an instance; 0 for no limit of its manifest's. Where no group counts it, it is the address
+    space of a process."""
+    cpu: float = 0.0
+    """CPU seconds a second that an instance may use; 0 for no limit."""
+    grouped: tuple[str, ...] = ()
+    """What control groups bound, by R."""
     user: int = 0
     """Who it runs as, where the host is root; 0 for the host's own user."""
     tmp: str = ""
     """At level `process`: the directory that it may write to."""
 
 
+def bounds_of(held: Confinement) -> Bounds:
+    """What a control group holds an instance to."""
+    return Bounds(held.memory_bytes or USUAL_MEMORY, MOST_PROCESSES, held.cpu)
+
+
 @contextlib.contextmanager
-def _step(name: str) -> Iterator[None]:
+def step(name: str) -> Iterator[None]:
+    """Names what fails within. Raises Refused."""
     try:
         yield
     except OSError as error:
@@ -120,12 +135,12 @@ def fork(held: Confinement) -> tuple[int, int]:
 def _fork_into_namespaces(held: Confinement) -> int:
     flags = NAMESPACES | (0 if held.network else kernel.NEW_NET)
     if os.geteuid() == 0:
-        with _step("mount, pid, net, ipc and uts namespaces"):
+        with step("mount, pid, net, ipc and uts namespaces"):
             kernel.unshare(flags)
     else:
-        with _step("a user namespace"):
+        with step("a user namespace"):
             own_users(flags)
-    with _step("fork"):
+    with step("fork"):
         return os.fork()
 
 
@@ -161,21 +176,21 @@ def enter(held: Confinement, go: int, root: tuple[str, ...]) -> None:
     if held.level != "none" or held.user:
         _become(held)
     if held.user:
-        with _step(f"the interpreter's own files, as user {held.user}"):
+        with step(f"the interpreter's own files, as user {held.user}"):
             os.stat(os.__file__)
-    with _step("prctl"):
+    with step("prctl"):
         kernel.tie_to_parent(signal.SIGKILL)  # a change of user would undo it
     if select.select([go], [], [], 0)[0]:
         os._exit(1)
     os.close(go)
     _limits(held)
-    with _step("no_new_privs"):
+    with step("no_new_privs"):
         kernel.no_new_privileges()
     if held.level == "none":
         return
-    with _step("dumpable"):
+    with step("dumpable"):
         kernel.set_dumpable(False)
-    with _step("landlock"):
+    with step("landlock"):
         if not kernel.landlock_abi():
             raise OSError(95, "", "this kernel has none")
         if held.level == "sandbox":
@@ -189,14 +204,14 @@ def enter(held: Confinement, go: int, root: tuple[str, ...]) -> None:
 def enter_contained(held: Confinement) -> None:
     """Lock the first process of a container in, of which Docker has seen to the rest. Raises
     Refused."""
-    with _step("capabilities"):
+    with step("capabilities"):
         kernel.clear_capabilities()
     _limits(held)
-    with _step("no_new_privs"):
+    with step("no_new_privs"):
         kernel.no_new_privileges()
-    with _step("dumpable"):
+    with step("dumpable"):
         kernel.set_dumpable(False)
-    with _step("landlock"):
+    with step("landlock"):
         landlock.restrict(["/"], ["/tmp", "/dev/shm", *DEVICES], network=held.network)
     _filter(held)
 
@@ -205,14 +220,14 @@ def enter_alone(held: Confinement) -> None:
     """Lock an instance in by itself: it cannot end, or signal, the function's other processes."""
     if held.level == "none":
         return
-    with _step("landlock"):
+    with step("landlock"):
         landlock.restrict(files=False)
     if held.level == "process" and kernel.landlock_abi() < 6:
         _filter(held, os.getpid())
 
 
 def _filter(held: Confinement, signals_to: int | None = None) -> None:
-    with _step("seccomp"):
+    with step("seccomp"):
         # A Unix socket's name leads out of level `process`, and an abstract one out of a sandbox
         # that shares the network, where Landlock does not hold those back.
         walled = held.level in ("sandbox", "container")
@@ -229,17 +244,18 @@ def _filter(held: Confinement, signals_to: int | None = None) -> None:
 
 
 def _limits(held: Confinement) -> None:
-    with _step("rlimits"):
+    with step("rlimits"):
         limits = [(resource.RLIMIT_CORE, 0)]
-        if held.memory_bytes:
+        if held.memory_bytes and "memory" not in held.grouped:
             limits.append((resource.RLIMIT_AS, held.memory_bytes))
         if held.level != "none":
             limits.append((resource.RLIMIT_FSIZE, held.tmp_bytes))
             limits.append((resource.RLIMIT_NOFILE, MOST_FILES))
             limits.append((resource.RLIMIT_MSGQUEUE, 0))
             limits.append((resource.RLIMIT_MEMLOCK, 1 << 20))
-            others = 0 if held.level == "sandbox" or held.user else _threads_of_user()
-            limits.append((resource.RLIMIT_NPROC, others + MOST_PROCESSES))
+            if "pids" not in held.grouped:
+                others = 0 if held.level == "sandbox" or held.user else _threads_of_user()
+                limits.append((resource.RLIMIT_NPROC, others + MOST_PROCESSES))
         for which, most in limits:
             hard = resource.getrlimit(which)[1]
             least = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -260,14 +276,14 @@ def _become(held: Confinement) -> None:
     """Somebody without rights: the user that was given, in a namespace of their own at level
     `sandbox`, and without any capability."""
     if held.user:
-        with _step("uid drop"):
+        with step("uid drop"):
             os.setgroups([])
             os.setresgid(held.user, held.user, held.user)
             os.setresuid(held.user, held.user, held.user)
         if held.level == "sandbox":
-            with _step("a user namespace"):
+            with step("a user namespace"):
                 own_users()
-    with _step("capabilities"):
+    with step("capabilities"):
         kernel.clear_capabilities()
 
 
@@ -277,18 +293,18 @@ def _become(held: Confinement) -> None:
 def _build_view(held: Confinement, root: tuple[str, ...]) -> None:
     """A tree of its own: what may be read, an empty /tmp, the plain devices and its own /proc."""
     shown, links = resolved((*root, *held.readable))
-    with _step("a private mount tree"):
+    with step("a private mount tree"):
         kernel.mount("none", "/", "", kernel.RECURSIVE | kernel.PRIVATE)
-    with _step("tmpfs"):
+    with step("tmpfs"):
         _tmpfs("/tmp", "size=1m,nr_inodes=8k,mode=755")
         os.mkdir("/tmp/old")
-    with _step("pivot_root"):
+    with step("pivot_root"):
         kernel.pivot("/tmp", "old")
-    with _step("tmpfs"):
+    with step("tmpfs"):
         os.mkdir("/tmp")
         # A page is 4 KiB: so many files of one page each fill it, too.
         _tmpfs("/tmp", f"size={held.tmp_bytes},nr_inodes={held.tmp_bytes // 4096 + 64},mode=1777")
-    with _step("bind mounts"):
+    with step("bind mounts"):
         for path in (*shown, *DEVICES):
             _show(path, devices=path in DEVICES)
         for path, target in links:
@@ -296,21 +312,21 @@ def _build_view(held: Confinement, root: tuple[str, ...]) -> None:
             os.symlink(target, path)
         os.symlink("/proc/self/fd", "/dev/fd")
         os.symlink("/tmp", "/dev/shm")  # semaphores and shared memory count as its files
-    with _step("/proc"):
+    with step("/proc"):
         os.mkdir("/proc")
         kernel.mount("proc", "/proc", "proc", PLAIN | kernel.NO_EXEC)
-    with _step("/etc/passwd"):
+    with step("/etc/passwd"):
         user, group = held.user or os.geteuid(), held.user or os.getegid()
         _parent("/etc/passwd")
         _write("/etc/passwd", f"function:x:{user}:{group}::/tmp:/sbin/nologin\n")
         _write("/etc/group", f"function:x:{group}:\n")
-    with _step("umount2"):
+    with step("umount2"):
         kernel.let_go("/old")
         os.rmdir("/old")
-    with _step("a read-only root"):
+    with step("a read-only root"):
         again = kernel.REMOUNT | kernel.BIND | kernel.READ_ONLY
         kernel.mount("none", "/", "", again | PLAIN)
-    with _step("sethostname"):
+    with step("sethostname"):
         kernel.name_host("function")
 
 

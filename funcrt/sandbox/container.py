@@ -53,6 +53,7 @@ class ContainerSandbox(ProcessSandbox):
     def __init__(self, *, pause_after_s: float = PAUSE_AFTER_S) -> None:
         super().__init__()
         self.daemon = Daemon()
+        self.grouping.there = False  # a container has its own
         self.pause_after_s = pause_after_s
         self._host = host_id()
         self._directory: Path | None = None
@@ -190,6 +191,7 @@ class ContainerZygote(ProcessZygote):
                 why = f"its import was {self._why}"
                 raise LoadError(Problem(file=file_of(self.code), message=why)) from None
             raise
+        self.info = msgspec.structs.replace(self.info, grouped=None)
         after_s = self._maker.pause_after_s
         self.pauses = Pauses(self._maker.daemon, self._container.id, self._cgroup, after_s)
 
@@ -289,14 +291,14 @@ class ContainerInstance(ProcessInstance):
             self._zygote.work(1)
         super().finish()
 
-    def ended(self, status: int | None) -> None:
+    def ended(self, status: int | None, why: str = "") -> None:
         """The instance is gone, with a wait status, or with its zygote."""
         if self._over:
             return
         killed = status is not None and exit_code(status) == -signal.SIGKILL
         if killed and not self._reason:
             self._reason = self._zygote.why_killed()
-        super().ended(status)
+        super().ended(status, why)
         self._release(self._calls)
         if self._ending:
             self._zygote.work(-1)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from funcrt.sandbox import kernel
+from funcrt.sandbox.groups import Group
 
 __all__ = [
     "MAX_MESSAGE",
@@ -36,6 +37,8 @@ class Forked:
     """Held open while this process lives."""
     tmp: str = ""
     """Removed once the child has ended."""
+    after: Callable[[], None] = lambda: None
+    """Called once it has ended."""
 
     def over(self) -> None:
         """It was waited for."""
@@ -43,6 +46,7 @@ class Forked:
             os.close(self.go)
         if self.tmp:
             shutil.rmtree(self.tmp, ignore_errors=True)
+        self.after()
 
 
 def serve(
@@ -139,8 +143,8 @@ def tell(control: int, told: object, *descriptors: int) -> None:
             pass  # the host has closed it, and does not want to know
 
 
-def introduce(pid: int, control: int) -> None:
-    """Hand the host what it can end a process by."""
+def introduce(pid: int, control: int, group: Group | None = None) -> None:
+    """Hand the host what it can end a process by, and where what it uses is counted."""
     watch = os.pidfd_open(pid)
-    tell(control, {"zygote": pid}, watch)
+    tell(control, {"zygote": pid, "group": group}, watch)
     os.close(watch)

@@ -6,12 +6,15 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from signal import SIGKILL
 from typing import Protocol
 
 import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
+from funcrt.manifest_kinds import Size
 from funcrt.sandbox import Code, Exit, HandlerInfo, Instance, OnExit, OnMessages
+from funcrt.sandbox.groups import USUAL_MEMORY, Group
 from funcrt.sandbox.lending import Borrower
 from funcrt.sandbox.lifespan import TEARDOWN_S
 from funcrt.sandbox.logs import Budget, LogReader
@@ -31,7 +34,7 @@ from funcrt.sandbox.secrets import NO_SECRETS
 from funcrt.sandbox.told import exit_code, signal_name
 from mesh.failpoint import point
 
-__all__ = ["LOAD_TIMEOUT_S", "Owner", "ProcessInstance"]
+__all__ = ["LOAD_TIMEOUT_S", "Owner", "ProcessInstance", "out_of_memory", "shared"]
 
 LOAD_TIMEOUT_S = 60.0
 
@@ -46,6 +49,25 @@ class Owner(Protocol):
 
     def end(self, watch: int) -> None:
         """SIGKILL for the process of a descriptor."""
+
+    def ungroup(self, group: Group | None) -> None:
+        """What was in it has ended."""
+
+
+def shared() -> int:
+    """A descriptor of the memory that an instance shares with the host: how many calls have begun,
+    and its CPU time in nanoseconds before the last of them."""
+    made = os.memfd_create("begun")
+    os.ftruncate(made, 16)
+    return made
+
+
+def out_of_memory(memory_bytes: int | None) -> str:
+    """What the kernel ended a process for, as one would say it."""
+    if memory_bytes:
+        return f"out of memory: over limits.memory = {Size.write(memory_bytes)}"
+    usual = f"the usual {USUAL_MEMORY >> 20} MiB; limits.memory in funcrt.toml gives more"
+    return f"out of memory: over {usual}"
 
 
 class ProcessInstance(asyncio.Protocol):
@@ -62,6 +84,7 @@ class ProcessInstance(asyncio.Protocol):
         self.pid = 0
         self.watch = -1
         """A descriptor of its process."""
+        self.group: Group | None = None
         self.secrets = NO_SECRETS
         self.borrower: Borrower | None = None
         self.on_hold: Callable[[bool], None] = lambda held: None
@@ -231,10 +254,14 @@ class ProcessInstance(asyncio.Protocol):
             self._reason = self._reason or reason
             self._owner.end(self.watch)
 
-    def ended(self, status: int | None) -> None:
-        """The instance is gone, with a wait status, or with its zygote."""
+    def ended(self, status: int | None, why: str = "") -> None:
+        """The instance is gone, with a wait status, or with its zygote, which ended of `why`."""
         if self._over:
             return
+        limit = ""
+        killed = self.group is not None and self.group.killed_for_memory()
+        if not self._reason and (why or (exit_code(status) == -SIGKILL and killed)):
+            self._reason, limit = why or out_of_memory(self._owner.code.memory_bytes), "memory"
         for reader in self._logs:
             reader.drain()
             reader.close()
@@ -243,6 +270,7 @@ class ProcessInstance(asyncio.Protocol):
         if self.watch >= 0:
             self._owner.end(self.watch)  # who said so may not have told the truth
         self.close()
+        self._owner.ungroup(self.group)
         if self._started is not None and not self._started.done():
             told = f"{self._owner.code.name}: an instance ended before its lifespan was entered"
             self._started.set_exception(SandboxError(told))
@@ -252,7 +280,7 @@ class ProcessInstance(asyncio.Protocol):
             self._on_exit(self, Exit(code=code, signal=None, reason=self._reason, begun=begun))
         else:
             self._reason = self._reason or f"ended by {signal_name(-code)}"
-            how = Exit(code=None, signal=-code, reason=self._reason, begun=begun)
+            how = Exit(code=None, signal=-code, reason=self._reason, begun=begun, limit=limit)
             self._on_exit(self, how)
 
     def _calls_begun(self) -> int:

@@ -11,18 +11,20 @@ import sys
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
 from funcrt.sandbox import Code, HandlerInfo, OnExit, OnMessages
+from funcrt.sandbox.asking import Grouping, ask, socketpair
 from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.daemon import docker_missing
 from funcrt.sandbox.debugging import Debug
 from funcrt.sandbox.fit import file_of, unfit
 from funcrt.sandbox.forking import MAX_MESSAGE
-from funcrt.sandbox.instance import LOAD_TIMEOUT_S, ProcessInstance
+from funcrt.sandbox.groups import Group
+from funcrt.sandbox.instance import LOAD_TIMEOUT_S, ProcessInstance, out_of_memory, shared
 from funcrt.sandbox.lending import Borrower, Lending
 from funcrt.sandbox.levels import Level, Policy, choose
 from funcrt.sandbox.logs import Budget, LogReader
@@ -41,12 +43,6 @@ FIRST_USER, MOST_USERS = 61184, 4000
 """Ids of users that nobody else is: the range that systemd keeps for such."""
 
 
-def _socketpair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-    ours.setblocking(False)
-    return ours, theirs
-
-
 class Debugging(Protocol):
     """The debugger's end in the host."""
 
@@ -59,7 +55,7 @@ class ProcessSandbox:
 
     With `warm`, each function has a process that holds its dependencies (`warm.py`), and versions
     are forked from that. With a `debugger`, instances attach to it, and none starts before an
-    editor has attached for the first time.
+    editor has attached for the first time. Without `grouped`, no control groups are made.
     """
 
     def __init__(
@@ -68,6 +64,7 @@ class ProcessSandbox:
         warm: bool = False,
         debugger: "Debugging | None" = None,
         policy: Policy | None = None,
+        grouped: bool = True,
     ) -> None:
         ahead = ("debugpy.server.api",) if debugger is not None else ()
         self._warm = WarmProcesses(ahead) if warm else None
@@ -79,6 +76,8 @@ class ProcessSandbox:
         """The levels that cannot be had here, and why."""
         self._probed: asyncio.Future[None] | None = None
         self._users: dict[str, int] = {}
+        self.grouping = Grouping(self._send)
+        self._with = f"grouped={grouped}"
         self._containers: asyncio.Future[ProcessSandbox] | None = None
         self._root = False
         """The runtime zygote may make others of processes."""
@@ -106,7 +105,8 @@ class ProcessSandbox:
         root = str(Path(__file__).parents[2])
         program = (
             f"import sys; sys.path.insert(0, {root!r});"
-            f"from funcrt.sandbox.runtime import runtime; runtime({theirs.fileno()}, {os.getpid()})"
+            f"from funcrt.sandbox.runtime import runtime; runtime({theirs.fileno()}, {os.getpid()},"
+            f" {self._with})"
         )
         with theirs:
             self._runtime = subprocess.Popen(  # noqa: ASYNC220 - it returns once forked
@@ -178,7 +178,7 @@ class ProcessSandbox:
 
     async def primitives(self) -> list[tuple[str, int, str]]:
         """(primitive, errno, text) of all that levels are made of; 0 where it is there."""
-        told = await self._ask(Probe(Confinement(), primitives=True))
+        told, _ = await ask(self._send, Probe(Confinement(), primitives=True))
         return msgspec.convert(told.get("primitives", []), list[tuple[str, int, str]])
 
     async def _probe(self) -> None:
@@ -187,25 +187,9 @@ class ProcessSandbox:
         levels: tuple[Level, ...] = ("process", "sandbox")
         for level in levels:
             held = Confinement(level=level, user=FIRST_USER if self._root else 0)
-            told = await self._ask(Probe(held))
+            told, _ = await ask(self._send, Probe(held))
             if "had" not in told:
                 self.missing[level] = told.get("refused", "the process that tried it ended")
-
-    async def _ask(self, question: Probe) -> dict[str, Any]:
-        """What the runtime zygote answers. Raises SandboxError where it is gone."""
-        ours, theirs = _socketpair(socket.SOCK_SEQPACKET)
-        loop = asyncio.get_running_loop()
-        with ours:
-            try:
-                with theirs:
-                    self._send(msgspec.msgpack.encode(question), [theirs.fileno()])
-                while True:
-                    body = await loop.sock_recv(ours, MAX_MESSAGE)
-                    told = msgspec.msgpack.decode(body, type=dict[str, Any]) if body else {}
-                    if "zygote" not in told:  # whose descriptor the kernel closes, unreceived
-                        return told
-            except OSError as error:
-                raise SandboxError(f"the runtime zygote is gone ({error})") from None
 
     def _confinement(self, code: Code, level: Level) -> Confinement:
         warm = self._warm is not None
@@ -220,6 +204,7 @@ class ProcessSandbox:
             network=code.network is None,
             tmp_bytes=code.tmp_bytes,
             memory_bytes=code.memory_bytes or 0,
+            cpu=code.cpu or 0.0,
             user=self._user(code.name, level),
         )
 
@@ -258,9 +243,10 @@ class ProcessSandbox:
     async def _fork(
         self, code: Code, spec: Spec, info: HandlerInfo | None = None, *, send: Send | None = None
     ) -> "ProcessZygote":
-        ours, theirs = _socketpair(socket.SOCK_SEQPACKET)
+        ours, theirs = socketpair(socket.SOCK_SEQPACKET)
         logs = [os.pipe(), os.pipe()]
         zygote = ProcessZygote(self, code, ours, [read for read, _ in logs], spec.confine.level)
+        zygote.held = spec.confine
         try:
             descriptors = [theirs.fileno(), *(write for _, write in logs)]
             (send or self._send)(msgspec.msgpack.encode(spec), descriptors)
@@ -286,10 +272,8 @@ class ProcessSandbox:
         except ProcessLookupError:
             pass
         except PermissionError:
-            try:
+            with contextlib.suppress(OSError):  # it is gone, and with it all that it forked
                 self._send(msgspec.msgpack.encode(Kill()), [watch])
-            except OSError:
-                pass  # it is gone, and with it all that it forked
 
     def forget(self, zygote: "ProcessZygote") -> None:
         """A zygote is gone."""
@@ -339,6 +323,9 @@ class ProcessZygote:
     ) -> None:
         self.sandbox = sandbox
         self.level = level
+        self.held = Confinement(level=level)
+        self.group: Group | None = None
+        """Its own, which its instances leave."""
         self.pid = 0
         self.watch = -1
         """A descriptor of its process."""
@@ -396,6 +383,7 @@ class ProcessZygote:
             if self.watch < 0 and descriptors:
                 self.pid = pid_of(descriptors[0])
                 self.watch = descriptors.pop()
+                self.group = message.group
         elif message.spawned is not None:
             self._spawned(message.spawned[0], descriptors)
         elif message.unforked is not None:
@@ -437,7 +425,7 @@ class ProcessZygote:
         if not self._ready.done():
             self._ready.set_result(Told(gone=True))
         for instance in list(self.instances.values()):
-            instance.ended(None)
+            instance.ended(None, self.why_ended())
         self.instances.clear()
         for reader in self._logs:
             reader.close()
@@ -462,16 +450,24 @@ class ProcessZygote:
         if message.refused is not None:
             raise SandboxError(f"{self.code.name}: isolation {self.level!r}: {message.refused}")
         if not message.ready:
-            text = "its process ended during the import: it exited by os._exit, or crashed"
+            why = self.why_ended() or "it exited by os._exit, or crashed"
+            text = f"its process ended during the import: {why}"
             raise LoadError(Problem(file=file, message=text))
         try:
             found = info or info_of(message.ready, self.code.concurrency or 0)
         except Forged as error:
             text = f"its import wrote to the socket of its process: {error}"
             raise LoadError(Problem(file=file, message=text)) from None
-        self.info = msgspec.structs.replace(found, isolation=self.level)
+        held = tuple(self.group.directories) if self.group is not None else ()
+        self.info = msgspec.structs.replace(found, isolation=self.level, grouped=held)
         if wrong := unfit(self.code, self.info):
             raise LoadError(Problem(file=file, message=wrong))
+
+    def why_ended(self) -> str:
+        """Where the kernel has ended it."""
+        if self.group is not None and self.group.killed_for_memory():
+            return out_of_memory(self.code.memory_bytes)
+        return ""
 
     async def spawn(
         self, on_messages: OnMessages, on_exit: OnExit, secrets: Secrets = NO_SECRETS
@@ -481,22 +477,22 @@ class ProcessZygote:
         debug = await debugger.attached() if debugger is not None else None
         if not self.alive:
             raise SandboxError(f"{self.code.name}: its zygote is gone")
-        ours, theirs = _socketpair(socket.SOCK_STREAM)
+        group, entries = await self.sandbox.grouping.make(self.held)
+        ours, theirs = socketpair(socket.SOCK_STREAM)
         logs = [os.pipe(), os.pipe()]
-        begun = os.memfd_create("begun")
-        os.ftruncate(begun, 8)
+        begun = shared()
         number = self._asked = self._asked + 1
         future: asyncio.Future[Born] = self._loop.create_future()
         self._spawning[number] = future
-        desk = _socketpair(socket.SOCK_SEQPACKET) if lending is not None else None
+        desk = socketpair(socket.SOCK_SEQPACKET) if lending is not None else None
         try:
-            body = msgspec.msgpack.encode(Spawn(number, debug, desk is not None, bool(secrets)))
-            descriptors = [theirs.fileno(), *(write for _, write in logs), begun]
-            if desk is not None:
-                descriptors.append(desk[1].fileno())
-            socket.send_fds(self._control, [body], descriptors)
+            asked = Spawn(number, debug, desk is not None, bool(secrets), len(entries))
+            descriptors = [*entries, theirs.fileno(), *(write for _, write in logs), begun]
+            descriptors += [desk[1].fileno()] if desk is not None else []
+            socket.send_fds(self._control, [msgspec.msgpack.encode(asked)], descriptors)
         except OSError as error:
             self._spawning.pop(number, None)
+            self.ungroup(group)
             ours.close()
             for descriptor in (begun, *(read for read, _ in logs)):
                 os.close(descriptor)
@@ -505,13 +501,13 @@ class ProcessZygote:
             raise SandboxError(f"{self.code.name}: cannot fork ({error})") from None
         finally:
             theirs.close()
-            for _, write in logs:
-                os.close(write)
+            for descriptor in (*entries, *(write for _, write in logs)):
+                os.close(descriptor)
             if desk is not None:
                 desk[1].close()
         reads = [*(read for read, _ in logs), begun]
         instance = self.new_instance(ours, reads, on_messages, on_exit)
-        instance.secrets = secrets
+        instance.secrets, instance.group = secrets, group
         if desk is not None and lending is not None:
             instance.borrower = Borrower(self.code.name, desk[0], lending, instance.hold)
         # Registered as soon as the pid is known, in the same turn, so that no exit is missed.
@@ -520,7 +516,10 @@ class ProcessZygote:
             await self._forked(future)
         except BaseException:
             instance.close()
+            self.ungroup(group)
             raise
+        if group is not None and not entries:
+            self.sandbox.grouping.place(group, instance.watch)
         await instance.open()
         instance.give()
         if self.info.lifespan:
@@ -556,6 +555,10 @@ class ProcessZygote:
     def end(self, watch: int) -> None:
         """SIGKILL for the process of a descriptor."""
         self.sandbox.end(watch)
+
+    def ungroup(self, group: Group | None) -> None:
+        """What was in it has ended."""
+        self.sandbox.grouping.release(group)
 
     async def stop(self) -> None:
         """As the contract says."""

@@ -13,6 +13,7 @@ from mesh.event import Event
 
 __all__ = [
     "HEADER",
+    "LIMITS",
     "LINED",
     "MAX_FRAME",
     "WINDOW",
@@ -118,6 +119,10 @@ class Out(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where `ctx.emit(topic=...)` sent it; empty for the manifest's `[output] topic`."""
 
 
+LIMITS = ("memory", "time", "processes", "tmp", "files", "output")
+"""What a call can be over."""
+
+
 class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Why a call, or one item of a batch, failed."""
 
@@ -128,6 +133,8 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`main.py:14 in handler`: the innermost of the author's frames."""
     traceback: str = ""
     """Cut to the author's frames."""
+    limit: str = ""
+    """Which of LIMITS it was over."""
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -6,24 +6,28 @@ Where the host is root, or was when it started, this is what keeps the right to 
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 import signal
 import socket
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from funcrt.sandbox import kernel
-from funcrt.sandbox.confine import Confinement, Refused, enter, fork
+from funcrt.sandbox.confine import Confinement, Refused, bounds_of, enter, fork, step
 from funcrt.sandbox.forking import Forked, child, introduce, serve, tell
+from funcrt.sandbox.groups import KEPT_S, Bounds, Group, Groups
 from funcrt.sandbox.probe import tried
+from funcrt.sandbox.told import pid_of
 from funcrt.sandbox.view import runtime_paths
 from funcrt.sandbox.zygote import Spec, Warm, begin
 
-__all__ = ["Kill", "Probe", "runtime"]
+__all__ = ["Ask", "Gone", "Kill", "Place", "Probe", "runtime"]
 
 TMP, LOCK = "funcrt-runtime-", "lock"
 
@@ -39,42 +43,103 @@ class Kill(msgspec.Struct, frozen=True, tag="kill"):
     """End the process whose descriptor comes with it: the host may have no right to."""
 
 
-def runtime(fd: int, host: int) -> None:
-    """R's life, on the control socket `fd`, for as long as the process `host` lives."""
+class Ask(msgspec.Struct, frozen=True, tag="ask"):
+    """A group for an instance, under a name of the host's."""
+
+    name: str
+    bounds: Bounds
+
+
+class Place(msgspec.Struct, frozen=True, tag="place"):
+    """Put the process whose descriptor comes with it into a group."""
+
+    name: str
+
+
+class Gone(msgspec.Struct, frozen=True, tag="gone"):
+    """The group's instance has ended: remove it."""
+
+    name: str
+
+
+def runtime(fd: int, host: int, *, grouped: bool = True) -> None:
+    """R's life, on the control socket `fd`, for as long as the process `host` lives; with control
+    groups, where this machine gives any, only if `grouped`."""
     os.setsid()
     kernel.tie_to_parent(signal.SIGKILL)
     if os.getppid() != host:
         return
     kernel.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    own = _Runtime()
+    own = _Runtime(grouped)
     serve(socket.socket(fileno=fd), own.answer)
     own.room.close()
+    own.groups.close()
 
 
 class _Runtime:
-    def __init__(self) -> None:
+    def __init__(self, grouped: bool) -> None:
         root = str(Path(__file__).parents[2])
         self.paths = {each: tuple(runtime_paths(root, network=each)) for each in (False, True)}
-        self.decode = msgspec.msgpack.Decoder(Spec | Warm | Probe | Kill).decode
+        self.decode = msgspec.msgpack.Decoder(
+            Spec | Warm | Probe | Kill | Ask | Place | Gone
+        ).decode
         self.room = _Room()
+        self.groups = Groups(grouped)
+        self.numbers = itertools.count(1)
 
     def answer(self, body: bytes, descriptors: list[int]) -> Forked | None:
         message = self.decode(body)
         if isinstance(message, Kill):
             _end(*descriptors)
             return None
+        if isinstance(message, Ask):
+            self.give(message, descriptors[0])
+            return None
+        if isinstance(message, Place):
+            self.groups.place(message.name, pid_of(descriptors[0]))
+            return None
+        if isinstance(message, Gone):
+            self.groups.remove(message.name)
+            return None
         if isinstance(message, Probe) and message.primitives:
-            return _probe_primitives(descriptors[0])
+            return _probe_primitives(descriptors[0], self.groups.lacks)
         try:
             return self.fork(message, descriptors)
         except Refused as refused:
             tell(descriptors[0], {"refused": str(refused)})
             return None
 
+    def give(self, asked: Ask, control: int) -> None:
+        """Make a group, and hand over what a process enters it by."""
+        entries = []
+        try:
+            group = self.groups.make(asked.name, asked.bounds)
+            if group is not None and group.version == 1:
+                entries = [os.open(each, os.O_WRONLY | os.O_CLOEXEC) for each in group.entries()]
+            tell(control, {"group": group}, *entries)
+        except OSError as error:
+            tell(control, {"refused": f"a control group: {error}"})
+        for entry in entries:
+            os.close(entry)
+
+    def group_of(self, held: Confinement) -> Group | None:
+        """A zygote's own group. Its import may use a CPU for itself. Raises Refused."""
+        bounds = bounds_of(held)
+        if bounds.cpu:
+            bounds = msgspec.structs.replace(bounds, cpu=max(bounds.cpu, 1.0))
+        try:
+            return self.groups.make(f"zygote-{next(self.numbers)}", bounds)
+        except OSError as error:
+            raise Refused("a control group", error) from None
+
     def fork(self, message: Spec | Warm | Probe, descriptors: list[int]) -> Forked:
         """Raises Refused."""
         held, tmp = message.confine, ""
+        group = None if isinstance(message, Probe) else self.group_of(held)
+        if group is not None:
+            held = msgspec.structs.replace(held, grouped=tuple(group.directories))
+            message = msgspec.structs.replace(message, confine=held)
         if held.level == "process":
             tmp = self.room.make(held.user)
             held = msgspec.structs.replace(held, tmp=tmp)
@@ -83,18 +148,30 @@ class _Runtime:
             pid, go = fork(held)
         except Refused:
             shutil.rmtree(tmp, ignore_errors=True)
+            if group is not None:
+                self.groups.remove(group.name)
             raise
         if pid == 0:
-            child(partial(self.begin, message, descriptors, go), [*descriptors, go])
-        introduce(pid, descriptors[0])
+            child(partial(self.begin, message, descriptors, go, group), [*descriptors, go])
+        introduce(pid, descriptors[0], group)
         os.write(go, b"g")
-        return Forked(pid, go, tmp)
+        name = group.name if group is not None else ""
+        return Forked(pid, go, tmp, partial(self.groups.remove, name, kept_s=KEPT_S))
 
-    def begin(self, message: Spec | Warm | Probe, descriptors: list[int], go: int) -> None:
+    def begin(
+        self,
+        message: Spec | Warm | Probe,
+        descriptors: list[int],
+        go: int,
+        group: Group | None,
+    ) -> None:
         """In the child."""
         os.setsid()
         held = message.confine
         try:
+            if group is not None:
+                with step("a control group"):
+                    group.join()
             enter(held, go, self.paths[held.network])
         except Refused as refused:
             tell(descriptors[0], {"refused": str(refused)})
@@ -105,11 +182,16 @@ class _Runtime:
             begin(message, *descriptors)
 
 
-def _probe_primitives(control: int) -> Forked:
+def _probe_primitives(control: int, lacks: Mapping[str, OSError]) -> Forked:
     pid = os.fork()
     if pid == 0:
-        child(lambda: tell(control, {"primitives": list(tried())}), [control])
+        groups = [(f"cgroup {name}", why.errno or 0, _said(why)) for name, why in lacks.items()]
+        child(lambda: tell(control, {"primitives": [*tried(), *groups]}), [control])
     return Forked(pid)
+
+
+def _said(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
 
 
 def _end(*descriptors: int) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from funcrt.errors import Problem
 from funcrt.sandbox import HandlerInfo
+from funcrt.sandbox.groups import Group
 
 __all__ = [
     "Failed",
@@ -46,6 +47,8 @@ class Told(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     zygote: int | None = None
     """Who it is; its descriptor comes along. By who forked it, before it says a word."""
+    group: Group | None = None
+    """With `zygote`: its control group."""
     ready: msgspec.Raw = msgspec.Raw()
     """Imported: a HandlerInfo, or an empty map where each instance imports."""
     error: Failed | None = None

@@ -77,7 +77,7 @@ class Worker:
         """How many calls have begun, in memory that the host reads once this process has ended:
         results are held back a little, so those it has do not tell which call began last."""
         if begun is not None:  # None: there is no other process
-            self.begun = memoryview(mmap.mmap(begun, 8)).cast("Q")
+            self.begun = memoryview(mmap.mmap(begun, 16)).cast("Q")
             os.close(begun)
         self.beginning = threading.Lock()
         self.alive = False

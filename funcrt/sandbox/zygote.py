@@ -99,6 +99,8 @@ class Spawn(msgspec.Struct, frozen=True):
     """The fifth descriptor is where to ask for a terminal."""
     secrets: bool = False
     """The first frame of its channel has them."""
+    entries: int = 0
+    """So many descriptors come before the others: files of control groups to enter by."""
 
 
 # F0: a function's dependencies
@@ -255,7 +257,7 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
                 say({"exit": [number, status]})
                 reap({pid for pid, _ in children.values()})
                 continue
-            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 5)
+            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 10)
             if not body:
                 return
             asked = msgspec.msgpack.decode(body, type=Spawn)
@@ -281,6 +283,10 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
 
 
 def _instance(spec: Spec, bound: Bound | None, asked: Spawn, descriptors: list[int]) -> None:
+    for entry in descriptors[: asked.entries]:
+        os.write(entry, b"0")
+        os.close(entry)
+    descriptors = descriptors[asked.entries :]
     channel_fd, out, err, begun = descriptors[:4]
     os.setsid()
     enter_alone(spec.confine)

@@ -460,7 +460,8 @@ MEND = "set output.allow_loop = true if that is meant"
             "[sandbox]\nfiles = ['/srv/../etc']",
             '2: sandbox.files[0]: expected an absolute path, without . or .., found "/srv/../etc"',
         ),
-        ("[limits]\ncpu = 1.0", f"2: limits.cpu: CPU limits are {LATER}"),
+        ("[limits]\ncpu = 0.001", "2: limits.cpu: expected 0.01 to 1024, found 0.001"),
+        ("[limits]\ncpu = '1'", '2: limits.cpu: expected a number, found "1"'),
         # Idempotency keys
         ("[idempotency]\nkey = 'Order'", "2: idempotency.key: expected an attribute's name, or a "
          'path such as "$.customer", found "Order"'),
