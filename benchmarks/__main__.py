@@ -16,6 +16,7 @@ from benchmarks.disk import kind_of
 from benchmarks.http import http
 from benchmarks.idle import idle
 from benchmarks.job import SYSTEMS, job
+from benchmarks.levels import levels
 from benchmarks.processes import ROOT, Options
 from benchmarks.reload import reload
 from benchmarks.retention import retention
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Options, Callable[[str], None]], list[Row]]] = {
     "reload": reload,
     "rules": rules,
     "wide": wide,
+    "levels": levels,
 }
 PEERS = ROOT / ".peers" / "bin" / "python"
 
