@@ -1,5 +1,6 @@
 """Forking on demand: a process that forks for each message, and waits for what it forked."""
 
+import contextlib
 import os
 import resource
 import select
@@ -7,8 +8,10 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -18,14 +21,15 @@ from funcrt.sandbox.groups import Group
 __all__ = [
     "MAX_MESSAGE",
     "Forked",
+    "Strays",
     "child",
     "introduce",
-    "reap",
     "serve",
     "tell",
 ]
 
 MAX_MESSAGE = 64 << 10
+STRAYS_S = 2.0
 
 
 @dataclass
@@ -54,26 +58,40 @@ def serve(
     answer: Callable[[bytes, list[int]], Forked | None],
     *,
     patient: bool = False,
+    host: int = -1,
 ) -> None:
-    """Give each message and its descriptors to `answer`, until the host closes the socket; then end
-    what was forked or, where `patient`, wait until the last of it has ended."""
+    """Give each message and its descriptors to `answer`, until the host closes the socket, or the
+    process of the descriptor `host` ends; then end what was forked or, where `patient`, wait until
+    the last of it has ended. With a `host`, strays are looked for once a second."""
     fd = control.fileno()
+    strays = Strays()
     children: dict[int, Forked] = {}
     poll = select.poll()
     poll.register(fd, select.POLLIN)
+    if host >= 0:
+        poll.register(host, select.POLLIN)
     while True:
-        for ready, _ in poll.poll():
-            if ready != fd:
+        found = poll.poll(strays.wait_ms(1000 if host >= 0 and children else None))
+        strays.end({each.pid for each in children.values()})
+        for ready, _ in found:
+            if ready not in (fd, host):
                 poll.unregister(ready)
                 ended = children.pop(ready)
                 os.waitpid(ended.pid, 0)
                 os.close(ready)
+                strays.end({each.pid for each in children.values()})
                 ended.over()
-                reap({each.pid for each in children.values()})
                 continue
-            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 3)
+            if fd < 0:
+                continue
+            gone = ready == host
+            body, descriptors, _, _ = (
+                (b"", [], 0, None) if gone else socket.recv_fds(control, MAX_MESSAGE, 3)
+            )
             if not body:
                 poll.unregister(fd)
+                if host >= 0:
+                    poll.unregister(host)
                 fd = -1
                 if not patient:
                     for watch in children:
@@ -87,10 +105,51 @@ def serve(
             for descriptor in descriptors:
                 os.close(descriptor)
         if fd < 0 and not children:
+            strays.end_all()
             return
 
 
-def reap(but: set[int]) -> None:
+class Strays:
+    """Processes whose parent has ended, and which were left to this one: nobody would end them.
+    What is there at first is let be."""
+
+    def __init__(self) -> None:
+        self._there = set(_children())
+        self._left = False
+
+    def wait_ms(self, most: int | None) -> int | None:
+        """How long to wait for other things: not long while some have yet to end."""
+        return 20 if self._left else most
+
+    def end(self, known: set[int]) -> None:
+        """All but these."""
+        _reap(known)
+        strays = set(_children()) - known - self._there
+        for pid in strays:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+        self._left = bool(strays)
+
+    def end_all(self) -> None:
+        """As this process ends: one that forks may leave others, so again and again."""
+        until = time.monotonic() + STRAYS_S
+        self.end(set())
+        while self._left and time.monotonic() < until:
+            time.sleep(0.001)
+            self.end(set())
+
+
+def _children() -> list[int]:
+    """Of this process; none where its /proc is out of reach."""
+    pid = os.getpid()
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _reap(but: set[int]) -> None:
     """Let orphans go that were left to this process; its own children are waited for by name."""
     while True:
         try:

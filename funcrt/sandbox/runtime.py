@@ -66,13 +66,13 @@ def runtime(fd: int, host: int, *, grouped: bool = True) -> None:
     """R's life, on the control socket `fd`, for as long as the process `host` lives; with control
     groups, where this machine gives any, only if `grouped`."""
     os.setsid()
-    kernel.tie_to_parent(signal.SIGKILL)
+    watch = os.pidfd_open(host)  # and not by a signal: there is something to be done then
     if os.getppid() != host:
         return
     kernel.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     own = _Runtime(grouped)
-    serve(socket.socket(fileno=fd), own.answer)
+    serve(socket.socket(fileno=fd), own.answer, host=watch)
     own.room.close()
     own.groups.close()
 

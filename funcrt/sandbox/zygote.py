@@ -21,7 +21,7 @@ import msgspec
 from funcrt.errors import LoadError
 from funcrt.sandbox.confine import Confinement, enter_alone
 from funcrt.sandbox.debugging import Debug, attach, name_sources
-from funcrt.sandbox.forking import MAX_MESSAGE, Forked, child, introduce, reap, serve
+from funcrt.sandbox.forking import MAX_MESSAGE, Forked, Strays, child, introduce, serve
 from funcrt.sandbox.handler import Bound, import_handler, threads
 from funcrt.sandbox.hook import chosen, no_terminal
 from funcrt.sandbox.loop import LoopWorker
@@ -241,6 +241,7 @@ def _load(spec: Spec, control: socket.socket) -> Bound | None:
 def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> None:
     own = os.getpid()
     children: dict[int, tuple[int, int]] = {}  # descriptor: pid, number
+    strays = Strays()
     poll = select.poll()
     poll.register(control, select.POLLIN)
 
@@ -248,14 +249,17 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
         socket.send_fds(control, [msgspec.msgpack.encode(told)], sent)
 
     while True:
-        for ready, _ in poll.poll():
+        found = poll.poll(strays.wait_ms(None))
+        if not found:
+            strays.end({pid for pid, _ in children.values()})
+        for ready, _ in found:
             if ready in children:
                 poll.unregister(ready)
                 pid, number = children.pop(ready)
                 _, status = os.waitpid(pid, 0)
                 os.close(ready)
                 say({"exit": [number, status]})
-                reap({pid for pid, _ in children.values()})
+                strays.end({pid for pid, _ in children.values()})
                 continue
             body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 10)
             if not body:

@@ -1,0 +1,160 @@
+"""What a function's code forks, and lets go of, ends: with its instance, its function, its host."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from funcrt.sandbox import Code
+from funcrt.sandbox.levels import Level, Policy
+from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
+from funcrt.sandbox.protocol import Call
+from mesh import Event
+
+LEVELS: list[Level] = ["none", "process", "sandbox"]
+SOURCE = """
+import ctypes, os, signal, time
+
+libc = ctypes.CDLL(None)
+
+def stray(name, forking=False):
+    '''A process that is nobody's child, and that no parent's end is told to.'''
+    if os.fork():
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    libc.prctl(1, 0)
+    libc.prctl(15, name.encode())
+    for number in range(1, 32):
+        try:
+            signal.signal(number, signal.SIG_IGN)
+        except OSError:
+            pass
+    while True:
+        time.sleep(0.01)
+        if forking and os.fork():
+            os._exit(0)
+
+def handler(event):
+    stray(event.json())
+    return os.getpid()
+"""
+HOST = """
+import asyncio, sys
+from pathlib import Path
+from funcrt.sandbox import Code
+from funcrt.sandbox.levels import Policy
+from funcrt.sandbox.process import ProcessSandbox
+
+async def main():
+    sandbox = ProcessSandbox(policy=Policy(forced=sys.argv[1]))
+    await sandbox.start()
+    await sandbox.load(Code(name="f", version="1", path=Path(sys.argv[2])))
+
+asyncio.run(main())
+"""
+
+
+def named(name: str) -> list[int]:
+    """Processes that call themselves so, but for those that are over."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            _, _, rest = stat.read_text().partition("(")
+        except OSError:
+            continue
+        comm, _, state = rest.rpartition(") ")
+        if comm == name and state[0] not in "ZX":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def until(name: str, there: bool, most_s: float = 10) -> None:
+    started = time.monotonic()
+    while bool(named(name)) != there:
+        assert time.monotonic() - started < most_s, (name, there, named(name))
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def name() -> str:
+    return f"stray-{os.urandom(4).hex()}"
+
+
+async def made(level: Level, path: Path) -> tuple[ProcessSandbox, ProcessZygote]:
+    sandbox = ProcessSandbox(policy=Policy(forced=level))
+    await sandbox.start()
+    if level in await sandbox.probed():
+        await sandbox.close()
+        pytest.skip(sandbox.missing[level])
+    return sandbox, await sandbox.load(Code(name="f", version="1", path=path))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_with_its_function(tmp_path: Path, level: Level, name: str) -> None:
+    source = f"{SOURCE}\nstray({name!r}, True)\nlibc.prctl(1, 0)\nstray({name!r})\n"
+    (tmp_path / "main.py").write_text(source)
+
+    async def main() -> None:
+        sandbox, zygote = await made(level, tmp_path)
+        if level == "sandbox":  # at the others it may have ended already
+            await asyncio.to_thread(until, name, True)
+        await zygote.stop()
+        await asyncio.to_thread(until, name, False)
+        await sandbox.close()
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_with_its_instance(tmp_path: Path, level: Level, name: str) -> None:
+    (tmp_path / "main.py").write_text(SOURCE)
+
+    async def main() -> None:
+        sandbox, zygote = await made(level, tmp_path)
+        came: asyncio.Queue[Any] = asyncio.Queue()
+        instance = await zygote.spawn(lambda _, messages: came.put_nowait(messages),
+                                      lambda _, ended: came.put_nowait(ended))  # fmt: skip
+        event = Event("1", "/s", "t", data=f'"{name}"'.encode())
+        instance.send([Call(1, "t", [event], 1, 5, 0, "scope")])
+        async with asyncio.timeout(10):
+            await came.get()
+            instance.kill("over")
+            await came.get()
+        await asyncio.to_thread(until, name, False)
+        assert zygote.alive
+        await sandbox.close()
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("ends", ["", "os.closerange(3, 100)", "while True: pass"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_with_a_host_that_was_killed(tmp_path: Path, level: Level, ends: str, name: str) -> None:
+    source = (
+        f"{SOURCE}\nlibc.prctl(1, 0)\nlibc.prctl(15, {name.encode()!r})\n"
+        f"stray({name!r}, True)\n{ends}\ntime.sleep(100)\n"
+    )
+    (tmp_path / "main.py").write_text(source)
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, level, str(tmp_path)], stderr=subprocess.PIPE
+    )
+    try:
+        until(name, True)
+        time.sleep(0.1)
+    except AssertionError:
+        if host.poll() is not None:
+            pytest.skip(f"no level {level} here")
+        raise
+    finally:
+        host.send_signal(signal.SIGKILL)
+        host.communicate()
+    until(name, False, 4)
