@@ -254,7 +254,7 @@ class Groups:
         """Put a process into a group, in 10 ms: the way of version 2, where no process may enter by
         itself which has no right to."""
         group = self._made.get(name)
-        if group is not None:
+        if group is not None and pid > 0:  # 0, of one that has ended, is the writer
             for directory in group.places():
                 with contextlib.suppress(OSError):  # it has ended
                     _write(f"{directory}/cgroup.procs", str(pid).encode())

@@ -16,6 +16,7 @@ import uvloop
 
 from funcrt.errors import LoadError, SandboxError
 from funcrt.sandbox import Code, Exit, process, told
+from funcrt.sandbox.groups import Group, Groups
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call
 from funcrt.sandbox.runtime import Kill
@@ -287,3 +288,14 @@ def test_the_runtime_outlives_what_it_may_not_kill(tmp_path: Path) -> None:
 def test_signals_are_named() -> None:
     assert told.signal_name(signal.SIGSEGV) == "SIGSEGV (segmentation fault)"
     assert told.signal_name(40) == "signal 40"
+
+
+def test_for_who_has_ended_nobody_is_put_in_a_group(tmp_path: Path) -> None:
+    """0 would be the runtime itself, which would end with the group."""
+    (tmp_path / "cgroup.procs").write_text("")
+    groups = Groups(False)
+    groups._made["one"] = Group("one", 2, {"pids": str(tmp_path)})
+    groups.place("one", 0)
+    assert (tmp_path / "cgroup.procs").read_text() == ""
+    groups.place("one", 7)
+    assert (tmp_path / "cgroup.procs").read_text() == "7"
