@@ -97,16 +97,20 @@ def fork(held: Confinement) -> tuple[int, int]:
     """Fork a process for it: (0, a descriptor) in the child, which is to call `enter` with that,
     and (its pid, a descriptor) in the parent, who is to write a byte to that once it is the
     child's parent indeed, and to hold it open. Raises Refused."""
-    go, ready = os.pipe()
+    with step("fork"):
+        go, ready = os.pipe()
     if held.level != "sandbox":
-        pid = os.fork()
+        with _closed_if_refused(go, ready), step("fork"):
+            pid = os.fork()
         if pid == 0:
             os.close(ready)
             return 0, go
         os.close(go)
         return pid, ready
-    said, say = os.pipe()
-    between = os.fork()
+    with _closed_if_refused(go, ready), step("fork"):
+        said, say = os.pipe()
+    with _closed_if_refused(go, ready, said, say), step("fork"):
+        between = os.fork()
     if between == 0:
         os.close(said)
         os.close(ready)
@@ -130,6 +134,16 @@ def fork(held: Confinement) -> tuple[int, int]:
         os.close(ready)
         raise Refused(told[8:].decode() or "fork", OSError(number, ""))
     return pid, ready
+
+
+@contextlib.contextmanager
+def _closed_if_refused(*descriptors: int) -> Iterator[None]:
+    try:
+        yield
+    except Refused:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
 
 
 def _fork_into_namespaces(held: Confinement) -> int:

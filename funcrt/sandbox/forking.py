@@ -99,14 +99,25 @@ def serve(
                 continue
             made = answer(body, descriptors)
             if made is not None:
-                watch = os.pidfd_open(made.pid)
-                children[watch] = made
-                poll.register(watch, select.POLLIN)
+                _watch(made, children, poll)
             for descriptor in descriptors:
                 os.close(descriptor)
         if fd < 0 and not children:
             strays.end_all()
             return
+
+
+def _watch(made: Forked, children: dict[int, Forked], poll: select.poll) -> None:
+    """Have it waited for; where no descriptor is left for that, it has ended."""
+    try:
+        watch = os.pidfd_open(made.pid)
+    except OSError:
+        os.kill(made.pid, signal.SIGKILL)
+        os.waitpid(made.pid, 0)
+        made.over()
+        return
+    children[watch] = made
+    poll.register(watch, select.POLLIN)
 
 
 class Strays:
@@ -161,15 +172,17 @@ def _reap(but: set[int]) -> None:
         os.waitpid(found.si_pid, 0)
 
 
-def child(run: Callable[[], None], keep: list[int], parent: int = 0) -> None:
-    """Run in a forked child and never return; it ends with the process `parent`, if given."""
+def child(run: Callable[[], None], keep: list[int] | None, parent: int = 0) -> None:
+    """Run in a forked child and never return; it ends with the process `parent`, if given. Closes
+    all descriptors but the streams and those to `keep`, and none where that is None."""
     code = 1
     try:
         if parent:
             kernel.tie_to_parent(signal.SIGKILL)
             if os.getppid() != parent:
                 os._exit(1)  # it ended before this could be said
-        _close_all_but(keep)
+        if keep is not None:
+            _close_all_but(keep)
         run()
         code = 0
     except BaseException:

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -70,6 +71,8 @@ def runtime(fd: int, host: int, *, grouped: bool = True) -> None:
     if os.getppid() != host:
         return
     kernel.adopt_orphans()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     own = _Runtime(grouped)
     serve(socket.socket(fileno=fd), own.answer, host=watch)
@@ -89,7 +92,20 @@ class _Runtime:
         self.numbers = itertools.count(1)
 
     def answer(self, body: bytes, descriptors: list[int]) -> Forked | None:
-        message = self.decode(body)
+        """What fails is told on the first descriptor, if one came: R goes on, for all others."""
+        try:
+            return self._answer(self.decode(body), descriptors)
+        except Refused as refused:
+            told = str(refused)
+        except (OSError, IndexError, ValueError) as error:  # a full table of descriptors, say
+            told = f"the runtime zygote: {error}"
+        if descriptors:
+            tell(descriptors[0], {"refused": told})
+        return None
+
+    def _answer(
+        self, message: "Spec | Warm | Probe | Kill | Ask | Place | Gone", descriptors: list[int]
+    ) -> Forked | None:
         if isinstance(message, Kill):
             _end(*descriptors)
             return None
@@ -104,11 +120,7 @@ class _Runtime:
             return None
         if isinstance(message, Probe) and message.primitives:
             return _probe_primitives(descriptors[0], self.groups.lacks)
-        try:
-            return self.fork(message, descriptors)
-        except Refused as refused:
-            tell(descriptors[0], {"refused": str(refused)})
-            return None
+        return self.fork(message, descriptors)
 
     def give(self, asked: Ask, control: int) -> None:
         """Make a group, and hand over what a process enters it by."""
@@ -153,7 +165,13 @@ class _Runtime:
             raise
         if pid == 0:
             child(partial(self.begin, message, descriptors, go, group), [*descriptors, go])
-        introduce(pid, descriptors[0], group)
+        try:
+            introduce(pid, descriptors[0], group)
+        except OSError:
+            os.close(go)  # at which it ends
+            os.waitpid(pid, 0)
+            self.groups.remove(group.name if group is not None else "")
+            raise
         os.write(go, b"g")
         name = group.name if group is not None else ""
         return Forked(pid, go, tmp, partial(self.groups.remove, name, kept_s=KEPT_S))

@@ -271,9 +271,10 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
                 say({"unforked": [asked.number, error.errno]})
                 pid = -1
             if pid == 0:
-                for watch in children:
-                    os.close(watch)
-                child(partial(_instance, spec, bound, asked, descriptors), descriptors, own)
+                # Those of F's own; what the import opened is the author's, and goes on.
+                for own_fd in (*children, control.detach()):
+                    os.close(own_fd)
+                child(partial(_instance, spec, bound, asked, descriptors), None, own)
             for descriptor in descriptors:
                 os.close(descriptor)
             if pid > 0:

@@ -1,8 +1,10 @@
 """Real processes: what an instance answers, and how it ends."""
 
 import asyncio
+import contextlib
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -458,3 +460,42 @@ def test_results_of_quick_calls_go_together_the_first_too(
             found.append([result.id for result in results])
     ours.close()
     assert found == [[int(number) for number in frame] for frame in frames]
+
+
+def test_what_the_import_opened_is_open_in_instances(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("one\ntwo\n")
+    source = "words = open('words.txt')\ndef handler(event): return words.readline()\n"
+
+    async def body(running: Running) -> None:
+        running.send(1, event())
+        result = await running.result(1)
+        assert result.outputs[0].event.data == b"one\n", result
+
+    run(tmp_path, source, body)
+
+
+def test_a_runtime_without_room_refuses_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("def handler(event): return 1\n")
+
+    async def main() -> None:
+        sandbox = ProcessSandbox()
+        await sandbox.start()
+        code = Code(name="f", version="1", path=tmp_path)
+        try:
+            await (await sandbox.load(code)).stop()
+            assert sandbox._runtime is not None
+            pid = sandbox._runtime.pid
+            before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            used = len(os.listdir(f"/proc/{pid}/fd"))
+            for room in range(1, 9):
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + room, before[1]))
+                with contextlib.suppress(SandboxError):
+                    async with asyncio.timeout(20):
+                        await (await sandbox.load(code)).stop()
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+            await (await sandbox.load(code)).stop()
+            assert len(os.listdir(f"/proc/{pid}/fd")) <= used + 1
+        finally:
+            await sandbox.close()
+
+    asyncio.run(main())
