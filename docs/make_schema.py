@@ -12,6 +12,7 @@ from typing import Any
 from funcrt import manifest
 from funcrt.manifest_check import Key, ListOf, MapOf, OrFlag, Section, Table
 from funcrt.manifest_kinds import (
+    MOST_DESTINATIONS,
     MOST_SOURCE,
     OWN_NAMES,
     SECRET,
@@ -56,7 +57,17 @@ WORDS: dict[Callable[..., Any], dict[str, Any]] = {
     schedule: {"type": "string"},
     requirement: {"type": "string"},
     timezone: {"type": "string"},
-    network: {"enum": ["none", "outbound"]},
+    network: {
+        "anyOf": [
+            {"enum": ["none", "outbound"]},
+            {
+                "type": "array",
+                "items": {"type": "string", "pattern": "^(outbound|.+:[1-9][0-9]{0,4})$"},
+                "minItems": 1,
+                "maxItems": MOST_DESTINATIONS,
+            },
+        ]
+    },
     env_value: {"type": "string"},
     secret_source: {"type": "string", "maxLength": MOST_SOURCE, "pattern": f"^({SECRET})$"},
 }

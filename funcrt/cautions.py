@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from funcrt.manifest import Manifest
 from funcrt.reach import filter_of, queued
+from funcrt.sandbox.destinations import OUTBOUND, address_of
 from funcrt.sandbox.levels import LEVELS
 
 __all__ = ["cautions"]
@@ -27,6 +28,18 @@ def cautions(
         yield (
             f"{manifest.name}: limits.cpu is not kept: this host can make no control group; start"
             " it as root, or in a unit with Delegate=yes"
+        )
+    for entry in manifest.sandbox.network:
+        address = address_of(entry.rpartition(":")[0].strip("[]"))
+        if address is not None and (address.is_loopback or address.is_link_local):
+            what = "a service of the host's own"
+            if address.is_link_local:
+                what = "on the host's link, where clouds keep metadata and keys"
+            yield f"{manifest.name}: may connect to {entry}, {what}, by sandbox.network"
+    if asked == "container" and OUTBOUND in manifest.sandbox.network:
+        yield (
+            f"{manifest.name}: in a container network = {OUTBOUND!r} is all that Docker's bridge"
+            " leads to, private addresses and the host's, too"
         )
     for spec in queued(manifest):
         for warning in filter_of(spec).warnings():

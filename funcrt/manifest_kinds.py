@@ -5,6 +5,7 @@ Kinds are data where they have parameters, so that a JSON schema can later be ma
 
 import datetime
 import difflib
+import ipaddress
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from mesh.errors import NameInvalid
 from mesh.transport import check_name
 
 __all__ = [
+    "MOST_DESTINATIONS",
     "MOST_SOURCE",
     "OWN_NAMES",
     "RESERVED",
@@ -49,6 +51,8 @@ RESERVED = ("admin", "functions", "healthz", "readyz", "topics", "ui")
 """First parts of paths that are the gateway's own; a test holds them to its list."""
 
 CRON = 'a cron expression such as "*/5 * * * *"'
+OUTBOUND = "outbound"
+MOST_DESTINATIONS = 100
 MOST_SOURCE = 400
 """Characters that say where a secret is."""
 OWN_NAMES = "funcrt."
@@ -311,16 +315,51 @@ def start(value: object) -> str:
     raise wrong(f'{expected}, or "@" and a position', value)
 
 
-def network(value: object) -> tuple[str, ...] | None:
-    """`"none"`: no address; `"outbound"`: None, for any."""
-    match value:
-        case "none":
-            return ()
-        case "outbound":
-            return None
-        case list():
-            raise Wrong('a list of hosts is not built yet; "none" or "outbound"')
-    raise wrong('"none" or "outbound"', value)
+def network(value: object) -> tuple[str, ...]:
+    """What a function may connect to, in small letters: nothing, `outbound`, hosts with ports."""
+    if value == "none":
+        return ()
+    if value == OUTBOUND:
+        return (OUTBOUND,)
+    if not isinstance(value, list):
+        raise wrong(f'"none", "{OUTBOUND}" or a list of hosts with ports', value)
+    if not 1 <= len(value) <= MOST_DESTINATIONS:
+        raise wrong(f'1 to {MOST_DESTINATIONS} hosts with ports ("none" for none)', value)
+    return tuple(dict.fromkeys(_destination(each) for each in value))
+
+
+def _destination(value: object) -> str:
+    expected = f'"{OUTBOUND}", or a host and a port such as "api.example.com:443"'
+    if not isinstance(value, str):
+        raise wrong(expected, value)
+    text = value.lower()
+    if text == OUTBOUND:
+        return text
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
+        raise wrong(f"{expected}, with a port of 1 to 65535", value)
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        pass
+    else:
+        if (address.version == 6) is (bare == host):
+            raise wrong('an address of IPv6, and none else, in brackets: "[fd00::5]:443"', value)
+        if address.is_unspecified or address.is_multicast or "%" in bare:
+            raise wrong("the address of one host", value)
+        return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    if host == "localhost":
+        raise wrong('an address instead of localhost: "127.0.0.1" or "[::1]"', value)
+    name = host.removeprefix("*.")
+    label = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+    if len(name) > 253 or not re.fullmatch(rf"{label}(\.{label})*", name):
+        raise wrong(expected, value)
+    if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", name.rpartition(".")[2]):
+        raise wrong(f"{expected}: an address as four numbers of 0 to 255", value)
+    if name != host and "." not in name:
+        raise wrong('a wildcard below two names at least, such as "*.example.com:443"', value)
+    return text
 
 
 def schedule(value: object) -> str:

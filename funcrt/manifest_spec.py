@@ -135,8 +135,8 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Literal["process", "sandbox", "container"] = "sandbox"
     image: str = ""
     """What its containers are made of."""
-    network: tuple[str, ...] | None = ()
-    """Each `host:port` it may connect to; None for anything outside."""
+    network: tuple[str, ...] = ()
+    """Each `host:port` that it may connect to, `outbound` for any public one; empty for none."""
     files: list[str] = []
     """Paths of the host that it may read."""
 

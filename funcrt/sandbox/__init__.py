@@ -35,8 +35,8 @@ class Code(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Level = "sandbox"
     image: str = ""
     """What a container is made of; empty for the project's own."""
-    network: tuple[str, ...] | None = ()
-    """Which `host:port` it may connect to; empty for none, None for any."""
+    network: tuple[str, ...] = ()
+    """Each `host:port` that it may connect to, `outbound` for any public one; empty for none."""
     files: tuple[str, ...] = ()
     """Paths of the host, absolute, that it may read."""
     tmp_bytes: int = 64 << 20

@@ -6,22 +6,24 @@ each instance calls `enter_alone`. A step that fails is named in a `Refused`.
 """
 
 import contextlib
+import errno
 import os
 import resource
 import select
 import signal
+import socket
 import stat
 import struct
 from collections.abc import Iterator
 
 import msgspec
 
-from funcrt.sandbox import kernel, landlock
+from funcrt.sandbox import kernel, landlock, notify
 from funcrt.sandbox.groups import USUAL_MEMORY, Bounds
 from funcrt.sandbox.levels import Level
 from funcrt.sandbox.neighbours import unwalled
-from funcrt.sandbox.syscalls import program, rules
-from funcrt.sandbox.view import DEVICES, resolved
+from funcrt.sandbox.syscalls import program, rules, supervised
+from funcrt.sandbox.view import DEVICES, NAMES, name_files, resolved
 
 __all__ = [
     "MOST_PROCESSES",
@@ -36,10 +38,11 @@ __all__ = [
     "step",
 ]
 
-NAMESPACES = kernel.NEW_NS | kernel.NEW_PID | kernel.NEW_IPC | kernel.NEW_UTS
+NAMESPACES = kernel.NEW_NS | kernel.NEW_PID | kernel.NEW_IPC | kernel.NEW_UTS | kernel.NEW_NET
 MOST_PROCESSES = 1024
 """Of one instance, threads among them; of all of a function where no group counts them."""
 MOST_FILES = 4096
+NAMESERVER = "127.0.0.1"
 PLAIN = kernel.NO_SUID | kernel.NO_DEV
 
 
@@ -59,8 +62,8 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     level: Level = "none"
     readable: tuple[str, ...] = ()
     """Besides the interpreter's own: its code, its environment, its `files`."""
-    network: bool = False
-    """It may open sockets to the outside."""
+    network: tuple[str, ...] = ()
+    """What it may connect to (`destinations.py`)."""
     tmp_bytes: int = 64 << 20
     """The room in its private /tmp and, at any level, the most that one file may have."""
     memory_bytes: int = 0
@@ -74,6 +77,11 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     """Who it runs as, where the host is root; 0 for the host's own user."""
     tmp: str = ""
     """At level `process`: the directory that it may write to."""
+
+    @property
+    def supervised(self) -> bool:
+        """Somebody makes its connections for it."""
+        return bool(self.network) and self.level in ("process", "sandbox")
 
 
 def bounds_of(held: Confinement) -> Bounds:
@@ -147,13 +155,12 @@ def _closed_if_refused(*descriptors: int) -> Iterator[None]:
 
 
 def _fork_into_namespaces(held: Confinement) -> int:
-    flags = NAMESPACES | (0 if held.network else kernel.NEW_NET)
     if os.geteuid() == 0:
         with step("mount, pid, net, ipc and uts namespaces"):
-            kernel.unshare(flags)
+            kernel.unshare(NAMESPACES)
     else:
         with step("a user namespace"):
-            own_users(flags)
+            own_users(NAMESPACES)
     with step("fork"):
         return os.fork()
 
@@ -180,12 +187,16 @@ def _write(path: str, text: str) -> None:
 # What the forked process does
 
 
-def enter(held: Confinement, go: int, root: tuple[str, ...]) -> None:
+def enter(held: Confinement, go: int, root: tuple[str, ...], line: socket.socket) -> None:
     """Lock this process in. It waits for its parent's word on `go`, and ends with it. `root` are
-    the paths of the interpreter. Raises Refused."""
+    the paths of the interpreter; its supervisor is at the other end of `line`, if it has one.
+    Raises Refused."""
     if not os.read(go, 1):
         os._exit(1)  # it is gone already
+    names: list[socket.socket] = []
     if held.level == "sandbox":
+        if held.supervised:
+            names.append(_own_network())
         _build_view(held, root)
     if held.level != "none" or held.user:
         _become(held)
@@ -203,16 +214,54 @@ def enter(held: Confinement, go: int, root: tuple[str, ...]) -> None:
     if held.level == "none":
         return
     with step("dumpable"):
-        kernel.set_dumpable(False)
+        _set_dumpable(held)
     with step("landlock"):
         if not kernel.landlock_abi():
             raise OSError(95, "", "this kernel has none")
         if held.level == "sandbox":
-            landlock.restrict(["/"], ["/tmp", *DEVICES], network=held.network)
+            landlock.restrict(["/"], ["/tmp", *DEVICES])
         else:
-            readable = [*root, *held.readable]
-            landlock.restrict(readable, [held.tmp, *DEVICES], network=held.network)
-    _filter(held)
+            readable = [*root, *held.readable, *(NAMES if held.network else ())]
+            landlock.restrict(readable, [held.tmp, *DEVICES])
+    if held.supervised:
+        _be_supervised(held, line, names)
+    else:
+        _filter(held)
+    line.close()
+
+
+def _set_dumpable(held: Confinement) -> None:
+    """A process that nobody looks into, but for who makes its connections: that one has its user
+    and no rights, so it could not otherwise. No limit of cores but 1 stops those of pipes, too."""
+    kernel.set_dumpable(held.supervised)
+    if held.supervised and held.level == "process":
+        kernel.traced_by_any()
+
+
+def _own_network() -> socket.socket:
+    """Where it asks for names: in a network of its own."""
+    with step("a loopback device of its own"):
+        kernel.loopback_up()
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind((NAMESERVER, 53))
+    return sock
+
+
+def _be_supervised(held: Confinement, line: socket.socket, names: list[socket.socket]) -> None:
+    """Hand the calls that connect over, and see that they are answered."""
+    with step("supervised connections"):
+        listener = kernel.seccomp_listener(_program(held))
+        try:
+            notify.usable(listener)
+            socket.send_fds(line, [b"l"], [listener, *(each.fileno() for each in names)])
+        finally:  # held by nobody else: calls fail, and do not hang, once its supervisor is gone
+            os.close(listener)
+            for each in names:
+                each.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            found = sock.connect_ex(("0.0.0.0", 0))
+        if found != errno.EACCES:
+            raise OSError(found, "")
 
 
 def enter_contained(held: Confinement) -> None:
@@ -226,7 +275,7 @@ def enter_contained(held: Confinement) -> None:
     with step("dumpable"):
         kernel.set_dumpable(False)
     with step("landlock"):
-        landlock.restrict(["/"], ["/tmp", "/dev/shm", *DEVICES], network=held.network)
+        landlock.restrict(["/"], ["/tmp", "/dev/shm", *DEVICES], network=bool(held.network))
     _filter(held)
 
 
@@ -234,6 +283,8 @@ def enter_alone(held: Confinement) -> None:
     """Lock an instance in by itself: it cannot end, or signal, the function's other processes."""
     if held.level == "none":
         return
+    if held.supervised:
+        _set_dumpable(held)
     with step("landlock"):
         landlock.restrict(files=False)
     if held.level == "process" and kernel.landlock_abi() < 6:
@@ -242,24 +293,34 @@ def enter_alone(held: Confinement) -> None:
 
 def _filter(held: Confinement, signals_to: int | None = None) -> None:
     with step("seccomp"):
-        # A Unix socket's name leads out of level `process`, and an abstract one out of a sandbox
-        # that shares the network, where Landlock does not hold those back.
+        kernel.seccomp(_program(held, signals_to))
+
+
+def _program(held: Confinement, signals_to: int | None = None) -> bytes:
+    abi = kernel.landlock_abi()
+    if held.supervised:
+        # What a Unix socket is asked to do, the kernel does: by then it may be a TCP socket, which
+        # only Landlock's rules of these hold back.
+        own = held.level == "sandbox"
+        unix = own and abi >= 4
+        ask = signals_to is None
+        made = supervised(unix=unix, datagrams=own, ask=ask, signals_to=signals_to)
+    else:
+        # A Unix socket's name leads out of level `process`, and an abstract one out of a container
+        # on a network that others are on, where Landlock does not hold those back.
         walled = held.level in ("sandbox", "container")
-        unix = walled and (not held.network or kernel.landlock_abi() >= 6)
-        more = () if walled else unwalled(own_user=bool(held.user))
-        try:
-            made = program(
-                kernel.MACHINE,
-                [*rules(network=held.network, unix=unix, signals_to=signals_to), *more],
-            )
-        except KeyError:
-            raise OSError(38, "", f"no table of calls for {kernel.MACHINE}") from None
-        kernel.seccomp(made)
+        unix = walled and (not held.network or abi >= 6)
+        made = rules(network=bool(held.network), unix=unix, signals_to=signals_to)
+    more = unwalled(own_user=bool(held.user)) if held.level == "process" else ()
+    try:
+        return program(kernel.MACHINE, [*made, *more])
+    except KeyError:
+        raise OSError(errno.ENOSYS, f"no table of calls for {kernel.MACHINE}") from None
 
 
 def _limits(held: Confinement) -> None:
     with step("rlimits"):
-        limits = [(resource.RLIMIT_CORE, 0)]
+        limits = [(resource.RLIMIT_CORE, int(held.supervised))]
         if held.memory_bytes and "memory" not in held.grouped:
             limits.append((resource.RLIMIT_AS, held.memory_bytes))
         if held.level != "none":
@@ -326,6 +387,11 @@ def _build_view(held: Confinement, root: tuple[str, ...]) -> None:
             os.symlink(target, path)
         os.symlink("/proc/self/fd", "/dev/fd")
         os.symlink("/tmp", "/dev/shm")  # semaphores and shared memory count as its files
+    if held.supervised:
+        with step("/etc/resolv.conf"):
+            for path, text in name_files(NAMESERVER, _text("/old/etc/resolv.conf")):
+                _parent(path)
+                _write(path, text)
     with step("/proc"):
         os.mkdir("/proc")
         kernel.mount("proc", "/proc", "proc", PLAIN | kernel.NO_EXEC)
@@ -342,6 +408,14 @@ def _build_view(held: Confinement, root: tuple[str, ...]) -> None:
         kernel.mount("none", "/", "", again | PLAIN)
     with step("sethostname"):
         kernel.name_host("function")
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read(64 << 10)
+    except OSError:
+        return ""
 
 
 def _tmpfs(where: str, options: str) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Forked:
 
 def serve(
     control: socket.socket,
-    answer: Callable[[bytes, list[int]], Forked | None],
+    answer: Callable[[bytes, list[int]], Iterable[Forked]],
     *,
     patient: bool = False,
     host: int = -1,
@@ -97,8 +97,7 @@ def serve(
                     for watch in children:
                         signal.pidfd_send_signal(watch, signal.SIGKILL)
                 continue
-            made = answer(body, descriptors)
-            if made is not None:
+            for made in answer(body, descriptors):
                 _watch(made, children, poll)
             for descriptor in descriptors:
                 os.close(descriptor)

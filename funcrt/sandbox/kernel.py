@@ -4,8 +4,10 @@ Constants are those of the kernel's headers; every function names the manual pag
 """
 
 import ctypes
+import fcntl
 import os
 import platform
+import socket
 import struct
 from collections.abc import Sequence
 
@@ -31,18 +33,24 @@ __all__ = [
     "become",
     "bind_read_only",
     "clear_capabilities",
+    "connect",
     "landlock_abi",
     "landlock_add_path",
     "landlock_ruleset",
     "let_go",
+    "loopback_up",
     "mount",
     "name_host",
     "no_new_privileges",
     "pivot",
+    "read_memory",
     "restrict_self",
     "seccomp",
+    "seccomp_listener",
     "set_dumpable",
+    "take_descriptor",
     "tie_to_parent",
+    "traced_by_any",
     "unshare",
 ]
 
@@ -56,6 +64,7 @@ _NUMBERS = {
 }
 _CALLS = {
     **_NUMBERS.get(MACHINE, {}),
+    "pidfd_getfd": 438,
     "mount_setattr": 442,
     "landlock_create_ruleset": 444,
     "landlock_add_rule": 445,
@@ -81,10 +90,12 @@ PRIVATE = 1 << 18
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _PR_SET_CHILD_SUBREAPER, _PR_SET_KEEPCAPS = 36, 8
+_PR_SET_PTRACER, _ANY = 0x59616D61, 0xFFFFFFFFFFFFFFFF
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
 _MNT_DETACH = 2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _SECCOMP_SET_MODE_FILTER = 1
+_NEW_LISTENER = 1 << 3
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -128,6 +139,26 @@ def no_new_privileges() -> None:
 def set_dumpable(dumpable: bool) -> None:
     """Whether others of the same user may trace this process, and read its memory in /proc."""
     _prctl("prctl(PR_SET_DUMPABLE)", _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def traced_by_any() -> None:
+    """Let any process of the same user look into this one, where Yama asks for such a word."""
+    _libc.prctl(ctypes.c_ulong(_PR_SET_PTRACER), ctypes.c_ulong(_ANY), 0, 0, 0)
+
+
+def read_memory(pid: int, address: int, into: "ctypes.Array[ctypes.c_char]") -> int:
+    """Read another's memory, in one go; how many bytes: process_vm_readv(2)."""
+    size = len(into)
+    local = struct.pack("=QQ", ctypes.addressof(into), size)
+    there = struct.pack("=QQ", address, size)
+    one, none = ctypes.c_ulong(1), ctypes.c_ulong(0)
+    found = _libc.process_vm_readv(ctypes.c_int(pid), local, one, there, one, none)
+    return _checked(found, "process_vm_readv")
+
+
+def take_descriptor(watch: int, number: int) -> int:
+    """A descriptor for what `number` is of in the process of a pidfd: pidfd_getfd(2)."""
+    return _syscall("pidfd_getfd", watch, number, 0)
 
 
 def clear_capabilities() -> None:
@@ -202,6 +233,21 @@ def let_go(path: str) -> None:
     _checked(_libc.umount2(path.encode(), _MNT_DETACH), f"umount2 {path}")
 
 
+# Sockets: connect(2), netdevice(7)
+
+
+def connect(descriptor: int, address: bytes) -> None:
+    """To a sockaddr as it is, also one that only undoes a connection."""
+    _checked(_libc.connect(descriptor, address, len(address)), "connect")
+
+
+def loopback_up() -> None:
+    """Let a network namespace, which must be this process's own, talk to itself."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        # SIOCSIFFLAGS, IFF_UP
+        fcntl.ioctl(sock, 0x8914, struct.pack("=16sH22x", b"lo", 1))
+
+
 # Landlock: landlock(7)
 
 
@@ -239,5 +285,14 @@ class _Program(ctypes.Structure):
 
 def seccomp(program: bytes) -> None:
     """Hold this thread, and what it forks, to a filter: `struct sock_filter`s, 8 bytes each."""
+    _seccomp(program, 0)
+
+
+def seccomp_listener(program: bytes) -> int:
+    """As `seccomp`, for one that hands calls over: a descriptor of who answers them."""
+    return _seccomp(program, _NEW_LISTENER)
+
+
+def _seccomp(program: bytes, flags: int) -> int:
     held = _Program(len(program) // 8, program)
-    _syscall("seccomp", _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(held))
+    return _syscall("seccomp", _SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(held))

@@ -14,6 +14,7 @@ __all__ = [
     "DockerUnavailable",
     "IsolationMissing",
     "Level",
+    "NetworkUnenforced",
     "Policy",
     "choose",
     "mend",
@@ -77,6 +78,16 @@ class IsolationMissing(SandboxError):
         )
 
 
+class NetworkUnenforced(SandboxError):
+    """Nothing here would hold a function to the `network` of its manifest."""
+
+    def __init__(self, function: str, level: Level, why: str) -> None:
+        super().__init__(
+            f"{function}: its sandbox.network cannot be enforced at isolation {level!r}: {why}."
+            f" {mend(why)}"
+        )
+
+
 class DockerUnavailable(SandboxError):
     """No Docker daemon that containers can be made with."""
 
@@ -107,6 +118,11 @@ _MENDS = {
         "allow them (sysctl user.max_user_namespaces; kernel.apparmor_restrict_unprivileged_userns"
         " on Ubuntu; in Docker, the profile in docs/isolation.md)"
     ),
+    "supervised connections": (
+        "a kernel of at least 5.14 can, where nothing forbids seccomp's listeners, pidfd_getfd and"
+        ' process_vm_readv, as Docker\'s default profile does; network = "none" needs none of it'
+    ),
+    "in a container": 'ask for isolation = "sandbox", or network = "outbound" or "none"',
     "namespaces": "start the host with CAP_SYS_ADMIN, or as an ordinary user",
     "mount": "in Docker, use the profile in docs/isolation.md",
     "/proc": "in Docker, use the profile in docs/isolation.md",

@@ -5,9 +5,9 @@ import os
 import resource
 from collections.abc import Callable, Iterator
 
-from funcrt.sandbox import kernel
+from funcrt.sandbox import kernel, notify
 from funcrt.sandbox.confine import own_users
-from funcrt.sandbox.syscalls import program, rules
+from funcrt.sandbox.syscalls import program, rules, supervised
 
 __all__ = ["PRIMITIVES", "tried"]
 
@@ -23,10 +23,19 @@ def _landlock() -> None:
 def _seccomp() -> None:
     kernel.no_new_privileges()
     try:
-        made = program(kernel.MACHINE, list(rules(network=False, unix=False)))
+        made = program(kernel.MACHINE, list(rules(unix=False)))
     except KeyError:
         raise OSError(errno.ENOSYS, f"no table of calls for {kernel.MACHINE}") from None
     kernel.seccomp(made)
+
+
+def _listener() -> None:
+    kernel.no_new_privileges()
+    try:
+        made = program(kernel.MACHINE, list(supervised(unix=False, datagrams=False)))
+    except KeyError:
+        raise OSError(errno.ENOSYS, f"no table of calls for {kernel.MACHINE}") from None
+    notify.usable(kernel.seccomp_listener(made))
 
 
 def _drop() -> None:
@@ -79,6 +88,7 @@ PRIMITIVES: dict[str, Callable[[], None]] = {
     "no_new_privs": kernel.no_new_privileges,
     "landlock": _landlock,
     "seccomp": _seccomp,
+    "supervised connections": _listener,
     "user namespace": own_users,
     "mount namespace": _mounts,
     "pid namespace": _proc,

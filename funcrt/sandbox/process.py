@@ -26,7 +26,7 @@ from funcrt.sandbox.forking import MAX_MESSAGE
 from funcrt.sandbox.groups import Group
 from funcrt.sandbox.instance import LOAD_TIMEOUT_S, ProcessInstance, out_of_memory, shared
 from funcrt.sandbox.lending import Borrower, Lending
-from funcrt.sandbox.levels import Level, Policy, choose
+from funcrt.sandbox.levels import Level, NetworkUnenforced, Policy, choose
 from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import (
     Log,
@@ -122,6 +122,9 @@ class ProcessSandbox:
             raise SandboxError("the sandbox was not started")
         level = await self._level(code)
         if level == "container":
+            if code.network not in ((), ("outbound",)):
+                why = "in a container, nothing looks at which hosts are connected to"
+                raise NetworkUnenforced(code.name, level, why)
             return await (await self._in_containers()).load(code)
         return await self._load(code, self._confinement(code, level))
 
@@ -201,7 +204,7 @@ class ProcessSandbox:
         return Confinement(
             level=level,
             readable=tuple(readable),
-            network=code.network is None,
+            network=code.network,
             tmp_bytes=code.tmp_bytes,
             memory_bytes=code.memory_bytes or 0,
             cpu=code.cpu or 0.0,
@@ -448,6 +451,8 @@ class ProcessZygote:
         if message.error is not None:
             raise LoadError(message.error.problem, message.error.traceback)
         if message.refused is not None:
+            if message.refused.startswith("supervised connections"):
+                raise NetworkUnenforced(self.code.name, self.level, message.refused)
             raise SandboxError(f"{self.code.name}: isolation {self.level!r}: {message.refused}")
         if not message.ready:
             why = self.why_ended() or "it exited by os._exit, or crashed"

@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from funcrt.sandbox.confine import Confinement, Refused, bounds_of, enter, fork,
 from funcrt.sandbox.forking import Forked, child, introduce, serve, tell
 from funcrt.sandbox.groups import KEPT_S, Bounds, Group, Groups
 from funcrt.sandbox.probe import tried
+from funcrt.sandbox.supervisor import supervise
 from funcrt.sandbox.told import pid_of
 from funcrt.sandbox.view import runtime_paths
 from funcrt.sandbox.zygote import Spec, Warm, begin
@@ -83,7 +84,7 @@ def runtime(fd: int, host: int, *, grouped: bool = True) -> None:
 class _Runtime:
     def __init__(self, grouped: bool) -> None:
         root = str(Path(__file__).parents[2])
-        self.paths = {each: tuple(runtime_paths(root, network=each)) for each in (False, True)}
+        self.paths = tuple(runtime_paths(root))
         self.decode = msgspec.msgpack.Decoder(
             Spec | Warm | Probe | Kill | Ask | Place | Gone
         ).decode
@@ -91,7 +92,7 @@ class _Runtime:
         self.groups = Groups(grouped)
         self.numbers = itertools.count(1)
 
-    def answer(self, body: bytes, descriptors: list[int]) -> Forked | None:
+    def answer(self, body: bytes, descriptors: list[int]) -> Sequence[Forked]:
         """What fails is told on the first descriptor, if one came: R goes on, for all others."""
         try:
             return self._answer(self.decode(body), descriptors)
@@ -101,25 +102,25 @@ class _Runtime:
             told = f"the runtime zygote: {error}"
         if descriptors:
             tell(descriptors[0], {"refused": told})
-        return None
+        return ()
 
     def _answer(
         self, message: "Spec | Warm | Probe | Kill | Ask | Place | Gone", descriptors: list[int]
-    ) -> Forked | None:
+    ) -> Sequence[Forked]:
         if isinstance(message, Kill):
             _end(*descriptors)
-            return None
+            return ()
         if isinstance(message, Ask):
             self.give(message, descriptors[0])
-            return None
+            return ()
         if isinstance(message, Place):
             self.groups.place(message.name, pid_of(descriptors[0]))
-            return None
+            return ()
         if isinstance(message, Gone):
             self.groups.remove(message.name)
-            return None
+            return ()
         if isinstance(message, Probe) and message.primitives:
-            return _probe_primitives(descriptors[0], self.groups.lacks)
+            return (_probe_primitives(descriptors[0], self.groups.lacks),)
         return self.fork(message, descriptors)
 
     def give(self, asked: Ask, control: int) -> None:
@@ -145,7 +146,7 @@ class _Runtime:
         except OSError as error:
             raise Refused("a control group", error) from None
 
-    def fork(self, message: Spec | Warm | Probe, descriptors: list[int]) -> Forked:
+    def fork(self, message: Spec | Warm | Probe, descriptors: list[int]) -> Sequence[Forked]:
         """Raises Refused."""
         held, tmp = message.confine, ""
         group = None if isinstance(message, Probe) else self.group_of(held)
@@ -156,25 +157,33 @@ class _Runtime:
             tmp = self.room.make(held.user)
             held = msgspec.structs.replace(held, tmp=tmp)
             message = msgspec.structs.replace(message, confine=held)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            supervisor = _supervisor(held, ours) if held.supervised else 0
+            try:
+                pid, go = fork(held)
+            except Refused:
+                shutil.rmtree(tmp, ignore_errors=True)
+                if group is not None:
+                    self.groups.remove(group.name)
+                raise
+            if pid == 0:
+                keep = [*descriptors, go, theirs.fileno()]
+                child(partial(self.begin, message, descriptors, go, group, theirs), keep)
         try:
-            pid, go = fork(held)
-        except Refused:
-            shutil.rmtree(tmp, ignore_errors=True)
-            if group is not None:
-                self.groups.remove(group.name)
-            raise
-        if pid == 0:
-            child(partial(self.begin, message, descriptors, go, group), [*descriptors, go])
-        try:
+            watch = os.pidfd_open(pid) if supervisor else -1
             introduce(pid, descriptors[0], group)
         except OSError:
-            os.close(go)  # at which it ends
+            os.close(go)  # at which it ends, and its supervisor with it
             os.waitpid(pid, 0)
             self.groups.remove(group.name if group is not None else "")
             raise
-        os.write(go, b"g")
         name = group.name if group is not None else ""
-        return Forked(pid, go, tmp, partial(self.groups.remove, name, kept_s=KEPT_S))
+        forked = [Forked(pid, go, tmp, partial(self.groups.remove, name, kept_s=KEPT_S))]
+        if supervisor:
+            forked.append(Forked(supervisor, after=partial(_end_and_close, watch)))
+        os.write(go, b"g")
+        return forked
 
     def begin(
         self,
@@ -182,6 +191,7 @@ class _Runtime:
         descriptors: list[int],
         go: int,
         group: Group | None,
+        line: socket.socket,
     ) -> None:
         """In the child."""
         os.setsid()
@@ -190,7 +200,7 @@ class _Runtime:
             if group is not None:
                 with step("a control group"):
                     group.join()
-            enter(held, go, self.paths[held.network])
+            enter(held, go, self.paths, line)
         except Refused as refused:
             tell(descriptors[0], {"refused": str(refused)})
             return
@@ -198,6 +208,15 @@ class _Runtime:
             tell(descriptors[0], {"had": held.level})
         else:
             begin(message, *descriptors)
+
+
+def _supervisor(held: Confinement, line: socket.socket) -> int:
+    own = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        run = partial(supervise, line, held.network, held.user)
+        child(run, [line.fileno()], own)
+    return pid
 
 
 def _probe_primitives(control: int, lacks: Mapping[str, OSError]) -> Forked:
@@ -216,6 +235,11 @@ def _end(*descriptors: int) -> None:
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+
+def _end_and_close(watch: int) -> None:
+    _end(watch)
+    os.close(watch)
 
 
 class _Room:

@@ -10,10 +10,23 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ARCHITECTURES", "Rule", "program", "rules"]
+__all__ = [
+    "ARCHITECTURES",
+    "ASK",
+    "CONNECT",
+    "LISTEN",
+    "SOCKET",
+    "Rule",
+    "number_of",
+    "program",
+    "rules",
+    "supervised",
+]
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """AUDIT_ARCH of the machines that this file has numbers for."""
+ASK = 0
+"""Not an error: whoever holds the listener answers."""
 NEWEST = 462
 """mseal, of Linux 6.10."""
 X32 = 0x40000000
@@ -58,7 +71,13 @@ KERNEL = {
 }  # fmt: skip
 PROGRAMS = {"execve": (59, 221), "execveat": (322, 281)}
 UNSHARE, CLONE, CLONE3 = (272, 97), (56, 220), (435, 435)
-SOCKET, SOCKETPAIR, IOCTL = (41, 198), (53, 199), (16, 29)
+IOCTL = (16, 29)
+SOCKETPAIR, SETSOCKOPT = (53, 199), (54, 208)
+SOCKET = (41, 198)
+CONNECT = (42, 203)
+LISTEN = (50, 201)
+BIND = (49, 200)
+SENDTO, SENDMSG, SENDMMSG = (44, 206), (46, 211), (307, 269)
 SIGNALS = {"kill": (62, 129), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
            "rt_tgsigqueueinfo": (297, 240)}  # fmt: skip
 SIGNALS_AT_ANY = {"tkill": (200, 130), "pidfd_send_signal": (424, 424)}
@@ -67,15 +86,29 @@ CLONE_THREAD = 0x00010000
 NAMESPACES = 0x7E020000
 """CLONE_NEW*, but for time, which clone(2) cannot make."""
 UNIX, INET, INET6, NETLINK = 1, 2, 10, 16
-RAW, PACKET = 3, 10
+STREAM, RAW, PACKET = 1, 3, 10
+FAST_OPEN = 0x20000000
+"""MSG_FASTOPEN: connects, without connect(2)."""
+OPTIONS = {
+    # TCP_FASTOPEN_CONNECT, TCP_ULP: they change what connects, or what is connected
+    6: (30, 31),
+    # SO_BINDTODEVICE, SO_BINDTOIFINDEX: by which device it goes
+    1: (25, 62),
+    # IP_OPTIONS, which name hops; IP_UNICAST_IF
+    0: (4, 50),
+    # IPV6_2292RTHDR, IPV6_2292PKTOPTIONS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_UNICAST_IF
+    41: (5, 6, 55, 57, 76),
+}
+"""By level, of a TCP socket, those that send it elsewhere than to where it is connected."""
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 """Type into a terminal that others read from."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A call, by its numbers on both machines, that fails with `error`: always, or where the low
-    32 bits of the argument `at`, under `mask`, are (`among`) or are not (`but`) one of these."""
+    """A call, by its numbers on both machines, that fails with `error` (or, with ASK, is answered
+    by whoever holds the listener): always, or where the low 32 bits of the argument `at`, under
+    `mask`, are (`among`) or are not (`but`) one of these."""
 
     numbers: tuple[int | None, int] | tuple[int, int | None]
     error: int
@@ -85,12 +118,50 @@ class Rule:
     but: tuple[int, ...] = ()
     any_of: int = 0
     """Where any of these bits is set."""
+    when: tuple[int, int] | None = None
+    """Only where this argument has this value."""
 
 
-def rules(*, network: bool, unix: bool, signals_to: int | None = None) -> Iterator[Rule]:
-    """The rules of one function: whether it has the internet's sockets and Unix ones (a pair of
-    those it always has), and the one process it may send signals to (None for any that the rest
-    lets it)."""
+def rules(*, unix: bool, network: bool = False, signals_to: int | None = None) -> Iterator[Rule]:
+    """The rules of one function: whether it has the internet's sockets and Unix ones (a connected
+    pair of those it always has), and the one process it may send signals to (None for any that the
+    rest lets it)."""
+    yield from _of_all(signals_to)
+    families = (*((UNIX,) if unix else ()), *((INET, INET6, NETLINK) if network else ()))
+    yield Rule(SOCKET, errno.EACCES, but=families)
+    yield Rule(SOCKET, errno.EPERM, at=1, mask=0xF, among=(RAW, PACKET))
+    yield Rule(SOCKETPAIR, errno.EACCES, but=(UNIX,))
+
+
+def supervised(
+    *, unix: bool, datagrams: bool, ask: bool = True, signals_to: int | None = None
+) -> Iterator[Rule]:
+    """The rules of a function that somebody makes TCP connections for (`supervisor.py`); with
+    `datagrams`, where it has a network of its own. Without `ask`, of one that another filter
+    asks for."""
+    yield from _of_all(signals_to)
+    yield Rule(SOCKET, errno.EACCES, but=(*((UNIX,) if unix else ()), INET, INET6))
+    yield Rule(SOCKET, errno.EPERM, at=1, mask=0xF, among=(RAW, PACKET))
+    if not datagrams:
+        yield Rule(SOCKET, errno.EACCES, at=1, mask=0xF, but=(STREAM,))
+    if ask:
+        for family in (INET, INET6):
+            yield Rule(SOCKET, ASK, at=1, mask=0xF, among=(STREAM,), when=(0, family))
+        yield Rule(CONNECT, ASK)
+    if not unix:
+        yield Rule(LISTEN, errno.EACCES)
+        yield Rule(BIND, errno.EACCES)
+    elif ask:
+        yield Rule(LISTEN, ASK)
+    yield Rule(SENDTO, errno.EACCES, at=3, any_of=FAST_OPEN)
+    yield Rule(SENDMSG, errno.EACCES, at=2, any_of=FAST_OPEN)
+    yield Rule(SENDMMSG, errno.EACCES, at=3, any_of=FAST_OPEN)
+    for level, options in OPTIONS.items():
+        yield Rule(SETSOCKOPT, errno.EPERM, at=2, among=options, when=(1, level))
+    yield Rule(SOCKETPAIR, errno.EACCES, but=(UNIX,))
+
+
+def _of_all(signals_to: int | None) -> Iterator[Rule]:
     for numbers in (*KERNEL.values(), *PROGRAMS.values()):
         yield Rule(numbers, errno.EPERM)
     # As on a kernel without it: the C library then takes clone, whose flags can be looked at.
@@ -99,10 +170,6 @@ def rules(*, network: bool, unix: bool, signals_to: int | None = None) -> Iterat
     # Of itself it fails where a process has threads, which `handler.threads` asks by it.
     yield Rule(UNSHARE, errno.EPERM, any_of=0xFFFFFFFF ^ CLONE_THREAD)
     yield Rule(IOCTL, errno.EPERM, at=1, among=(TIOCSTI, TIOCLINUX))
-    families = (*((UNIX,) if unix else ()), *((INET, INET6, NETLINK) if network else ()))
-    yield Rule(SOCKET, errno.EACCES, but=families)
-    yield Rule(SOCKET, errno.EPERM, at=1, mask=0xF, among=(RAW, PACKET))
-    yield Rule(SOCKETPAIR, errno.EACCES, but=(UNIX,))
     if signals_to is not None:
         for numbers in SIGNALS.values():
             yield Rule(numbers, errno.EPERM, but=(signals_to,))
@@ -115,11 +182,17 @@ def rules(*, network: bool, unix: bool, signals_to: int | None = None) -> Iterat
 _LOAD, _RETURN, _AND = 0x20, 0x06, 0x54
 _EQUAL, _AT_LEAST, _ANY_BIT = 0x15, 0x35, 0x45
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
+_HAND_OVER = 0x7FC00000
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("=HBBI", code, if_true, if_false, value & 0xFFFFFFFF)
+
+
+def number_of(machine: str, call: tuple[int, int]) -> int:
+    """Of a call on this machine. Raises KeyError for another machine."""
+    return call[{"x86_64": 0, "aarch64": 1}[machine]]
 
 
 def program(machine: str, held: Sequence[Rule]) -> bytes:
@@ -138,8 +211,13 @@ def program(machine: str, held: Sequence[Rule]) -> bytes:
         if number is None:
             continue
         test = _test(rule)
-        block = [*test, _instruction(_RETURN, _ERROR | rule.error)]
-        if test:  # what was looked at is not the number any more
+        action = _HAND_OVER if rule.error == ASK else _ERROR | rule.error
+        block = [*test, _instruction(_RETURN, action)]
+        if rule.when:
+            at, value = rule.when
+            given = _instruction(_LOAD, _ARGUMENTS + 8 * at)
+            block = [given, _instruction(_EQUAL, value, 0, len(block)), *block]
+        if test or rule.when:  # what was looked at is not the number any more
             block.append(_instruction(_LOAD, _NUMBER))
         body += [_instruction(_EQUAL, number, 0, len(block)), *block]
     body.append(_instruction(_RETURN, _ALLOW))

@@ -4,28 +4,29 @@ and what each function adds. All of it read-only."""
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["DEVICES", "covering", "resolved", "runtime_paths"]
+__all__ = ["DEVICES", "NAMES", "covering", "name_files", "resolved", "runtime_paths"]
 
 SYSTEM = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib",
     "/usr/share/zoneinfo", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
     "/etc/ld.so.cache", "/etc/localtime", "/etc/timezone", "/etc/mime.types", "/etc/ssl",
-    "/etc/ca-certificates", "/etc/pki/tls", "/etc/pki/ca-trust",
+    "/etc/ca-certificates", "/etc/pki/tls", "/etc/pki/ca-trust", "/etc/services", "/etc/gai.conf",
 )  # fmt: skip
 """Shared libraries, time zones and the certificates of authorities."""
-NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/gai.conf")
+NAMES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf")
+"""How this machine looks names up."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 PACKAGES = ("funcrt", "mesh", "triggers")
 
 
-def runtime_paths(root: str, *, network: bool) -> list[str]:
+def runtime_paths(root: str) -> list[str]:
     """Files and directories that every function of this interpreter can read. `root` is the
     directory that holds funcrt's own packages; of what else is there nothing is shown."""
     here = Path(root).resolve()
-    paths = list(SYSTEM) + list(NETWORK if network else ())
+    paths = list(SYSTEM)
     paths += [str(here / name) for name in PACKAGES]
     paths += [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
     paths.append(f"{sys.base_prefix}/lib")
@@ -33,6 +34,19 @@ def runtime_paths(root: str, *, network: bool) -> list[str]:
     if Path(sysconfig.get_path("purelib")).resolve() == here:
         paths.append(str(here))  # installed among the other packages
     return covering(path for path in paths if path and Path(path).exists())
+
+
+def name_files(nameserver: str, host: str) -> Iterator[tuple[str, str]]:
+    """Files for a function that asks one nameserver of its own, with what they say. `host` is the
+    host's resolv.conf: what short names stand for there, they do here."""
+    kept = [
+        line
+        for line in host.splitlines()
+        if line.split()[:1] in (["search"], ["domain"], ["options"])
+    ]
+    yield "/etc/resolv.conf", "\n".join([f"nameserver {nameserver}", *kept, ""])
+    yield "/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"
+    yield "/etc/nsswitch.conf", "hosts: files dns\n"
 
 
 def covering(paths: Iterable[str]) -> list[str]:

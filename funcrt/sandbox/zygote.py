@@ -110,8 +110,11 @@ def begin(message: Spec | Warm, control_fd: int, out: int, err: int) -> None:
     """What F0 and F have in common."""
     _standard(out, err)
     os.environ.clear()
-    tmp = message.confine.tmp
-    os.environ.update(BASE | ({"HOME": tmp, "TMPDIR": tmp} if tmp else {}) | message.env)
+    held = message.confine
+    own = {"HOME": held.tmp, "TMPDIR": held.tmp} if held.tmp else {}
+    if held.level == "process" and held.network:
+        own["RES_OPTIONS"] = "use-vc"  # it has no datagrams to ask a nameserver by
+    os.environ.update(BASE | own | message.env)
     tempfile.tempdir = None  # R looked for one where it is
     os.umask(0o077)
     sys.dont_write_bytecode = True
@@ -145,7 +148,7 @@ def _warm(warm: Warm, control: socket.socket) -> None:
     serve(control, partial(_fork_from_here, warm.confine), patient=True)
 
 
-def _fork_from_here(held: Confinement, body: bytes, descriptors: list[int]) -> Forked:
+def _fork_from_here(held: Confinement, body: bytes, descriptors: list[int]) -> list[Forked]:
     """What F0 forks is confined as it is."""
     message = msgspec.msgpack.decode(body, type=Spec)
     message = msgspec.structs.replace(message, confine=held)
@@ -154,7 +157,7 @@ def _fork_from_here(held: Confinement, body: bytes, descriptors: list[int]) -> F
     if pid == 0:
         child(partial(_fork_of, message, descriptors), descriptors, own)
     introduce(pid, descriptors[0])
-    return Forked(pid)
+    return [Forked(pid)]
 
 
 def _fork_of(message: Spec, descriptors: list[int]) -> None:

@@ -275,6 +275,7 @@ START = (
     'expected "new", "earliest", a time with its offset such as "2026-01-31T12:00:00Z", '
     'or "@" and a position'
 )
+HOSTS = 'expected "outbound", or a host and a port such as "api.example.com:443"'
 SOURCE = (
     'expected a file below the host\'s secrets directory, such as "stripe/key", or a variable of'
     ' the host\'s environment, such as "env:STRIPE_KEY"'
@@ -445,12 +446,34 @@ MEND = "set output.allow_loop = true if that is meant"
          "expected strings, booleans and numbers that JSON has too, found 1979-05-27"),
         # Not built yet
         (
-            "[sandbox]\nnetwork = ['a.example:443']",
-            "2: sandbox.network: a list of hosts is not built yet; \"none\" or \"outbound\"",
-        ),
-        (
             "[sandbox]\nnetwork = 'all'",
-            '2: sandbox.network: expected "none" or "outbound", found "all"',
+            '2: sandbox.network: expected "none", "outbound" or a list of hosts with ports, '
+            'found "all"',
+        ),
+        *(
+            (f"[sandbox]\nnetwork = {listed}", f"2: sandbox.network: {told}")
+            for listed, told in (
+                ("[]", 'expected 1 to 100 hosts with ports ("none" for none), found an '
+                 'empty array'),
+                ("[5]", f"{HOSTS}, found 5"),
+                ("['a.example']", f'{HOSTS}, with a port of 1 to 65535, found "a.example"'),
+                ("['a.example:0']", f'{HOSTS}, with a port of 1 to 65535, found "a.example:0"'),
+                ("['a.example:x']", f'{HOSTS}, with a port of 1 to 65535, found "a.example:x"'),
+                ("['a.b:70000']", f'{HOSTS}, with a port of 1 to 65535, found "a.b:70000"'),
+                ("['http://a.b:80']", f'{HOSTS}, found "http://a.b:80"'),
+                ("['*:443']", f'{HOSTS}, found "*:443"'),
+                ("['*.com:443']", "expected a wildcard below two names at least, such as "
+                 '"*.example.com:443", found "*.com:443"'),
+                ("['2130706433:80']", f"{HOSTS}: an address as four numbers of 0 to 255, "
+                 'found "2130706433:80"'),
+                ("['127.0.0x1:80']", f"{HOSTS}: an address as four numbers of 0 to 255, "
+                 'found "127.0.0x1:80"'),
+                ("['fd00::5:443']", "expected an address of IPv6, and none else, in brackets: "
+                 '"[fd00::5]:443", found "fd00::5:443"'),
+                ("['0.0.0.0:80']", 'expected the address of one host, found "0.0.0.0:80"'),
+                ("['localhost:80']", 'expected an address instead of localhost: "127.0.0.1" or '
+                 '"[::1]", found "localhost:80"'),
+            )
         ),
         (
             "[sandbox]\nisolation = 'none'",

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from funcrt.sandbox import neighbours, syscalls
-from funcrt.sandbox.syscalls import ARCHITECTURES, Rule, program, rules
+from funcrt.sandbox.syscalls import ARCHITECTURES, ASK, Rule, program, rules, supervised
 
 ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
+HAND_OVER = 0x7FC00000
 HIGH = 0xDEADBEEF << 32
 
 
@@ -40,11 +41,11 @@ def answer(code: bytes, number: int, arch: int, arguments: Sequence[int]) -> int
 
 
 def refused(held: Sequence[Rule], which: int, number: int, arguments: Sequence[int]) -> int:
-    """The error that the first rule which applies gives; 0 for none: written from their meaning."""
+    """What the first rule that applies answers: written from their meaning."""
     for rule in held:
         if rule.numbers[which] != number:
             continue
-        when = getattr(rule, "when", None)
+        when = rule.when
         if when and arguments[when[0]] & 0xFFFFFFFF != when[1]:
             continue
         value = arguments[rule.at] & 0xFFFFFFFF & rule.mask
@@ -55,8 +56,8 @@ def refused(held: Sequence[Rule], which: int, number: int, arguments: Sequence[i
         else:
             applies = value not in rule.but
         if applies:
-            return rule.error
-    return 0
+            return HAND_OVER if rule.error == ASK else ERROR | rule.error
+    return ALLOW
 
 
 SETS = {
@@ -81,9 +82,40 @@ def test_every_number_is_answered_as_the_rules_say(machine: str, name: str) -> N
         values = VALUES if number in named else (0, 0xFFFFFFFF)
         for first, second, high in itertools.product(values, values, (0, HIGH)):
             arguments = [first | high, second | high, 0, 0, 0, 0]
-            error = refused(held, which, number, arguments)
-            expected = ERROR | error if error else ALLOW
+            expected = refused(held, which, number, arguments)
             assert answer(code, number, arch, arguments) == expected, (number, arguments)
+
+
+OF_SOCKETS = (0, 1, 2, 3, 4, 5, 6, 10, 16, 17, 25, 30, 41, 57, 0x80001, 0x80802, 0x20000000)
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"unix": True, "datagrams": True},
+        {"unix": False, "datagrams": False},
+        {"unix": False, "datagrams": False, "ask": False, "signals_to": 4711},
+    ],
+)
+def test_a_supervised_functions_sockets_are_asked_for(machine: str, given: dict[str, Any]) -> None:
+    held, which = list(supervised(**given)), list(ARCHITECTURES).index(machine)
+    arch = ARCHITECTURES[machine]
+    code = program(machine, held)
+    calls = [
+        syscalls.SOCKET, syscalls.CONNECT, syscalls.LISTEN, syscalls.BIND, syscalls.SENDTO,
+        syscalls.SENDMSG, syscalls.SENDMMSG, syscalls.SETSOCKOPT, syscalls.SOCKETPAIR,
+    ]  # fmt: skip
+    asked = set()
+    for call, first, second, high in itertools.product(calls, OF_SOCKETS, OF_SOCKETS, (0, HIGH)):
+        arguments = [first | high, second | high, first | high, second | high, 0, 0]
+        found = answer(code, call[which], arch, arguments)
+        assert found == refused(held, which, call[which], arguments), (call, arguments)
+        if found == HAND_OVER:
+            asked.add(call)
+        elif call == syscalls.SOCKET and found == ALLOW and given.get("ask", True):
+            assert first == 1 or second & 0xF != 1  # no TCP socket is made unseen
+    assert (asked != set()) == given.get("ask", True)
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)

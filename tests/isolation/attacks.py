@@ -105,6 +105,8 @@ def connect(family, kind, address):
     sock.connect(address)
     if kind == socket.SOCK_DGRAM:
         sock.send(b"x")
+        time.sleep(0.05)
+        sock.send(b"x")  # refused where the first has found nobody
     return sock
 
 

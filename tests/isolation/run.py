@@ -88,6 +88,8 @@ def victims(root: Path) -> dict[str, Any]:
     target.chmod(0o777)
     (target / "file").write_text("of the host")
     tcp = socket.create_server(("127.0.0.1", 0))
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind(tcp.getsockname())
     path = socket.socket(socket.AF_UNIX)
     path.bind(str(target / "socket"))
     (target / "socket").chmod(0o777)
@@ -107,7 +109,7 @@ def victims(root: Path) -> dict[str, Any]:
     assert libc.mq_open(f"/{name}".encode(), os.O_RDWR | os.O_CREAT, 0o666, None) >= 0
     devices = [each for each in ("/dev/kmsg", "/dev/mem", "/dev/tty") if Path(each).exists()]
     return {
-        "kept": [tcp, path, abstract, datagrams],
+        "kept": [tcp, udp, path, abstract, datagrams],
         "asked": {
             "file": str(target / "file"), "unix": str(target / "socket"),
             "directory": str(target), "abstract": name, "tcp": tcp.getsockname(),
@@ -119,7 +121,7 @@ def victims(root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def main(level: str, root: Path, image: str = "") -> None:
+async def main(level: str, root: Path, image: str = "", *network: str) -> None:
     os.environ["SECRET"] = "host-secret"
     there = victims(root)
     source = Path(__file__).with_name("attacks.py").read_bytes()
@@ -133,7 +135,7 @@ async def main(level: str, root: Path, image: str = "") -> None:
         (path / "main.py").write_bytes(source)
         code = Code(
             name=name, version="1", path=path, image=image, memory_bytes=512 << 20,
-            tmp_bytes=16 << 20,
+            tmp_bytes=16 << 20, network=network,
         )  # fmt: skip
         zygotes.append(await sandbox.load(code))
     other = Calls(zygotes[1])

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def told(level: str, directory: Path, *, user: int = 0) -> dict[str, str]:
+def told(
+    level: str, directory: Path, *, user: int = 0, network: Sequence[str] = ()
+) -> dict[str, str]:
     """What came of each attack."""
     directory.chmod(0o755)
-    run = [sys.executable, "-m", "tests.isolation.run", level, str(directory)]
+    run = [sys.executable, "-m", "tests.isolation.run", level, str(directory), "", *network]
     if user:
         os.chown(directory, user, user)
         run = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *run]
@@ -48,11 +51,10 @@ def told(level: str, directory: Path, *, user: int = 0) -> dict[str, str]:
     return dict(json.loads(line) for line in done.stdout.splitlines())
 
 
-def table() -> dict[str, list[str]]:
+def table(section: str = "## What is stopped") -> dict[str, list[str]]:
     text = (ROOT / "docs/isolation.md").read_text()
-    rows = re.findall(
-        rf"^\| (.+?) \| {WORD} \| {WORD} \|$", text.split("## What is stopped")[1], re.M
-    )
+    here = text.split(section)[1].split("\n## ")[0]
+    rows = re.findall(rf"^\| (.+?) \| {WORD} \| {WORD} \|$", here, re.M)
     return {row[0].replace("`", ""): list(row[1:]) for row in rows}
 
 
@@ -60,6 +62,15 @@ def table() -> dict[str, list[str]]:
 @pytest.mark.parametrize("level", ["process", "sandbox"])
 def test_a_level_stops_what_the_table_says(tmp_path: Path, level: str, user: int) -> None:
     found = told(level, tmp_path, user=user)
+    compare(level, found)
+
+
+@pytest.mark.parametrize("level", ["process", "sandbox"])
+def test_a_function_with_the_network_gets_no_further(tmp_path: Path, level: str) -> None:
+    compare(level, told(level, tmp_path, user=USER, network=["outbound"]))
+
+
+def compare(level: str, found: dict[str, str]) -> None:
     assert found.pop("the neighbour") == "alive"
     column = ["process", "sandbox"].index(level)
     expected = {attack: row[column] for attack, row in table().items()}
