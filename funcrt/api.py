@@ -124,6 +124,14 @@ class FunctionStatus(msgspec.Struct, frozen=True, kw_only=True):
     triggers: list[TriggerStatus]
     output_topic: str | None = None
     dlq_topic: str | None = None
+    limited: dict[str, int] = {}
+    """Calls that were over a limit: `memory`, `time`, `processes`, `tmp`, `files`, `output`."""
+    cpu_s: float = 0.0
+    """Of all its instances since the host started."""
+    memory_bytes: int = 0
+    """Of the instances there are."""
+    peak_bytes: int = 0
+    """The most that one instance has had."""
     isolation: str = "sandbox"
     """The level that it runs at, which may be lower than its manifest asks for."""
 

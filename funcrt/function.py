@@ -138,6 +138,7 @@ class Function:
         self.meter = host.meter(self.name)
         self.diary = Diary(host.logbook, self.name, self.version, host.clock)
         self.pool.line = self.diary.said
+        self.pool.over, self.pool.used = self.meter.over, self.meter.used
         self.since = host.clock.time()
         """When it was made."""
         direct = Direct(self)
@@ -500,6 +501,7 @@ class Function:
             rows[at] = msgspec.structs.replace(rows[at], **waiting)
         pool, manifest = self.pool, self.manifest
         alive = len(pool.members)
+        used = [member.instance.usage() for member in pool.members.values()]
         state = "ready" if alive else "warming" if pool.starting else "zero"
         state = "paused" if self.paused else "failing" if pool.trouble else state
         return FunctionStatus(
@@ -520,6 +522,10 @@ class Function:
             output_topic=manifest.output.topic,
             dlq_topic=manifest.dlq.topic if manifest.dlq else None,
             isolation=pool.info.isolation,
+            limited=dict(self.meter.limited),
+            cpu_s=round(self.meter.cpu_s + sum(each.cpu_s or 0.0 for each in used), 3),
+            memory_bytes=sum(each.memory_bytes or 0 for each in used),
+            peak_bytes=max([self.meter.peak_bytes, *(each.peak_bytes or 0 for each in used)]),
         )
 
     # The end

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from funcrt.sandbox import Usage
+from funcrt.sandbox.protocol import LIMITS
+
 __all__ = ["WINDOWS_S", "Meter", "Percentiles", "Window"]
 
 SLOT_S = 10.0
@@ -60,6 +63,11 @@ class Meter:
     def __init__(self, now: float) -> None:
         self.done = self.failed = self.dead = self.outputs = self.deduplicated = 0
         """Since the host started; `failed` counts attempts."""
+        self.limited: dict[str, int] = {}
+        """Calls that were over each limit."""
+        self.cpu_s = 0.0
+        """Of instances that have ended."""
+        self.peak_bytes = 0
         self._slots: deque[_Slot] = deque(maxlen=SLOTS)
         self._turn(now)
 
@@ -69,6 +77,16 @@ class Meter:
         self._slots.append(slot)
         self._runs, self._waits = slot.runs, slot.waits
         self._until = now + SLOT_S
+
+    def over(self, limit: str) -> None:
+        """A call was over a limit: one of those there are, for an instance may say anything."""
+        if limit in LIMITS:
+            self.limited[limit] = self.limited.get(limit, 0) + 1
+
+    def used(self, usage: Usage) -> None:
+        """An instance has ended."""
+        self.cpu_s += usage.cpu_s or 0.0
+        self.peak_bytes = max(self.peak_bytes, usage.peak_bytes or 0)
 
     def ran(self, now: float, took_us: int) -> None:
         """A call ended after so many microseconds."""

@@ -53,7 +53,11 @@ class FunctionStats(msgspec.Struct, frozen=True, kw_only=True):
     dead: int
     outputs: int
     deduplicated: int
-    """As of FunctionStatus."""
+    limited: dict[str, int]
+    cpu_s: float
+    memory_bytes: int
+    peak_bytes: int
+    """These as of FunctionStatus."""
     windows: list[Window]
 
 
@@ -116,6 +120,10 @@ class Observation:
             dead=status.dead,
             outputs=status.outputs,
             deduplicated=status.deduplicated,
+            limited=status.limited,
+            cpu_s=status.cpu_s,
+            memory_bytes=status.memory_bytes,
+            peak_bytes=status.peak_bytes,
             windows=[function.meter.window(now, seconds) for seconds in WINDOWS_S],
         )
 

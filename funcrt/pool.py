@@ -13,9 +13,10 @@ import msgspec
 
 from funcrt.errors import DeployError, LoadError, SandboxError
 from funcrt.manifest import ScaleSpec
-from funcrt.sandbox import Code, Exit, HandlerInfo, Instance
+from funcrt.sandbox import Code, Exit, HandlerInfo, Instance, Usage
 from funcrt.sandbox.lifespan import TEARDOWN_S
 from funcrt.sandbox.protocol import (
+    ENDS,
     Aside,
     Call,
     Cancel,
@@ -41,7 +42,6 @@ AHEAD_S = 0.02
 MOST_AHEAD = 256
 MOST_BYTES = 16 << 20
 """Of data that a function's instances and what waits for them may hold; one event more at most."""
-_ENDS = {"memory": "OutOfMemory"}
 WAITING_UNSERVED = 16
 """Deliveries taken while there is no instance: enough to wake one."""
 
@@ -119,6 +119,10 @@ class Pool:
         """When an instance was heard of last, on the monotonic clock."""
         self.line: Callable[[Instance, Pending | None, Log], None] = lambda *_: None
         """Told of each line that is written, with the call that it came in."""
+        self.over: Callable[[str], None] = lambda _: None
+        """Told of each limit that a call was over."""
+        self.used: Callable[[Usage], None] = lambda _: None
+        """Told what each instance has used that has ended."""
         self.secrets: Callable[[], Secrets] = lambda: NO_SECRETS
         """What an instance that starts now is told. Raises DeployError where it cannot be had."""
         self.backlog: Callable[[], int | None] = lambda: 0
@@ -266,6 +270,8 @@ class Pool:
                     return
                 continue
             pending = member.calls.pop(message.id, None)
+            if message.failure is not None and message.failure.limit:
+                self.over(message.failure.limit)
             if pending is None:
                 instance.kill("answered a call that it does not have")
                 return
@@ -313,6 +319,7 @@ class Pool:
         if member is None:
             return
         self.stamp = self.clock.monotonic()
+        self.used(ended.usage)
         calls = list(member.calls.values())
         if calls:
             self.log.warning("an instance %s with %d calls", ended.reason, len(calls))
@@ -326,9 +333,10 @@ class Pool:
                 pending.released(pending)
                 continue
             status = "timeout" if pending.timed_out else "crash"
-            error = _ENDS.get(ended.limit, "InstanceDied")
+            error = ENDS.get(ended.limit, "InstanceDied")
             why = Failure("TimeoutError" if pending.timed_out else error, ended.reason)
             why = msgspec.structs.replace(why, limit="time" if pending.timed_out else ended.limit)
+            self.over(why.limit)
             pending.ended(pending, Result(pending.call.id, status, [], why))
         self.room.set()
         self.rescale()
@@ -398,8 +406,21 @@ class Pool:
             for pending in overdue:
                 pending.timed_out = True
             if overdue:
-                member.instance.kill(f"took longer than {overdue[0].call.timeout_s:g} s")
+                member.instance.kill(self._why_late(member, overdue[0], now))
         self.rescale()
+
+    def _why_late(self, member: Member, pending: Pending, now: float) -> str:
+        """That it took too long, and how much of that it computed."""
+        text = f"took longer than {pending.call.timeout_s:g} s"
+        used = member.instance.usage()
+        alone = sum(1 for each in member.calls.values() if each.started) == 1
+        if alone and used.call_cpu_s is not None:
+            took = now - pending.started
+            text += f" (ended after {took:.1f} s, {min(used.call_cpu_s, took):.1f} of it on the CPU"
+            if self.code.cpu and used.throttled_s:
+                text += f"; limits.cpu = {self.code.cpu:g} kept it from more"
+            text += ")"
+        return text
 
     def _hold(self, member: Member, held: bool) -> None:
         """Its calls stand at a prompt, where time does not count, or go on."""

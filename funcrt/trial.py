@@ -24,6 +24,7 @@ from funcrt.rollout import placed
 from funcrt.sandbox import Exit, Instance, Zygote
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.protocol import (
+    ENDS,
     Call,
     Failure,
     FromInstance,
@@ -112,7 +113,9 @@ class Trial:
         self._instance = None
         if self._answer is not None and not self._answer.done():
             late = ended.reason.startswith("took longer")
-            error, status = ("TimeoutError", "timeout") if late else ("InstanceDied", "crash")
+            error, status = ENDS.get(ended.limit, "InstanceDied"), "crash"
+            if late:
+                error, status = "TimeoutError", "timeout"
             why = Failure(error, ended.reason)
             self._answer.set_result(Result(self._numbers, status, [], why))
 

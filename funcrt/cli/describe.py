@@ -66,6 +66,11 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{status['done']} done, {status['failed']} failed, {_many(status['dead'], 'dead letter')}"
         + (f", {status['deduplicated']} deduplicated" if status["deduplicated"] else ""),
     )
+    over = ", ".join(f"{count} over {limit}" for limit, count in status["limited"].items())
+    if over:
+        yield "limits", paint(RED, over)
+        used = f"{status['cpu_s']:.1f} s CPU, an instance at most {_mib(status['peak_bytes'])}"
+        yield "used", used
     yield "retry", f"{found['attempts']} attempts, timeout {found['timeout_s']:g} s"
     for at, (name, source) in enumerate(found["secrets"].items()):
         yield "" if at else "secrets", f"{name} from {source}"
@@ -77,6 +82,10 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "dlq", paint(RED, "off: what fails for good is dropped")
     yield from _triggers(found)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"
 
 
 def _many(count: int, noun: str) -> str:

@@ -90,6 +90,8 @@ def _one(each: dict[str, Any]) -> None:
     line(f"depth {each['depth']}, oldest {_seconds(each['oldest_s'])}")
     since = [each[key] for key in ("done", "failed", "dead", "outputs")]
     repeats = f", {each['deduplicated']} deduplicated" if each["deduplicated"] else ""
+    if each["limited"]:
+        repeats += "".join(f", {count} over {limit}" for limit, count in each["limited"].items())
     line("since the host started: {} done, {} failed, {} dead, {} outputs".format(*since) + repeats)
     rows(
         ("LAST", *COLUMNS[5:]),

@@ -15,7 +15,17 @@ from funcrt.sandbox.levels import Level
 from funcrt.sandbox.protocol import FromInstance, ToInstance
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 
-__all__ = ["Code", "Exit", "HandlerInfo", "Instance", "OnExit", "OnMessages", "Sandbox", "Zygote"]
+__all__ = [
+    "Code",
+    "Exit",
+    "HandlerInfo",
+    "Instance",
+    "OnExit",
+    "OnMessages",
+    "Sandbox",
+    "Usage",
+    "Zygote",
+]
 
 
 class Code(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +93,19 @@ class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
     does."""
 
 
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an instance has used; None where nobody counts."""
+
+    cpu_s: float | None = None
+    """With its processes that have ended, where a control group counts."""
+    call_cpu_s: float | None = None
+    """Of its last call, if that runs yet."""
+    memory_bytes: int | None = None
+    peak_bytes: int | None = None
+    throttled_s: float = 0.0
+    """How long `limits.cpu` kept it from the CPU."""
+
+
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """How an instance ended."""
 
@@ -95,6 +118,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """Calls that it had begun in all, in the order sent; None where nobody knows."""
     limit: str = ""
     """Which limit it was ended for, of `protocol.LIMITS`."""
+    usage: Usage = Usage()
 
 
 OnMessages = Callable[["Instance", Sequence[FromInstance]], None]
@@ -110,6 +134,9 @@ class Instance(Protocol):
 
     def send(self, messages: Sequence[ToInstance]) -> None:
         """Hand over messages; they leave together at the end of this turn of the loop."""
+
+    def usage(self) -> Usage:
+        """What it has used so far."""
 
     def finish(self) -> None:
         """Let it end what it holds and exit. No more calls may be sent."""

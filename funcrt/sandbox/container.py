@@ -296,8 +296,8 @@ class ContainerInstance(ProcessInstance):
         if self._over:
             return
         killed = status is not None and exit_code(status) == -signal.SIGKILL
-        if killed and not self._reason:
-            self._reason = self._zygote.why_killed()
+        if killed and not self._reason and not why:
+            why = self._zygote.why_killed()
         super().ended(status, why)
         self._release(self._calls)
         if self._ending:

@@ -104,6 +104,11 @@ class Group(msgspec.Struct, frozen=True):
         text = self._read("cpuacct", "cpuacct.usage")
         return int(text) / 1e9 if text else None
 
+    def memory_bytes(self) -> int | None:
+        """The memory that it has now; None where nobody counts."""
+        text = self._read("memory", "memory.usage_in_bytes", "memory.current")
+        return int(text) if text else None
+
     def peak_bytes(self) -> int | None:
         """The most memory that it has had at once; None where nobody counts."""
         text = self._read("memory", "memory.max_usage_in_bytes", "memory.peak")

@@ -14,16 +14,20 @@ import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from funcrt.context import Context, Failed
 from funcrt.errors import LoadError, Problem
+from funcrt.sandbox.hints import hint
 from funcrt.sandbox.lifespan import Lifespan, mistake
 from funcrt.sandbox.protocol import Failure, Out
 from funcrt.sandbox.web import is_request, is_response
 from mesh.event import Event
+
+if TYPE_CHECKING:
+    from funcrt.sandbox.confine import Confinement
 
 __all__ = [
     "Bound",
@@ -358,14 +362,19 @@ def _frames(error: BaseException, path: Path) -> str:
     return text.replace(str(path) + "/", "")[-16384:]
 
 
-def failure(error: BaseException, path: Path) -> Failure:
-    """What a call's exception says, for logs and dead letters."""
+def failure(error: BaseException, path: Path, held: "Confinement | None" = None) -> Failure:
+    """What a call's exception says, for logs and dead letters; and where it comes of what the
+    function is held to, the key of its manifest."""
     own = _own(error, path)
     where = ""
     if own:
         last = own[-1]
         where = f"{Path(last.filename).relative_to(path)}:{last.lineno} in {last.name}"
-    return Failure(type(error).__name__, _text(error), where, _frames(error, path))
+    text, limit = _text(error), ""
+    if held is not None:
+        limit, more = hint(error, held)
+        text += f" ({more})" if more and text else more
+    return Failure(type(error).__name__, text, where, _frames(error, path), limit)
 
 
 def threads() -> int:

@@ -1,11 +1,13 @@
 """The host's end of one instance: its channel, its logs, its end."""
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
-import sys
+import struct
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from signal import SIGKILL
 from typing import Protocol
 
@@ -13,7 +15,7 @@ import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
 from funcrt.manifest_kinds import Size
-from funcrt.sandbox import Code, Exit, HandlerInfo, Instance, OnExit, OnMessages
+from funcrt.sandbox import Code, Exit, HandlerInfo, Instance, OnExit, OnMessages, Usage
 from funcrt.sandbox.groups import USUAL_MEMORY, Group
 from funcrt.sandbox.lending import Borrower
 from funcrt.sandbox.lifespan import TEARDOWN_S
@@ -37,6 +39,7 @@ from mesh.failpoint import point
 __all__ = ["LOAD_TIMEOUT_S", "Owner", "ProcessInstance", "out_of_memory", "shared"]
 
 LOAD_TIMEOUT_S = 60.0
+SHARED = struct.Struct("=QQ")
 
 
 class Owner(Protocol):
@@ -58,7 +61,7 @@ def shared() -> int:
     """A descriptor of the memory that an instance shares with the host: how many calls have begun,
     and its CPU time in nanoseconds before the last of them."""
     made = os.memfd_create("begun")
-    os.ftruncate(made, 16)
+    os.ftruncate(made, SHARED.size)
     return made
 
 
@@ -68,6 +71,27 @@ def out_of_memory(memory_bytes: int | None) -> str:
         return f"out of memory: over limits.memory = {Size.write(memory_bytes)}"
     usual = f"the usual {USUAL_MEMORY >> 20} MiB; limits.memory in funcrt.toml gives more"
     return f"out of memory: over {usual}"
+
+
+def _cpu_s(pid: int) -> float | None:
+    """CPU time of a process; None where it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory(pid: int) -> tuple[int | None, int | None]:
+    """Memory of a process now, and the most it has had, with what it shares with its zygote."""
+    found: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in ("VmRSS", "VmHWM"):
+                found[name] = int(value.split()[0]) << 10
+    return found.get("VmRSS"), found.get("VmHWM")
 
 
 class ProcessInstance(asyncio.Protocol):
@@ -101,6 +125,7 @@ class ProcessInstance(asyncio.Protocol):
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(list[FromChannel]).decode
         self._reason = ""
+        self._used = Usage()
         self._over = False
         self._started: asyncio.Future[Failure | None] | None = None
         if owner.info.lifespan:
@@ -239,6 +264,22 @@ class ProcessInstance(asyncio.Protocol):
         if not self._over and not self._reason:
             self._loop.call_later(0.2, self.kill, "closed its channel")
 
+    def usage(self) -> Usage:
+        """As the contract says."""
+        if self._over:
+            return self._used
+        own = _cpu_s(self.pid)
+        before = self._shared()[1] / 1e9
+        memory, peak = _memory(self.pid)
+        group = self.group
+        return Usage(
+            cpu_s=own if group is None or (all := group.cpu_s()) is None else all,
+            call_cpu_s=max(own - before, 0.0) if own is not None else None,
+            memory_bytes=group.memory_bytes() or memory if group is not None else memory,
+            peak_bytes=group.peak_bytes() or peak if group is not None else peak,
+            throttled_s=group.throttled_s() if group is not None else 0.0,
+        )
+
     def finish(self) -> None:
         """As the contract says."""
         self._flush()
@@ -265,8 +306,9 @@ class ProcessInstance(asyncio.Protocol):
         for reader in self._logs:
             reader.drain()
             reader.close()
+        self._used = self.usage()
         self._over = True
-        begun = self._calls_begun()
+        begun = self._shared()[0]
         if self.watch >= 0:
             self._owner.end(self.watch)  # who said so may not have told the truth
         self.close()
@@ -277,15 +319,27 @@ class ProcessInstance(asyncio.Protocol):
         code = exit_code(status)
         if code >= 0:
             self._reason = self._reason or f"exited {code}"
-            self._on_exit(self, Exit(code=code, signal=None, reason=self._reason, begun=begun))
+            self._on_exit(
+                self,
+                Exit(code=code, signal=None, reason=self._reason, begun=begun, usage=self._used),
+            )
         else:
             self._reason = self._reason or f"ended by {signal_name(-code)}"
-            how = Exit(code=None, signal=-code, reason=self._reason, begun=begun, limit=limit)
+            how = Exit(
+                code=None,
+                signal=-code,
+                reason=self._reason,
+                begun=begun,
+                limit=limit,
+                usage=self._used,
+            )
             self._on_exit(self, how)
 
-    def _calls_begun(self) -> int:
-        """What the instance counted; it is the function's to write, so it may be anything."""
-        return int.from_bytes(os.pread(self._begun, 8, 0), sys.byteorder)
+    def _shared(self) -> tuple[int, int]:
+        """Calls begun, and CPU time in nanoseconds before the last of them, as the instance counts;
+        it is the function's to write, so it may be anything."""
+        found = os.pread(self._begun, SHARED.size, 0)
+        return SHARED.unpack(found) if len(found) == SHARED.size else (0, 0)
 
     def close(self) -> None:
         """Let go of the descriptors."""

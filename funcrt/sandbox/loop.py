@@ -122,6 +122,7 @@ class LoopWorker(Worker):
 
     def _send(self) -> None:
         self.flushing = False
+        self.sample(self.loop.time())
         with self.lock:  # a handler's own threads may log
             ready, lined = self._ready()
         if not ready:

@@ -12,6 +12,7 @@ import msgspec
 from mesh.event import Event
 
 __all__ = [
+    "ENDS",
     "HEADER",
     "LIMITS",
     "LINED",
@@ -35,6 +36,7 @@ __all__ = [
     "Started",
     "Taken",
     "ToInstance",
+    "late",
     "weight",
 ]
 
@@ -123,6 +125,10 @@ LIMITS = ("memory", "time", "processes", "tmp", "files", "output")
 """What a call can be over."""
 
 
+ENDS = {"memory": "OutOfMemory"}
+"""What a call's failure is named, whose instance was ended for a limit."""
+
+
 class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Why a call, or one item of a batch, failed."""
 
@@ -204,6 +210,11 @@ Aside = Start | Chunk | Made
 """What a call says before its Result."""
 FromChannel = Result | Start | Chunk | Made | Started
 FromInstance = FromChannel | Log
+
+
+def late(call: Call) -> str:
+    """That its time is over."""
+    return f"took longer than {call.timeout_s:g} s"
 
 
 def weight(message: Aside) -> int:

@@ -29,6 +29,7 @@ from funcrt.sandbox.protocol import (
     Start,
     Taken,
     ToInstance,
+    late,
     weight,
 )
 from funcrt.sandbox.web import answer_of, is_response, receiver, scope_of, sender
@@ -134,7 +135,7 @@ class StreamWorker(LoopWorker):
             return self._ok(call, returned, context, started)
         except TimeoutError as error:
             if scope.expired():
-                why = Failure("TimeoutError", f"took longer than {call.timeout_s:g} s")
+                why = Failure("TimeoutError", late(call), limit="time")
                 return Result(
                     call.id, "timeout", [], why, int((time.perf_counter() - started) * 1e6)
                 )

@@ -38,11 +38,13 @@ from funcrt.sandbox.protocol import (
     Result,
     Started,
     ToInstance,
+    late,
 )
 from funcrt.sandbox.said import CALL, LINE, Printed, tagged
 
 if TYPE_CHECKING:
     from funcrt.sandbox.breakpoints import Terminal
+    from funcrt.sandbox.confine import Confinement
 
 __all__ = ["STARTING", "Worker"]
 
@@ -53,6 +55,7 @@ _PR_SET_DUMPABLE = 4
 FLUSH_S = 0.0005
 """A result waits for those after it in its frame no longer than this, or than the one call that is
 begun meanwhile."""
+SAMPLE_S = 0.01
 
 
 class Worker:
@@ -73,12 +76,15 @@ class Worker:
         self.path = path
         self.concurrency = concurrency
         self.most = min(most, MAX_FRAME // 2)
-        self.begun: memoryview[int] | list[int] = [0]
+        self.begun: memoryview[int] | list[int] = [0, 0]
         """How many calls have begun, in memory that the host reads once this process has ended:
-        results are held back a little, so those it has do not tell which call began last."""
+        results are held back a little, so those it has do not tell which call began last.
+        And its CPU time in nanoseconds as they were sent, so that a call's own is known."""
         if begun is not None:  # None: there is no other process
             self.begun = memoryview(mmap.mmap(begun, 16)).cast("Q")
             os.close(begun)
+        self.held: Confinement | None = None
+        """What it is held to, for what its failures say."""
         self.beginning = threading.Lock()
         self.alive = False
         """Its lifespan was entered."""
@@ -95,6 +101,8 @@ class Worker:
         """Of `out`. A destructor may print while it is held."""
         self.flushed = 0.0
         """When `out` was sent last, by time.perf_counter."""
+        self.sampled = 0.0
+        """When the CPU time was noted last."""
         self.pipe = -1
         """Where lines go; there is none in a test, which finds them in `out`."""
         self.wrote = False
@@ -179,7 +187,7 @@ class Worker:
 
     def left(self, error: BaseException) -> None:
         """It failed, as it was entered or left."""
-        why = failure(error, self.path)
+        why = failure(error, self.path, self.held)
         if self.alive:
             self._log(0, "error", f"lifespan failed as it ended: {why.traceback}")
         else:
@@ -211,10 +219,17 @@ class Worker:
         self.wrote = False
         return ready, LINED
 
+    def sample(self, now: float) -> None:
+        """Note the CPU time, but not for every frame: to ask for it costs a microsecond."""
+        if now - self.sampled > SAMPLE_S:
+            self.sampled = now
+            self.begun[1] = time.process_time_ns()
+
     def flush(self) -> None:
         """Send what is ready, in frames that the host takes."""
         with self.lock:
             self.flushed = time.perf_counter()
+            self.sample(self.flushed)
             ready, lined = self._ready()
             if not ready:
                 return
@@ -331,7 +346,7 @@ class Worker:
             return self._ok(call, returned, context, started)
         except TimeoutError as error:
             if scope.expired():
-                why = Failure("TimeoutError", f"took longer than {call.timeout_s:g} s")
+                why = Failure("TimeoutError", late(call), limit="time")
                 return Result(call.id, "timeout", [], why, _us(started))
             return self._failed(call, error, started)
         except BaseException as error:
@@ -351,11 +366,12 @@ class Worker:
         size = _size(result)
         if size > self.most:
             message = f"returned {size} bytes, more than the {self.most} allowed"
-            result = Result(call.id, "error", [], Failure("OutputTooLarge", message), _us(started))
+            why = Failure("OutputTooLarge", message, limit="output")
+            result = Result(call.id, "error", [], why, _us(started))
         return result
 
     def _failed(self, call: Call, error: BaseException, started: float) -> Result:
-        why = failure(error, self.path)
+        why = failure(error, self.path, self.held)
         if type(error).__name__ == "BdbQuit":  # its module is slow to import
             left = "its debugger was left" if self.terminal is not None else NO_ANSWER
             why = msgspec.structs.replace(why, message=left)

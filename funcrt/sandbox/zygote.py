@@ -5,10 +5,12 @@ Each has a control socket (datagrams of msgpack, descriptors beside them) to the
 another's way. When the process above ends, those below end with it.
 """
 
+import contextlib
 import gc
 import os
 import random
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -35,6 +37,7 @@ __all__ = [
     "Spec",
     "Warm",
     "begin",
+    "tidy",
 ]
 
 ASYNC_CALLS = 32
@@ -81,6 +84,8 @@ class Spec(msgspec.Struct, frozen=True, tag="load"):
     """Import in each instance: the code's import starts threads, which no fork survives."""
     packages: str = ""
     """Where what the function needs is installed; empty for nowhere."""
+    shared: bool = False
+    """Other versions write to the same /tmp."""
     source: str = ""
     """What the directory is a copy of, for its code to name; empty for its own name."""
 
@@ -151,7 +156,7 @@ def _warm(warm: Warm, control: socket.socket) -> None:
 def _fork_from_here(held: Confinement, body: bytes, descriptors: list[int]) -> list[Forked]:
     """What F0 forks is confined as it is."""
     message = msgspec.msgpack.decode(body, type=Spec)
-    message = msgspec.structs.replace(message, confine=held)
+    message = msgspec.structs.replace(message, confine=held, shared=True)
     own = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -243,6 +248,9 @@ def _load(spec: Spec, control: socket.socket) -> Bound | None:
 
 def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> None:
     own = os.getpid()
+    room = spec.confine.tmp or "/tmp"
+    alone = spec.confine.level != "none" and not spec.shared
+    kept = {each.name for each in Path(room).iterdir()} if alone else None
     children: dict[int, tuple[int, int]] = {}  # descriptor: pid, number
     strays = Strays()
     poll = select.poll()
@@ -263,6 +271,8 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
                 os.close(ready)
                 say({"exit": [number, status]})
                 strays.end({pid for pid, _ in children.values()})
+                if kept is not None and not children:
+                    tidy(room, kept)
                 continue
             body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 10)
             if not body:
@@ -285,6 +295,19 @@ def _fork_on_demand(spec: Spec, control: socket.socket, bound: Bound | None) -> 
                 children[watch] = pid, asked.number
                 poll.register(watch, select.POLLIN)
                 say({"spawned": [asked.number, pid]}, watch)
+
+
+def tidy(room: str, kept: set[str]) -> None:
+    """Remove what instances have left, now that there is none: all but what its import made, and
+    what is mounted there. No link is followed."""
+    for path in Path(room).iterdir():
+        if path.name in kept:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 # I: an instance
@@ -314,6 +337,7 @@ def _instance(spec: Spec, bound: Bound | None, asked: Spawn, descriptors: list[i
     if bound.request or spec.stream:
         kind = StreamWorker
     worker = kind(channel, bound, spec.named, concurrency, most, begun=begun)
+    worker.held = spec.confine
     worker.listen()
     if asked.secrets and not worker.receive():
         return

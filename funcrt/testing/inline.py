@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from funcrt.errors import SandboxError
-from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages
+from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages, Usage
 from funcrt.sandbox.protocol import (
     WINDOW,
     Call,
@@ -121,6 +121,10 @@ class InlineInstance:
             elif isinstance(message, Taken):
                 self._ahead -= message.weight
                 asyncio.get_running_loop().call_soon(self._say)
+
+    def usage(self) -> Usage:
+        """As Instance says: it has no process of its own."""
+        return Usage()
 
     def _next(self) -> None:
         if self._over or not self._calls or self._sending:

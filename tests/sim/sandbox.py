@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from funcrt.errors import SandboxError
-from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages
+from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages, Usage
 from funcrt.sandbox.protocol import Call, Cancel, Failure, Item, Log, Out, Result, ToInstance
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from mesh.event import Event
@@ -131,6 +131,9 @@ class SimInstance:
     def send(self, messages: Sequence[ToInstance]) -> None:
         self._queue += [message for message in messages if not isinstance(message, Cancel)]
         self._later(self.sandbox.chance.uniform(0.0001, 0.001), self._run)
+
+    def usage(self) -> Usage:
+        return Usage()
 
     def _later(self, seconds: float, run: Callable[..., None], *arguments: Any) -> None:
         asyncio.get_running_loop().call_later(seconds, run, *arguments)
