@@ -79,7 +79,7 @@ class ProcessSandbox:
         self.grouping = Grouping(self._send)
         self._with = f"grouped={grouped}"
         self._containers: asyncio.Future[ProcessSandbox] | None = None
-        self._root = False
+        self._root = os.geteuid() == 0
         """The runtime zygote may make others of processes."""
         self._runtime: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -100,7 +100,6 @@ class ProcessSandbox:
 
     async def start(self) -> None:
         """As the contract says."""
-        self._root = os.geteuid() == 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).parents[2])
         program = (
