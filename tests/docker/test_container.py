@@ -456,7 +456,7 @@ def test_a_function_that_asks_for_the_network_has_it(
             port = server.sockets[0].getsockname()[1]
             assert await running.call(1, b"%d" % port) == ["hello"]
 
-    run(code(directory, source, network=None), body)
+    run(code(directory, source, network=("outbound",)), body)
 
 
 def test_the_profile_lets_through_nothing_that_our_own_filter_refuses() -> None:
