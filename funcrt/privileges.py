@@ -68,14 +68,17 @@ def unreadable(user: int, paths: list[Path]) -> str:
 def drop(user: int, data: DataDir, *, low_port: bool) -> None:
     """Become the user, in its account's groups, for good, and own the data directory as such; with
     the right to ports below 1024 where asked, and no other. Raises UserInvalid."""
-    group, groups = user, []
+    group, groups, home = user, [], str(data.root)
     try:
         account = pwd.getpwuid(user)
         group = account.pw_gid
         groups = os.getgrouplist(account.pw_name, group)
+        home = account.pw_dir
     except KeyError:
         pass
     _own(data.root, user, group)
+    os.environ["HOME"] = home  # root's, with its configuration, is closed to this user
+    os.environ.pop("XDG_CONFIG_HOME", None)
     os.setgroups(groups)  # of an account: one may have it use Docker, say
     kernel.become(user, group, keep=[kernel.NET_BIND_SERVICE] if low_port else [])
     kernel.no_new_privileges()

@@ -187,6 +187,7 @@ def test_what_is_not_used_any_more_is_removed(tmp_path: Path, wheels: Path) -> N
 
 
 def test_a_host_that_is_killed_leaves_no_half(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)  # its installer tells by files, and may be another user
     """Killed while the installer writes: that ends with it, and the next one begins anew."""
     wheels = tmp_path / "wheels"
     wheel(wheels, "paint", "1.0")
@@ -312,6 +313,7 @@ def test_those_who_need_the_same_share_it_and_a_restart_needs_no_index(host: Ser
 
 
 def test_another_is_deployed_while_one_installs(host: Serving, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)  # its installer tells by files, and may be another user
     """An installation keeps no other change waiting."""
     fake = tmp_path / "bin" / "uv"
     fake.parent.mkdir()
