@@ -145,6 +145,8 @@ def _become_user(config: ServeConfig) -> str:
     if user == 0:
         return ""
     needed = [Path(mesh.__file__), Path(os.__file__), *config.functions, config.data.root.parent]
+    if config.secrets is not None:
+        needed += [config.secrets, *config.secrets.rglob("*")]
     if closed := unreadable(user, needed):
         why = f"user {user} may not read or enter {closed}"
         if config.user:

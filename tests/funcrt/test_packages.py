@@ -278,7 +278,7 @@ def test_what_cannot_be_installed_changes_nothing(host: Serving) -> None:
     refused = host.run("deploy", "src")
     assert refused.returncode == 2
     said = refused.stderr.splitlines()
-    assert said[0] == "✗ src/f/requirements.txt:2: cannot install paint: no version of it fits"
+    assert "✗ src/f/requirements.txt:2: cannot install paint: no version of it fits" in said
     assert any(
         line.startswith("✗ src/g/requirements.txt:1: cannot install nosuch") for line in said
     )

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from funcrt.errors import SandboxError
 from funcrt.sandbox import Code
 from funcrt.sandbox.levels import Policy
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
@@ -38,13 +39,23 @@ class Calls:
             elif isinstance(message, Result):
                 self.answers.put_nowait(message)
 
+    async def spawned(self) -> Any:
+        """A new instance; what a bomb left behind may take a while to end."""
+        for patience in range(50):
+            try:
+                return await self.zygote.spawn(
+                    self.said, lambda _, ended: self.answers.put_nowait(ended.reason)
+                )
+            except SandboxError:
+                if patience == 49:
+                    raise
+            await asyncio.sleep(0.1)
+
     async def call(self, number: int, asked: dict[str, Any]) -> Result | str:
         """The result, or how the instance ended."""
         if self.instance is None:
             self.answers: asyncio.Queue[Result | str] = asyncio.Queue()
-            self.instance = await self.zygote.spawn(
-                self.said, lambda _, ended: self.answers.put_nowait(ended.reason)
-            )
+            self.instance = await self.spawned()
         data = json.dumps(asked).encode()
         event = Event("1", "/s", "t", data=data)
         self.instance.send([Call(number, "t", [event], 1, 5, 0, "scope")])
