@@ -106,11 +106,7 @@ class ContainerSandbox(ProcessSandbox):
         finally:
             for _, write in logs:
                 os.close(write)
-        try:
-            await zygote.loaded(info)
-        except BaseException:
-            await zygote.stop()
-            raise
+        await self._loaded(zygote, info)
         return zygote
 
     async def _started(self, container: Container, held: Confinement) -> socket.socket:

@@ -163,23 +163,30 @@ def take_descriptor(watch: int, number: int) -> int:
 
 def clear_capabilities() -> None:
     """Give up every capability, for good where this process has the right to say so."""
-    for capability in range(64):
-        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
-            break  # not one of this kernel's, or not ours to drop
+    _drop_from_bounds(())
     _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    _checked(_libc.capset(header, bytes(24)), "capset")
+    _set_capabilities(())
 
 
 def become(user: int, group: int, keep: Sequence[int] = ()) -> None:
     """Be this user, for good, with these capabilities alone, by their numbers."""
     _prctl("prctl(PR_SET_KEEPCAPS)", _PR_SET_KEEPCAPS, int(bool(keep)), 0, 0, 0)
     os.setresgid(group, group, group)
-    for capability in range(64):
-        if capability not in keep:
-            _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    _drop_from_bounds(keep)
     os.setresuid(user, user, user)
-    low = sum(1 << capability for capability in keep)
+    _set_capabilities(keep)
+
+
+def _drop_from_bounds(but: Sequence[int]) -> None:
+    """What no program that is executed from here on can get back."""
+    for capability in range(64):
+        if capability not in but and _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break  # not one of this kernel's, or not ours to drop
+
+
+def _set_capabilities(held: Sequence[int]) -> None:
+    """Those of the first 32 that are in effect, and permitted; none is inherited."""
+    low = sum(1 << capability for capability in held)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _checked(_libc.capset(header, struct.pack("=6I", low, low, 0, 0, 0, 0)), "capset")
 

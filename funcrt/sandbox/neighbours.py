@@ -4,13 +4,12 @@ not look at, and that reach what a mount or pid namespace would hide."""
 import errno
 from collections.abc import Iterator
 
-from funcrt.sandbox.syscalls import Rule
+from funcrt.sandbox.syscalls import SOCKETPAIR, Rule
 
 __all__ = ["unwalled"]
 
 WATCH = (254, 27)
 """inotify_add_watch: what happens in a directory that it may not even list."""
-PAIR = (53, 199)
 STREAM, SEQUENCED = 1, 5
 FILES = {
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
@@ -34,7 +33,7 @@ def unwalled(*, own_user: bool) -> Iterator[Rule]:
     file but what is in it, and of processes itself alone."""
     yield Rule(WATCH, errno.EPERM)
     # A pair of datagrams can be connected anew, and sends to any name.
-    yield Rule(PAIR, errno.EACCES, at=1, mask=0xF, but=(STREAM, SEQUENCED))
+    yield Rule(SOCKETPAIR, errno.EACCES, at=1, mask=0xF, but=(STREAM, SEQUENCED))
     if own_user:
         return
     for numbers in FILES.values():

@@ -260,12 +260,16 @@ class ProcessSandbox:
             for _, write in logs:
                 os.close(write)
         self._zygotes.add(zygote)
+        await self._loaded(zygote, info)
+        return zygote
+
+    async def _loaded(self, zygote: "ProcessZygote", info: HandlerInfo | None) -> None:
+        """Wait for its import; without one, it ends."""
         try:
             await zygote.loaded(info)
         except BaseException:
             await zygote.stop()
             raise
-        return zygote
 
     def end(self, watch: int) -> None:
         """SIGKILL for the process of a descriptor; by the runtime zygote, where only that may."""

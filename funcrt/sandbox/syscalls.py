@@ -16,6 +16,7 @@ __all__ = [
     "CONNECT",
     "LISTEN",
     "SOCKET",
+    "SOCKETPAIR",
     "Rule",
     "number_of",
     "program",
@@ -72,7 +73,8 @@ KERNEL = {
 PROGRAMS = {"execve": (59, 221), "execveat": (322, 281)}
 UNSHARE, CLONE, CLONE3 = (272, 97), (56, 220), (435, 435)
 IOCTL = (16, 29)
-SOCKETPAIR, SETSOCKOPT = (53, 199), (54, 208)
+SOCKETPAIR = (53, 199)
+SETSOCKOPT = (54, 208)
 SOCKET = (41, 198)
 CONNECT = (42, 203)
 LISTEN = (50, 201)
