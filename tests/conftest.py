@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.users import CLOSED
+
 # A shell without job control starts what it puts in the background with SIGINT ignored, and what
 # that starts would inherit it: the tests of Ctrl-C need it as at a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -15,6 +17,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A command believes these, where they are set, and not the terminal that a test gives it.
 for name in ("COLUMNS", "LINES"):
     os.environ.pop(name, None)
+
+# A host that root starts becomes another user, or warns that this one cannot run its Python: said
+# once, for all tests but of that.
+if CLOSED and os.geteuid() == 0:
+    os.environ["FUNCRT_USER"] = "root"
 
 # Bytecode is kept, as it is for who uses it: else each of the processes that tests start, some
 # thousand, compiles all of funcrt anew, which is a third of a host's start.

@@ -18,6 +18,18 @@ MOST_NAMES = 1000
 
 _UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_SPECIAL = [
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+        "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16",
+        "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",
+        "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20",
+    )
+]  # fmt: skip
+"""What IANA's registries of special-purpose addresses (RFC 6890) do not call globally reachable,
+multicast and the reserved; with tunnels (Teredo, 6to4), which can stand for any of these. Not
+`is_global`, which tells other things by the release of Python."""
 _OWN_CLOUDS = {ipaddress.IPv4Address("168.63.129.16")}
 """Public by their numbers, and yet of the machine's own cloud: Azure's."""
 
@@ -37,13 +49,12 @@ def _plain(address: Address) -> Address:
 
 
 def public(address: Address) -> bool:
-    """Whether it is one of the internet's, and what a tunnel's address stands for, too."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address.is_global and not address.is_multicast and address not in _OWN_CLOUDS
-    if address in _NAT64:
+    """Whether it is one of the internet's, and what a translator's address stands for, too."""
+    if isinstance(address, ipaddress.IPv6Address) and address in _NAT64:
         return public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    inner = address.sixtofour or (address.teredo[1] if address.teredo else None)
-    return address in _UNICAST and address.is_global and (inner is None or public(inner))
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST:
+        return False
+    return not any(address in network for network in _SPECIAL) and address not in _OWN_CLOUDS
 
 
 def _nearby(address: Address) -> bool:

@@ -6,7 +6,6 @@ import importlib.util
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -34,6 +33,7 @@ from mesh import Event
 from tests.docker.conftest import IMAGE
 from tests.isolation.test_isolation import USER, table
 from tests.serving import Serving
+from tests.users import others
 
 ROOT = Path(__file__).parents[2]
 PAUSE_S = 0.3
@@ -558,7 +558,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+@others
 def test_a_host_that_is_not_root_has_containers_of_its_user(client: Any, directory: Path) -> None:
     code(directory, "import os\ndef handler(event): return [os.getuid()]\n")
     told = subprocess.run(

@@ -12,13 +12,9 @@ import pytest
 from funcrt.config import DataDir
 from funcrt.privileges import HOST_USER, UserInvalid, unreadable, wanted_user
 from tests.serving import FUNCRT, Serving, rows, tree, until
+from tests.users import others
 
 ROOT = Path(__file__).parents[2]
-root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-readable = pytest.mark.skipif(
-    bool(unreadable(HOST_USER, [ROOT / "funcrt", Path(os.__file__)])),
-    reason="not everyone may read this checkout, or this Python",
-)
 SLOW = "import time\ndef handler(event):\n    time.sleep(60)\n---timeout = '300ms'\n"
 WHO = "import os\ndef handler(event):\n    return os.getuid()\n"
 
@@ -28,8 +24,7 @@ def status(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
-@root
-@readable
+@others
 def test_what_parses_http_is_nobody_of_note_and_functions_are_others(tmp_path: Path) -> None:
     host = Serving(tmp_path / "data", who=WHO, slow=SLOW)
     try:
@@ -49,8 +44,7 @@ def test_what_parses_http_is_nobody_of_note_and_functions_are_others(tmp_path: P
         host.stop(signal.SIGTERM)
 
 
-@root
-@readable
+@others
 def test_all_ends_with_a_host_that_was_killed(tmp_path: Path) -> None:
     host = Serving(tmp_path / "data", who=WHO + "---[scale]\nmin = 1\n")
     below = until(lambda: found if len(found := tree(host.process.pid)) >= 3 else None)
@@ -81,8 +75,7 @@ assert bool(fails(sock.bind, ("127.0.0.1", 0x3ff))) != {low}
 """
 
 
-@root
-@readable
+@others
 @pytest.mark.parametrize("low", [False, True])
 def test_it_reads_no_secrets_and_makes_no_namespaces_as_root(tmp_path: Path, low: bool) -> None:
     code = TRIES.format(user=HOST_USER, data=str(tmp_path / "data"), low=low)
@@ -94,7 +87,7 @@ def test_it_reads_no_secrets_and_makes_no_namespaces_as_root(tmp_path: Path, low
     assert done.returncode == 0, done.stderr
 
 
-@root
+@others
 def test_a_directory_of_other_things_is_not_taken_over(tmp_path: Path) -> None:
     (tmp_path / "letters").write_text("dear")
     done = subprocess.run(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.isolation.connections import ATTACKS, LISTED_ONLY, WORKS
-from tests.isolation.test_isolation import INSIDE, ROOT, USER, pytestmark, table
+from tests.isolation.test_isolation import INSIDE, ROOT, USER, for_others, pytestmark, table
 
 __all__ = ["pytestmark"]
 
@@ -27,6 +27,7 @@ needs_tools = pytest.mark.skipif(
 
 
 def told(level: str, directory: Path, user: int, network: list[str]) -> dict[str, Any]:
+    for_others(level, user)
     directory.chmod(0o755)
     run = [sys.executable, "-m", "tests.isolation.world", level, str(user), str(directory)]
     done = subprocess.run(
