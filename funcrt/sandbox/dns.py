@@ -1,6 +1,7 @@
 """The little of DNS (RFC 1035) that answers a function's questions about addresses."""
 
 import ipaddress
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ TTL_S = 30
 MOST_ANSWERS = 16
 """So that a reply fits into 512 bytes."""
 _HEADER = struct.Struct(">HHHHHH")
+_LABEL = re.compile("[a-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Question:
 
     @classmethod
     def of(cls, packet: bytes) -> "Question | None":
-        """None for what is no plain question."""
+        """None for what is no plain question. A label is of letters, digits, hyphens and
+        underscores: a dot or a NUL within it would be one name here and another to getaddrinfo."""
         try:
             id, flags, questions, *_ = _HEADER.unpack_from(packet)
             if questions != 1 or flags & 0xF800:  # a response, or not a standard query
@@ -44,7 +47,10 @@ class Question:
             while length := packet[at]:
                 if length > 63:
                     return None
-                labels.append(packet[at + 1 : at + 1 + length].decode("ascii").lower())
+                label = packet[at + 1 : at + 1 + length].decode("ascii").lower()
+                if not _LABEL.fullmatch(label):
+                    return None
+                labels.append(label)
                 at += 1 + length
             kind, _ = struct.unpack_from(">HH", packet, at + 1)
         except (struct.error, IndexError, UnicodeDecodeError):

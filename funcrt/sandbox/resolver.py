@@ -146,7 +146,8 @@ class Resolver:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(LOOKUP_S):
-                told = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+                # Bytes: for a str the codec of IDNA is imported, of a Python which may be closed to S.
+                told = await loop.getaddrinfo(name.encode(), None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             return None
         finally:

@@ -20,6 +20,7 @@ from tests.developing import save
 from tests.funcrt.golden_session import Session
 from tests.funcrt.test_cli import commands
 from tests.serving import Serving, until
+from tests.users import CLOSED
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -125,6 +126,8 @@ def shown(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
     env = {key: value for key, value in os.environ.items()
            if not key.startswith(("FUNCRT_", "PYTEST_"))
            and key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "CI")}  # fmt: skip
+    if CLOSED:
+        env["FUNCRT_USER"] = "root"
     session = Session(root, {**env, "TZ": "UTC"})
     try:
         play(session)

@@ -130,6 +130,8 @@ def test_a_question_and_its_answer() -> None:
     for cut in range(len(packet)):
         assert Question.of(packet[:cut]) is None
     assert Question.of(reply(question)) is None
+    for odd in (b"\x03A\0i\x04test\x00", b"\x03A.i\x04test\x00", b"\x03A i\x04test\x00"):
+        assert Question.of(packet.replace(name, odd)) is None
 
 
 def test_calls_have_numbers_on_both_machines() -> None:

@@ -315,6 +315,23 @@ def many_sockets(_):
     return count
 
 
+def cuts_a_name(_):
+    """A NUL in a label: for whoever looks it up as a C string it is other.test."""
+    name = b"\x0bother.test\0\x04wild\x04test\0"
+    packet = struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0) + name + struct.pack(">2H", 1, 1)
+    server = open("/etc/resolv.conf").read().split()[1]
+    with contextlib.suppress(OSError), socket.socket() as sock:
+        sock.settimeout(2)
+        sock.connect((server, 53))
+        sock.sendall(struct.pack(">H", len(packet)) + packet)
+        sock.recv(1000)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.5)
+        sock.sendto(packet, (server, 53))
+        sock.recv(1000)
+    return to(OTHER, PORT)
+
+
 WORKS = {
     "an address": lambda a: to(API, PORT),
     "an address, mapped into IPv6": lambda a: to(f"::ffff:{API}", PORT),
@@ -374,6 +391,7 @@ LISTED_ONLY = {
     "a port that is not listed": lambda a: to(API, 8082),
     "a name that is not listed": lambda a: socket.getaddrinfo("secret-data.other.test", 443),
     "the host's nameserver": asks_a_nameserver,
+    "a name cut short, below a wildcard": cuts_a_name,
 }
 ATTACKS |= LISTED_ONLY
 OWN_NETWORK = {"its own Unix sockets": unix_listener}

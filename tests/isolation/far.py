@@ -14,7 +14,7 @@ from funcrt.sandbox.dns import NO_SUCH_NAME, Question, reply
 
 NAMES = {
     "api.test": "11.1.1.2", "a.wild.test": "11.1.1.2", "evil.test": "169.254.169.254",
-    "near.test": "127.0.0.1",
+    "near.test": "127.0.0.1", "other.test": "11.1.1.3",
 }  # fmt: skip
 
 
