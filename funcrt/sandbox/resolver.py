@@ -146,7 +146,7 @@ class Resolver:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(LOOKUP_S):
-                # Bytes: for a str the codec of IDNA is imported, of a Python which may be closed to S.
+                # Bytes: for a str a codec is imported, of a Python which S may not read.
                 told = await loop.getaddrinfo(name.encode(), None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             return None

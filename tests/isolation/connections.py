@@ -319,7 +319,8 @@ def cuts_a_name(_):
     """A NUL in a label: for whoever looks it up as a C string it is other.test."""
     name = b"\x0bother.test\0\x04wild\x04test\0"
     packet = struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0) + name + struct.pack(">2H", 1, 1)
-    server = open("/etc/resolv.conf").read().split()[1]
+    with open("/etc/resolv.conf") as file:
+        server = file.read().split()[1]
     with contextlib.suppress(OSError), socket.socket() as sock:
         sock.settimeout(2)
         sock.connect((server, 53))
