@@ -4,24 +4,27 @@
 compared with, by turns in one run."""
 
 import asyncio
+import contextlib
+import json
 import os
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cold import row_of
-from benchmarks.processes import Options
+from benchmarks.processes import BenchmarkFailed, Options
 from benchmarks.table import Row, percentile
 from funcrt.sandbox import Code
 from funcrt.sandbox.levels import Level, Policy
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call, Result
 from mesh import Event
+from tests.docker.conftest import IMAGE, Daemon, missing, root_file_system
 
 SOURCE = "def handler(event):\n    return {'ok': True}\n"
 LEVELS: tuple[Level, ...] = ("none", "process", "sandbox")
@@ -108,7 +111,7 @@ def levels(options: Options, say: Callable[[str], None]) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="funcrt-bench-") as root:
         Path(root).chmod(0o755)
         rows = asyncio.run(ours(Path(root), options, say))
-    return rows + others(100 if options.quick else 200)
+        return rows + others(Path(root), 50 if options.quick else 200, say)
 
 
 async def ours(root: Path, options: Options, say: Callable[[str], None]) -> list[Row]:
@@ -158,23 +161,76 @@ async def ours(root: Path, options: Options, say: Callable[[str], None]) -> list
     ]
 
 
-def others(count: int) -> list[Row]:
-    """Programs to their end, those that are here."""
+def others(root: Path, count: int, say: Callable[[str], None]) -> list[Row]:
+    """Programs that run an interpreter to its end, by turns: those that are here."""
     python = "/usr/bin/python3"
     code = ["-I", "-S", "-c", "pass"]
-    shown = [arg for path in ("/usr", "/lib", "/lib64") for arg in ("--ro-bind", path, path)]
+    shown = [path for path in ("/usr", "/lib", "/lib64") if Path(path).exists()]
     argvs = {"python -I -S": [python, *code]}
     if bwrap := shutil.which("bwrap"):
+        binds = [word for path in shown for word in ("--ro-bind", path, path)]
         argvs["bubblewrap, python -I -S"] = [
-            bwrap, *shown, "--unshare-all", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp",
+            bwrap, *binds, "--unshare-all", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp",
             python, *code,
         ]  # fmt: skip
-    rows = []
-    for name, argv in argvs.items():
-        took = []
-        for _ in range(count):
-            began = time.perf_counter()
-            subprocess.run(argv, check=True, env={"PATH": os.environ["PATH"]})
-            took.append((time.perf_counter() - began) * 1000)
-        rows.append(row_of(name, took))
-    return rows
+    if runc := shutil.which("runc"):
+        bundle(root / "bundle", [python, *code], shown)
+        argvs["runc run, python -I -S"] = [
+            *(runc, "--root", str(root / "runc"), "run", "--bundle", str(root / "bundle"), "bench"),
+        ]
+    with contextlib.ExitStack() as stack:
+        try:
+            image, env = stack.enter_context(docker_image())
+        except BenchmarkFailed as error:
+            say(f"levels: no docker run: {error}")
+        else:
+            argvs["docker run, python -I -S"] = [
+                *("docker", "--host", env, "run", "--rm", "--network=none"), image, python, *code,
+            ]  # fmt: skip
+        took: dict[str, list[float]] = {name: [] for name in argvs}
+        for turn in range(count):
+            for name, argv in argvs.items():
+                if name.startswith("docker") and turn % 10:
+                    continue  # it takes half a second
+                began = time.perf_counter()
+                subprocess.run(argv, check=True, env={"PATH": os.environ["PATH"]})
+                took[name].append((time.perf_counter() - began) * 1000)
+    return [row_of(name, each) for name, each in took.items()]
+
+
+def bundle(directory: Path, argv: list[str], shown: list[str]) -> None:
+    """What runc runs: its own default, with the system's directories shown."""
+    rootfs = directory / "rootfs"
+    for path in ("proc", "dev", "sys", "tmp", *(path[1:] for path in shown)):
+        (rootfs / path).mkdir(parents=True)
+    subprocess.run(["runc", "spec", "--bundle", directory], check=True)
+    config = json.loads((directory / "config.json").read_text())
+    config["process"] |= {"terminal": False, "args": argv}
+    config["mounts"] = [each for each in config["mounts"] if each["type"] != "cgroup"]
+    config["mounts"] += [
+        {"destination": path, "type": "none", "source": path, "options": ["rbind", "ro"]}
+        for path in shown
+    ]
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+@contextlib.contextmanager
+def docker_image() -> Iterator[tuple[str, str]]:
+    """An image with Python, and the address of a daemon, as the tests make them. Raises
+    BenchmarkFailed."""
+    if why := missing() or ("" if shutil.which("docker") else "there is no docker"):
+        raise BenchmarkFailed(why)
+    tar = root_file_system()
+    directory = Path(tempfile.mkdtemp(prefix="fd-", dir="/tmp"))
+    daemon = Daemon(directory)
+    try:
+        if why := daemon.up():
+            raise BenchmarkFailed(why)
+        subprocess.run(
+            ["docker", "--host", daemon.url, "import", str(tar), IMAGE],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        yield IMAGE, daemon.url
+    finally:
+        daemon.stop()
+        shutil.rmtree(directory, ignore_errors=True)

@@ -125,7 +125,8 @@ def test_a_zygote_that_closed_its_socket_is_ended(tmp_path: Path) -> None:
             await loading
         await ends(found[0])
 
-    with_function(tmp_path, "os.closerange(3, 200)\ntime.sleep(60)\n", body)
+    # It is seen alive before it does so.
+    with_function(tmp_path, "time.sleep(0.5)\nos.closerange(3, 200)\ntime.sleep(60)\n", body)
 
 
 @pytest.mark.parametrize("status", [0x137F, 100, -1, 1 << 40, 126])
