@@ -39,6 +39,10 @@ VARIABLES = {
     "FUNCRT_INSTALL": "with 0 `--no-install`: nothing is installed for functions",
     "HOME": "where `pip.conf` and `uv.toml` are looked for ([dependencies.md](dependencies.md))",
     "XDG_CONFIG_HOME": "the same; `HOME`'s `.config` by default",
+    "PYENV_ROOT": "where pyenv has its Pythons ([functions.md](functions.md#another-python));"
+    " `HOME`'s `.pyenv` by default",
+    "UV_PYTHON_INSTALL_DIR": "where uv has its own; `XDG_DATA_HOME`'s `uv/python` by default",
+    "XDG_DATA_HOME": "the same; `HOME`'s `.local/share` by default",
     "DOCKER_HOST": "the socket of the Docker daemon that makes containers"
     " ([containers.md](containers.md)); `unix:///var/run/docker.sock` by default",
     "FUNCRT_FAILPOINT": "for tests: end at a failpoint (docs/guarantees.md)",

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from funcrt import manifest
-from funcrt.manifest_check import Key, ListOf, MapOf, OrFlag, Section, Table
+from funcrt.manifest_check import ListOf, MapOf, OrFlag, Section, Table
 from funcrt.manifest_kinds import (
     MOST_DESTINATIONS,
     MOST_SOURCE,
     OWN_NAMES,
+    PYTHON,
     SECRET,
     Anything,
     Choice,
@@ -28,6 +29,7 @@ from funcrt.manifest_kinds import (
     env_value,
     http_path,
     network,
+    python_version,
     schedule,
     secret_source,
     start,
@@ -57,6 +59,7 @@ WORDS: dict[Callable[..., Any], dict[str, Any]] = {
     schedule: {"type": "string"},
     requirement: {"type": "string"},
     timezone: {"type": "string"},
+    python_version: {"type": "string", "pattern": f"^({PYTHON})$"},
     network: {
         "anyOf": [
             {"enum": ["none", "outbound"]},
@@ -96,11 +99,7 @@ def schema() -> dict[str, Any]:
 def table(section: Section, needs: tuple[str, ...] = ()) -> dict[str, Any]:
     """A table of which each key is known."""
     told = rows(HEADINGS[id(section)]) if id(section) in HEADINGS else {}
-    properties = {
-        name: value(key.kind) | told.get(name, {})
-        for name, key in section.items()
-        if isinstance(key, Key)
-    }
+    properties = {name: value(key.kind) | told.get(name, {}) for name, key in section.items()}
     made = {"type": "object", "additionalProperties": False, "properties": properties}
     return {**made, "required": list(needs)} if needs else made
 

@@ -133,6 +133,8 @@ class FunctionStatus(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int = 0
     """The most that one instance has had."""
     isolation: str = "sandbox"
+    python: str = ""
+    """The version of Python that it runs in, in its own words."""
     """The level that it runs at, which may be lower than its manifest asks for."""
 
 

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -194,7 +195,9 @@ class Deployer:
                 hidden = tempfile.mkdtemp(prefix=bundle.UNPACKING, dir=host.code_root)
                 directory.rename(f"{hidden}/{directory.name}")
                 await asyncio.to_thread(shutil.rmtree, hidden, ignore_errors=True)
-        await host.packages.swept([code.packages for code in codes if code.packages])
+        needed = [code.packages for code in codes if code.packages]
+        needed += [Path(code.python.library) for code in codes if code.python]
+        await host.packages.swept(needed)
 
     async def close(self, seconds: float) -> None:
         """Give what still drains so long."""

@@ -522,6 +522,7 @@ class Function:
             output_topic=manifest.output.topic,
             dlq_topic=manifest.dlq.topic if manifest.dlq else None,
             isolation=pool.info.isolation,
+            python=pool.info.python,
             limited=dict(self.meter.limited),
             cpu_s=round(self.meter.cpu_s + sum(each.cpu_s or 0.0 for each in used), 3),
             memory_bytes=sum(each.memory_bytes or 0 for each in used),

@@ -26,9 +26,11 @@ from funcrt.observer import Observer
 from funcrt.operations import Operations
 from funcrt.packages import Installed, Packages
 from funcrt.paths import Paths, clash, taken
+from funcrt.pythons import python_of
 from funcrt.reach import methods, queued
 from funcrt.router import Router
 from funcrt.sandbox import Code, Sandbox
+from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.protocol import Http
 from funcrt.secrets import SecretStore
 from funcrt.settler import Settler
@@ -88,6 +90,8 @@ def code_of(
     path: Path,
     env: Mapping[str, str],
     installed: Installed | None = None,
+    *,
+    python: Interpreter | None = None,
 ) -> Code:
     """What a sandbox is to load for a manifest, unpacked in `path`; `env` beats the manifest's."""
     return Code(
@@ -110,6 +114,7 @@ def code_of(
         stream=manifest.output.stream,
         queued=bool(queued(manifest)),
         packages=installed.path if installed is not None else None,
+        python=python,
     )
 
 
@@ -220,8 +225,11 @@ class Host:
             here = repr((sorted((env or {}).items()), given))
             version += f"+{hashlib.sha256(here.encode()).hexdigest()[:4]}"
         needs = needs_of(path, manifest)
-        installed = await self.packages.get(manifest.name, needs, builds=manifest.source_builds)
-        code = code_of(manifest, version, path, env or {}, installed)
+        python = await python_of(manifest, self.packages)
+        installed = await self.packages.get(
+            manifest.name, needs, builds=manifest.source_builds, python=python
+        )
+        code = code_of(manifest, version, path, env or {}, installed, python=python)
         if self.name_sources:
             code = msgspec.structs.replace(code, source=directory.absolute())  # noqa: ASYNC240
         zygote = await self.zygotes.get(code)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import platform
 import re
 import shutil
 import signal
@@ -14,8 +15,16 @@ from pathlib import Path
 
 from funcrt.errors import DeployError, LoadError, Problem
 from funcrt.requirements import Needs, name_of
+from funcrt.sandbox.interpreter import Interpreter
 
-__all__ = ["DependencyError", "InstallerMissing", "installer", "pinned", "run_installer"]
+__all__ = [
+    "DependencyError",
+    "InstallerMissing",
+    "compile_in",
+    "installer",
+    "pinned",
+    "run_installer",
+]
 
 MOST_S = 600.0
 """An installation that takes longer is given up."""
@@ -128,16 +137,39 @@ def environment(environ: Mapping[str, str], home: Path, cache: Path) -> dict[str
     return made
 
 
-async def run_installer(needs: Needs, target: Path, cache: Path, *, builds: bool) -> None:
-    """Install what is needed into the empty directory `target`. Raises DependencyError,
-    InstallerMissing."""
-    command = installer(os.environ)
+async def run_installer(
+    needs: Needs, target: Path, cache: Path, *, builds: bool, python: Interpreter | None = None
+) -> None:
+    """Install what is needed into the empty directory `target`, for `python` or, without it, for
+    this one. Raises DependencyError, InstallerMissing."""
+    command = _for(python, installer(os.environ))
     with tempfile.TemporaryDirectory(prefix="funcrt-install-") as home:
-        options = _options(command[0], target, builds) + _asked(needs, Path(home))
+        options = _options(command, target, builds, python) + _asked(needs, Path(home))
         env = environment(os.environ, Path(home), cache)
         code, said = await _child([*command, *options], env, home)
     if code:
-        raise _told(needs, said, builds)
+        raise _told(needs, said, builds, python)
+
+
+def _for(python: Interpreter | None, command: list[str]) -> list[str]:
+    """The installer's command for another Python: its own pip, if it has one, where pip installs,
+    for a pip may not run in a Python that is newer than it."""
+    if python is None or _is_uv(command):
+        return command
+    if python.pip:
+        return [python.executable, "-I", "-m", "pip"]
+    return [*command, "--python", python.executable]
+
+
+def _is_uv(command: Sequence[str]) -> bool:
+    return command[1:] == ["pip"]
+
+
+async def compile_in(directory: Path, python: Interpreter) -> None:
+    """Compile what lies in a directory, by the Python that is to run it. What cannot be compiled
+    is, each time that it is imported."""
+    command = [python.executable, "-I", "-S", "-m", "compileall", "-q", str(directory)]
+    await _child(command, OWN, str(directory))
 
 
 def _asked(needs: Needs, home: Path) -> list[str]:
@@ -151,13 +183,16 @@ def _asked(needs: Needs, home: Path) -> list[str]:
     return [word for pair in files.items() for word in pair]
 
 
-def _options(program: str, target: Path, builds: bool) -> list[str]:
+def _options(
+    command: Sequence[str], target: Path, builds: bool, python: Interpreter | None
+) -> list[str]:
     only = [] if builds else ["--only-binary", ":all:"]
     found = ["install", "--target", str(target), *only]
-    if program == sys.executable:
+    if not _is_uv(command):
         return [*found, "--progress-bar", "off", "--no-color", "--no-warn-conflicts"]
+    executable = python.executable if python is not None else sys.executable
     # Copied: a link into the cache would let what a function writes reach others.
-    return [*found, "--python", sys.executable, "--link-mode", "copy", "--compile-bytecode",
+    return [*found, "--python", executable, "--link-mode", "copy", "--compile-bytecode",
             "--no-progress", "--color", "never"]  # fmt: skip
 
 
@@ -219,7 +254,7 @@ _NOISE = re.compile(
 )
 
 
-def _told(needs: Needs, said: str, builds: bool) -> DependencyError:
+def _told(needs: Needs, said: str, builds: bool, other: Interpreter | None) -> DependencyError:
     """What a user is told of an installer's failure."""
     flat = " ".join(said.split())
     name, kind = "", ""
@@ -230,7 +265,8 @@ def _told(needs: Needs, said: str, builds: bool) -> DependencyError:
                 break
         if kind == "no match" and re.search(r"from versions: (?!none)", flat):
             kind = "no version"
-    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    version = other.version if other is not None else platform.python_version()
+    python = ".".join(version.split(".")[:2])
     mend = "" if builds else "; source_builds = true would let it be built, by code of its own"
     why = _WHY[kind].format(python=python, mend=mend)
     if _UNREACHED.search(said):

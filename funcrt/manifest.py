@@ -18,7 +18,6 @@ from funcrt.loops import could_match
 from funcrt.manifest_check import (
     Document,
     Key,
-    Later,
     ListOf,
     MapOf,
     OrFlag,
@@ -37,11 +36,11 @@ from funcrt.manifest_kinds import (
     Number,
     Size,
     Text,
-    describe,
     env_value,
     http_path,
     nearest,
     network,
+    python_version,
     schedule,
     secret_source,
     start,
@@ -64,6 +63,7 @@ from funcrt.manifest_spec import (
 )
 from funcrt.paths import clash
 from funcrt.requirements import PROJECT, Needs, read_needs, requirement
+from funcrt.wrong import describe
 from mesh.errors import NameInvalid
 from mesh.transport import check_name
 from triggers import FilterError, parse, values_of
@@ -194,7 +194,7 @@ _ALWAYS: Section = {
     "secrets": Key(MapOf(secret_source, VARIABLE, "a secret's name: A-Z a-z 0-9 _")),
     "idempotency": Key(Table(IDEMPOTENCY, IdempotencySpec)),
     "dependencies": Key(ListOf(requirement, 200)),
-    "python": Later("other versions of Python than the host's are"),
+    "python": Key(python_version),
     "source_builds": Key(Flag()),
 }
 PROFILE: Section = {
@@ -337,6 +337,7 @@ def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest:
     found = {i: _trigger(doc, i, one) for i, one in pairs if isinstance(one, dict)}
     whole = {i: one for i, one in found.items() if one is not None}
     _check_bounds(doc, values, whole)
+    _check_python(doc, values)
     _check_key(doc, values)
     _check_secrets(doc, values)
     _check_triggers(doc, whole)
@@ -435,6 +436,16 @@ def _check_bounds(doc: Document, values: dict[str, Any], triggers: dict[int, Tri
                 doc.report(("output", "stream"), message)
     if doc.sound(("scale",)) and scale.min > scale.max:
         doc.report(("scale", "min"), f"{scale.min} is above scale.max, {scale.max}")
+
+
+def _check_python(doc: Document, values: dict[str, Any]) -> None:
+    """A container has its image's."""
+    if values.get("python") and values.get("sandbox", SandboxSpec()).isolation == "container":
+        doc.report(
+            ("python",),
+            'does not go with isolation = "container", which has the Python of its image: remove'
+            " it, and name an image that has it",
+        )
 
 
 def _check_triggers(doc: Document, triggers: dict[int, Trigger]) -> None:

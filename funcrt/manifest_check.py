@@ -11,13 +11,13 @@ from typing import Any
 
 from funcrt.errors import Problem
 from funcrt.locate import KeyPath, show
-from funcrt.manifest_kinds import Wrong, nearest, wrong
+from funcrt.manifest_kinds import nearest
+from funcrt.wrong import Wrong, wrong
 
 __all__ = [
     "BAD",
     "Document",
     "Key",
-    "Later",
     "ListOf",
     "MapOf",
     "OrFlag",
@@ -82,14 +82,7 @@ class Key:
     field: str = ""
 
 
-@dataclass(frozen=True)
-class Later:
-    """A key that the documents name and that is not built yet: refused, never ignored."""
-
-    what: str
-
-
-Section = Mapping[str, Key | Later]
+Section = Mapping[str, Key]
 
 BAD = object()
 """Stands for a value that was reported and left out."""
@@ -154,8 +147,6 @@ def read_table(
         key = section.get(name)
         if key is None:
             doc.report(here, _unknown(name, section, doc.elsewhere))
-        elif isinstance(key, Later):
-            doc.report(here, f"{key.what} not built yet; remove this key for now")
         else:
             kept = read_value(doc, here, key.kind, value)
             if kept is not BAD:
@@ -214,11 +205,10 @@ def _read_map(doc: Document, path: KeyPath, kind: MapOf, value: object) -> Any:
 
 def _unknown(name: str, known: Section, elsewhere: Mapping[str, str]) -> str:
     """A slip of the pen first, then a key of another table, then what is only somewhat like it."""
-    names = sorted(name for name in known if not isinstance(known[name], Later))
     place = elsewhere.get(name)
     near = nearest(name, sorted(known), 0.8 if place else 0.6)
     if near:
         return f"unknown key{near}"
     if place:
         return f"unknown key here; it belongs {place}"
-    return f"unknown key; known here: {', '.join(names)}"
+    return f"unknown key; known here: {', '.join(sorted(known))}"

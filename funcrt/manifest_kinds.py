@@ -6,7 +6,6 @@ Kinds are data where they have parameters, so that a JSON schema can later be ma
 import datetime
 import difflib
 import ipaddress
-import json
 import math
 import re
 import zoneinfo
@@ -16,13 +15,16 @@ from typing import Any
 
 from funcrt.paths import PathInvalid, PathTemplate
 from funcrt.schedule import NICKNAMES, Schedule, ScheduleInvalid
+from funcrt.wrong import Wrong, describe, wrong
 from mesh.errors import NameInvalid
 from mesh.transport import check_name
 
 __all__ = [
     "MOST_DESTINATIONS",
     "MOST_SOURCE",
+    "OLDEST_PYTHON",
     "OWN_NAMES",
+    "PYTHON",
     "RESERVED",
     "SECRET",
     "Anything",
@@ -34,17 +36,15 @@ __all__ = [
     "Number",
     "Size",
     "Text",
-    "Wrong",
-    "describe",
     "env_value",
     "http_path",
     "nearest",
     "network",
+    "python_version",
     "schedule",
     "secret_source",
     "start",
     "timezone",
-    "wrong",
 ]
 
 RESERVED = ("admin", "functions", "healthz", "readyz", "topics", "ui")
@@ -55,36 +55,11 @@ OUTBOUND = "outbound"
 MOST_DESTINATIONS = 100
 MOST_SOURCE = 400
 """Characters that say where a secret is."""
+PYTHON = r"[0-9]\.[0-9]{1,3}(\.[0-9]{1,3})?"
+OLDEST_PYTHON = (3, 11)
+"""What funcrt's own code, which is below every function, needs."""
 OWN_NAMES = "funcrt."
 """Topics, functions and triggers whose names begin so are the host's own."""
-
-
-class Wrong(Exception):
-    """A value that its key does not take; the message says expected and found."""
-
-
-def describe(value: object) -> str:
-    """A TOML value as messages show it, cut short: `"abc"`, `true`, `a table`."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            text = json.dumps(value, ensure_ascii=False)
-            return text if len(text) <= 60 else f'{text[:56]}..."'
-        case dict():
-            return "a table"
-        case list():
-            return "an array" if value else "an empty array"
-        case datetime.datetime() | datetime.date() | datetime.time():
-            return value.isoformat()
-        case int() if abs(value) > 10**18:
-            return "a number of more than 18 digits"
-    return str(value)
-
-
-def wrong(expected: str, value: object) -> Wrong:
-    """The usual message."""
-    return Wrong(f"expected {expected}, found {describe(value)}")
 
 
 @dataclass(frozen=True)
@@ -359,6 +334,18 @@ def _destination(value: object) -> str:
         raise wrong(f"{expected}: an address as four numbers of 0 to 255", value)
     if name != host and "." not in name:
         raise wrong('a wildcard below two names at least, such as "*.example.com:443"', value)
+    return text
+
+
+def python_version(value: object) -> str:
+    """A version of Python that functions can run in: `3.12`, or `3.12.1`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise Wrong(f'expected a version in quotes, found {value}; write python = "3.12"')
+    text = Text('a version of Python such as "3.12" or "3.12.1"', PYTHON)(value)
+    major, minor = (int(part) for part in text.split(".")[:2])
+    if (major, minor) < OLDEST_PYTHON:
+        least = ".".join(map(str, OLDEST_PYTHON))
+        raise Wrong(f"functions run in Python {least} or newer, found {describe(text)}")
     return text
 
 

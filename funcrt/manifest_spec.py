@@ -163,6 +163,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """By name, where the host finds each (`funcrt.secrets`)."""
     dependencies: list[str] = []
     """What is to be installed, where no other file says it (`manifest.needs_of`)."""
+    python: str = ""
+    """The version that it runs in, `3.12` or `3.12.1`; empty for the host's own."""
     source_builds: bool = False
     """What has no wheel may be built, by code of its own, as it is installed."""
     profiles: list[str] = []

@@ -11,19 +11,21 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
 import msgspec
 
 from funcrt.errors import DeployError
-from funcrt.installer import pinned, run_installer
+from funcrt.installer import DependencyError, compile_in, pinned, run_installer
 from funcrt.requirements import Needs
+from funcrt.sandbox.interpreter import Interpreter
 from funcrt.tree import DIRECTORY, sync
 from mesh.failpoint import point
 
-__all__ = ["BuildsRefused", "InstallStopped", "Installed", "Packages"]
+__all__ = ["BuildsRefused", "InstallStopped", "Installed", "Packages", "PythonUnusable"]
 
 INSTALLING = ".install-"
 CACHE = ".cache"
@@ -34,6 +36,12 @@ KEPT_S = 24 * 3600.0
 beside the host, finds it."""
 MOST_CACHED = 2 << 30
 """Bytes of downloads that are kept from one installation to the next."""
+BELOW_THE_CHANNEL = ("funcrt", "funcrt/sandbox", "mesh")
+"""Where the modules are that a function's process may import."""
+NOT_INSTALLING = (
+    "what functions run on is not installed for it, and this host installs nothing: start it once"
+    " without --no-install"
+)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -46,6 +54,13 @@ class BuildsRefused(DeployError):
             " packages outside of any sandbox. Take only what has wheels, or start the host with"
             " --source-builds"
         )
+
+
+class PythonUnusable(DeployError):
+    """A Python that is there, and that functions cannot run in."""
+
+    def __init__(self, function: str, python: Interpreter, why: str) -> None:
+        super().__init__(f"{function}: Python {python.version} ({python.executable}): {why}")
 
 
 class InstallStopped(DeployError):
@@ -70,6 +85,9 @@ Told = Callable[[str, Sequence[str], float | None], None]
 """(function, packages, seconds): told as an installation begins, with what was asked for and None,
 and as it ends, with what was installed."""
 
+Fill = Callable[[Path], Awaitable[None]]
+"""Puts what is asked for into an empty directory."""
+
 
 class Packages:
     """Those of one data directory. Several hosts, and commands beside them, may share it."""
@@ -85,26 +103,62 @@ class Packages:
         self._making: set[asyncio.Task[Installed]] = set()
         self._stopped = False
 
-    async def get(self, function: str, needs: Needs, *, builds: bool = False) -> Installed | None:
-        """What a function needs, installed now where it is not; None where it needs nothing, or
-        nothing is installed here. Raises DependencyError, InstallerMissing, BuildsRefused."""
+    async def get(
+        self,
+        function: str,
+        needs: Needs,
+        *,
+        builds: bool = False,
+        python: Interpreter | None = None,
+    ) -> Installed | None:
+        """What a function needs in the Python that it runs in, installed now where it is not; None
+        where it needs nothing, or nothing is installed here. Raises DependencyError,
+        InstallerMissing, BuildsRefused."""
         if not needs.lines or not self.install:
             return None
         if builds and not self.builds:
             raise BuildsRefused(function)
-        key = _key(needs, builds)
+
+        async def fill(site: Path) -> None:
+            cache = self.root / CACHE
+            await run_installer(needs, site, cache, builds=builds, python=python)
+
+        return await self._got(function, _key(needs, builds, python), needs.names, fill)
+
+    async def library(self, function: str, python: Interpreter) -> Interpreter:
+        """That Python, with what a function's process runs on installed for it, once for all
+        functions. Raises PythonUnusable, InstallerMissing."""
+        key = _library_key(python)
+        if not self.install and self._there(key) is None:
+            raise PythonUnusable(function, python, NOT_INSTALLING)
+
+        async def fill(site: Path) -> None:
+            needs = Needs(tuple(pinned()))
+            await run_installer(needs, site, self.root / CACHE, builds=False, python=python)
+            await asyncio.to_thread(_copy_own, site)
+            await compile_in(site, python)
+
+        try:
+            found = await self._got(function, key, [f"msgspec (Python {python.version})"], fill)
+        except DependencyError as error:
+            mend = "" if python.pip else "; uv beside funcrt, or a pip of that Python, may do it"
+            why = f"{error.problem.message}{mend}\n{error.traceback}".rstrip()
+            raise PythonUnusable(function, python, why) from None
+        return msgspec.structs.replace(python, library=str(found.path))
+
+    async def _got(self, function: str, key: str, names: Sequence[str], fill: Fill) -> Installed:
         async with self._locks.setdefault(key, asyncio.Lock()):
             found = self._there(key)
             if found is None:
-                self.told(function, needs.names, None)
-                found = await self._made(function, key, needs, builds)
+                self.told(function, names, None)
+                found = await self._made(function, key, fill)
                 self.told(function, found.packages, found.took_s)
         return found
 
-    async def _made(self, function: str, key: str, needs: Needs, builds: bool) -> Installed:
+    async def _made(self, function: str, key: str, fill: Fill) -> Installed:
         if self._stopped:
             raise InstallStopped(function)
-        making = asyncio.ensure_future(self._make(key, needs, builds))
+        making = asyncio.ensure_future(self._make(key, fill))
         self._making.add(making)
         try:
             await asyncio.wait({making})
@@ -132,7 +186,7 @@ class Packages:
             return None
         return Installed(directory / SITE, listed)
 
-    async def _make(self, key: str, needs: Needs, builds: bool) -> Installed:
+    async def _make(self, key: str, fill: Fill) -> Installed:
         began = time.perf_counter()
         self.root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=INSTALLING, dir=self.root))
@@ -142,7 +196,7 @@ class Packages:
             point("packages.before")
             site = temporary / SITE
             site.mkdir()
-            await run_installer(needs, site, self.root / CACHE, builds=builds)
+            await fill(site)
             listed = await asyncio.to_thread(_finish, temporary)
             point("packages.installed")
             try:
@@ -182,11 +236,51 @@ class Packages:
                 shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _key(needs: Needs, builds: bool) -> str:
+def _key(needs: Needs, builds: bool, python: Interpreter | None = None) -> str:
     """Different where something else would be installed: for another Python, or machine, too."""
-    python = (sysconfig.get_config_var("SOABI"), sysconfig.get_platform(), sys.version_info[:2])
-    asked = repr((1, needs.lines, builds, python, pinned()))
+    own = (sysconfig.get_config_var("SOABI"), sysconfig.get_platform(), sys.version_info[:2])
+    for_it = own if python is None else _of(python)
+    asked = repr((1, needs.lines, builds, for_it, pinned()))
     return hashlib.sha256(asked.encode()).hexdigest()[:40]
+
+
+def _library_key(python: Interpreter) -> str:
+    """Different for another version of funcrt, too, down to a changed line."""
+    asked = repr(("library", 1, _of(python), pinned(), _own_digest()))
+    return hashlib.sha256(asked.encode()).hexdigest()[:40]
+
+
+def _of(python: Interpreter) -> tuple[str, str, tuple[int, ...]]:
+    version = tuple(int(part) for part in python.version.split(".")[:2])
+    return python.abi, python.platform, version
+
+
+def _own_files() -> list[tuple[str, Path]]:
+    """Of funcrt's and mesh's modules those that a function's process may import, by their place."""
+    root = Path(__file__).parents[1]
+    return [
+        (str(file.relative_to(root)), file)
+        for place in BELOW_THE_CHANNEL
+        for file in sorted((root / place).glob("*.py"))
+    ]
+
+
+@cache
+def _own_digest() -> str:
+    found = hashlib.sha256()
+    for name, file in _own_files():
+        body = file.read_bytes()
+        found.update(f"{name} {len(body)}\n".encode() + body)
+    return found.hexdigest()
+
+
+def _copy_own(site: Path) -> None:
+    for name, file in _own_files():
+        target = site / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+        target.chmod(0o644)
+        target.parent.chmod(0o755)
 
 
 def _finish(temporary: Path) -> tuple[str, ...]:

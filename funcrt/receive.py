@@ -24,6 +24,7 @@ from funcrt.errors import (
 )
 from funcrt.manifest import Manifest, load_manifest, needs_of
 from funcrt.packages import Installed
+from funcrt.pythons import python_of
 from funcrt.registry import Deployment, Line, Source
 from funcrt.requirements import Needs
 from funcrt.rollout import clashes, no_profile, placed
@@ -122,7 +123,10 @@ async def _install(host: "Host", read: _Read, path: Path) -> None:
     one = read.found[path]
     builds = one.manifest.source_builds
     try:
-        one.installed = await host.packages.get(one.manifest.name, one.needs, builds=builds)
+        python = await python_of(one.manifest, host.packages)
+        one.installed = await host.packages.get(
+            one.manifest.name, one.needs, builds=builds, python=python
+        )
     except LoadError as error:
         del read.found[path]
         read.errors.append(placed(error, path))

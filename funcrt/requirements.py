@@ -12,7 +12,7 @@ import msgspec
 
 from funcrt.errors import ManifestError, Problem
 from funcrt.locate import read_toml
-from funcrt.manifest_kinds import Wrong, describe, wrong
+from funcrt.wrong import Wrong, describe, wrong
 
 __all__ = ["FILE", "PROJECT", "Needs", "name_of", "read_needs", "requirement"]
 

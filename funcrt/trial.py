@@ -20,6 +20,7 @@ from funcrt.manifest import Manifest, load_manifest, needs_of
 from funcrt.outcome import origin_of
 from funcrt.packages import Packages
 from funcrt.pool import GRACE_S
+from funcrt.pythons import python_of
 from funcrt.rollout import placed
 from funcrt.sandbox import Exit, Instance, Zygote
 from funcrt.sandbox.process import ProcessSandbox
@@ -131,13 +132,14 @@ async def trial(
     """Pack, unpack and import a function's directory as a deployment does, and end its processes
     in the end. Its secrets are those that `funcrt dev` would find, with that directory of them.
     What it needs is installed below `packages`; without that, the environment here has to have it.
-    Raises ManifestError, EnvFileInvalid, SecretsMissing, BundleError, LoadError, SandboxError."""
+    Raises ManifestError, EnvFileInvalid, SecretsMissing, BundleError, PythonMissing,
+    PythonUnusable, LoadError, SandboxError."""
     manifest = load_manifest(directory, profile)
-    store = SecretStore(secrets, os.environ, local=True)
+    known = SecretStore(secrets, os.environ, local=True)
     if manifest.secrets:
         _, given = apart(read_env([Path(NAME), directory / NAME]), manifest.secrets)
-        store.give(manifest.name, given)
-    values = store.read(manifest.name, manifest.secrets)
+        known.give(manifest.name, given)
+    values = known.read(manifest.name, manifest.secrets)
     packed = bundle.pack(directory)
     sandbox = ProcessSandbox()
     with tempfile.TemporaryDirectory(prefix="funcrt-") as root:
@@ -146,13 +148,15 @@ async def trial(
         await sandbox.start()
         try:
             try:
-                installed = None
-                if packages is not None:
-                    needs = needs_of(path, manifest)
-                    installed = await Packages(packages).get(
-                        manifest.name, needs, builds=manifest.source_builds
-                    )
-                code = code_of(manifest, packed.digest[:12], path, {}, installed)
+                store = Packages(packages or Path(root), install=packages is not None)
+                python = await python_of(manifest, store)
+                installed = await store.get(
+                    manifest.name,
+                    needs_of(path, manifest),
+                    builds=manifest.source_builds,
+                    python=python,
+                )
+                code = code_of(manifest, packed.digest[:12], path, {}, installed, python=python)
                 zygote = await sandbox.load(code)
             except LoadError as error:
                 raise placed(error, directory) from None

@@ -44,6 +44,7 @@ ALLOWED = {
     "funcrt/deployer.py sweep": "takes away what a blob can make again",
     "funcrt/installer.py _asked": "below a temporary directory, for a child that ends with us",
     "funcrt/packages.py _finish": "in a temporary directory, by Packages._make between its points",
+    "funcrt/packages.py _copy_own": "the same",
     "funcrt/packages.py _sweep": "takes away what can be installed again",
     "funcrt/cli/token.py token": "one line, written at once to a file opened to append",
     "funcrt/cli/doctor.py _sync_times": "measures a disk with a file that is thrown away",

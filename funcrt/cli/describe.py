@@ -51,6 +51,7 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if found["trouble"]:
         yield "", paint(RED, safe(found["trouble"].partition("\n")[0]))
     yield "handler", handler(found)
+    yield "python", safe(status["python"])
     least, most = found["scale"]
     slots = found["concurrency"]
     yield (

@@ -19,6 +19,7 @@ from funcrt.cli.client import AdminClient
 from funcrt.cli.errors import FAILED, CliError, explain
 from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, SecretsDir, Socket, place
 from funcrt.cli.output import folded, json_line, line, marked, safe
+from funcrt.pythons import look
 from funcrt.sandbox.levels import STOPS, Level, mend
 from funcrt.secrets import exposed
 from mesh.schemes import connect
@@ -84,6 +85,7 @@ def doctor(
 
 def _checks(where: Place, secrets: Path | None) -> Iterator[Check]:
     yield _python()
+    yield _pythons()
     yield _sqlite()
     yield _disk(where)
     yield _files()
@@ -98,6 +100,14 @@ def _checks(where: Place, secrets: Path | None) -> Iterator[Check]:
 def _python() -> Check:
     version = f"{platform.python_version()} on {platform.system()} {platform.release()}"
     return Check("python", "ok", version)
+
+
+def _pythons() -> Check:
+    """Those that a function may ask for."""
+    looked = look(os.environ)
+    found = ", ".join(f"{each.version} ({each.executable})" for each in looked.found)
+    told = [found or "none", *looked.passed, *(f"{each} is closed" for each in looked.closed)]
+    return Check("pythons", "ok", f"a function may ask for: {'; '.join(told)}")
 
 
 def _sqlite() -> Check:

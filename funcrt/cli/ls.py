@@ -23,7 +23,8 @@ def ls(
 
     Example: funcrt ls --json | jq .depth
 
-    INSTANCES is busy/running, and the number that the scaler wants where that differs.
+    INSTANCES is busy/running, and the number that the scaler wants where that differs. PYTHON is
+    there where not all run in the same.
     """
     client = client_of(host, place(data, admin_socket=admin_socket).admin_socket)
     functions = client.get("functions")["functions"]
@@ -31,14 +32,19 @@ def ls(
         for function in functions:
             json_line(function)
         return
-    rows(COLUMNS, [_row(each) for each in functions], right="INSTANCES DEPTH DONE FAILED DEAD")
+    columns, found = [*COLUMNS], [_row(each) for each in functions]
+    if len({each["python"] for each in functions}) > 1:
+        columns.insert(2, "PYTHON")
+        for row, each in zip(found, functions, strict=True):
+            row.insert(2, each["python"])
+    rows(columns, found, right="INSTANCES DEPTH DONE FAILED DEAD")
     if not functions:
         note("no function is deployed")
 
 
-def _row(function: dict[str, Any]) -> tuple[Any, ...]:
+def _row(function: dict[str, Any]) -> list[Any]:
     running, wanted = function["instances"], function["wanted"]
-    return (
+    return [
         function["name"],
         function["state"],
         f"{function['busy']}/{running}" + (f"→{wanted}" if wanted != running else ""),
@@ -47,7 +53,7 @@ def _row(function: dict[str, Any]) -> tuple[Any, ...]:
         function["failed"],
         function["dead"],
         ", ".join(_trigger(each) for each in function["triggers"]),
-    )
+    ]
 
 
 def _trigger(trigger: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.levels import Level
 from funcrt.sandbox.protocol import FromInstance, ToInstance
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
@@ -62,6 +63,8 @@ class Code(msgspec.Struct, frozen=True, kw_only=True):
     """What `path` is a copy of, and what its code is to name as its place; None for `path`."""
     packages: Path | None = None
     """Where what it needs is installed; None for nothing of its own."""
+    python: Interpreter | None = None
+    """What it runs in; None for the host's own Python, or its image's."""
     queued: bool = False
     """A trigger hands over events of the mesh: the handler may not take a Request."""
 
@@ -86,6 +89,8 @@ class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
     import_ms: float
     threads: int = 1
     """Threads alive after the import; more than one forbids forking."""
+    python: str = ""
+    """The version of Python that it runs in, in its own words."""
     isolation: Level = "none"
     """The level that it runs at."""
     grouped: tuple[str, ...] | None = None

@@ -33,6 +33,8 @@ __all__ = [
     "enter",
     "enter_alone",
     "enter_contained",
+    "enter_first",
+    "enter_rest",
     "fork",
     "own_users",
     "step",
@@ -191,6 +193,15 @@ def enter(held: Confinement, go: int, root: tuple[str, ...], line: socket.socket
     """Lock this process in. It waits for its parent's word on `go`, and ends with it. `root` are
     the paths of the interpreter; its supervisor is at the other end of `line`, if it has one.
     Raises Refused."""
+    enter_rest(held, root, line, enter_first(held, go, root, (os.__file__,)))
+
+
+def enter_first(
+    held: Confinement, go: int, root: tuple[str, ...], needed: tuple[str, ...]
+) -> list[socket.socket]:
+    """What takes rights: its view, its user. From here on it has none, and what it executes gives
+    it none; `needed` are files that its interpreter begins with. Gives what `enter_rest` is to
+    have. Raises Refused."""
     if not os.read(go, 1):
         os._exit(1)  # it is gone already
     names: list[socket.socket] = []
@@ -202,16 +213,26 @@ def enter(held: Confinement, go: int, root: tuple[str, ...], line: socket.socket
         _become(held)
     if held.user:
         with step(f"the interpreter's own files, as user {held.user}"):
-            os.stat(os.__file__)
+            for each in needed:
+                os.stat(each)
     with step("prctl"):
         kernel.tie_to_parent(signal.SIGKILL)  # a change of user would undo it
     if select.select([go], [], [], 0)[0]:
         os._exit(1)
     os.close(go)
-    _limits(held)
     with step("no_new_privs"):
         kernel.no_new_privileges()
+    return names
+
+
+def enter_rest(
+    held: Confinement, root: tuple[str, ...], line: socket.socket, names: list[socket.socket]
+) -> None:
+    """What only holds it back: limits, and what it may ask the kernel. No program can be executed
+    any more. Raises Refused."""
+    _limits(held)
     if held.level == "none":
+        line.close()
         return
     with step("dumpable"):
         _set_dumpable(held)

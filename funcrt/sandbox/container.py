@@ -29,6 +29,7 @@ from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.daemon import PREFIX, Daemon, host_id
 from funcrt.sandbox.fit import file_of
 from funcrt.sandbox.instance import ProcessInstance
+from funcrt.sandbox.interpreter import PythonRefused
 from funcrt.sandbox.pausing import Pauses
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call, FromInstance, Result, ToInstance
@@ -39,6 +40,10 @@ from funcrt.sandbox.zygote import Spec
 
 __all__ = ["ContainerSandbox"]
 
+NOT_ITS_OWN = (
+    "a container has the Python of its image: take `python` out of its manifest and name an image"
+    " that has it, or run it at another level"
+)
 PAUSE_AFTER_S = 2.0
 """A container in which nothing has been to do for so long is paused."""
 
@@ -81,6 +86,8 @@ class ContainerSandbox(ProcessSandbox):
 
     async def load(self, code: Code) -> ProcessZygote:
         """As the contract says. Raises DockerUnavailable and ImageUnusable, too."""
+        if code.python is not None:
+            raise PythonRefused(code.name, code.python, NOT_ITS_OWN)
         return await self._load(code, self._confinement(code, "container"))
 
     async def _parent(self, code: Code, held: Confinement) -> Send:

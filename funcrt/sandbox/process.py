@@ -25,6 +25,7 @@ from funcrt.sandbox.fit import file_of, unfit
 from funcrt.sandbox.forking import MAX_MESSAGE
 from funcrt.sandbox.groups import Group
 from funcrt.sandbox.instance import LOAD_TIMEOUT_S, ProcessInstance, out_of_memory, shared
+from funcrt.sandbox.interpreter import PythonRefused
 from funcrt.sandbox.lending import Borrower, Lending
 from funcrt.sandbox.levels import Level, NetworkUnenforced, Policy, choose
 from funcrt.sandbox.logs import Budget, LogReader
@@ -39,6 +40,10 @@ from funcrt.sandbox.zygote import Spawn, Spec
 
 __all__ = ["Debugging", "ProcessSandbox", "ProcessZygote"]
 
+NO_DEBUGGER = (
+    "the debugger is of the host's; debug it in a host that runs in that Python, or without --debug"
+)
+CLOSED = 'Install one where everyone may read it, or ask for isolation = "sandbox", which shows it'
 FIRST_USER, MOST_USERS = 61184, 4000
 """Ids of users that nobody else is: the range that systemd keeps for such."""
 
@@ -120,6 +125,8 @@ class ProcessSandbox:
         if self._control is None:
             raise SandboxError("the sandbox was not started")
         level = await self._level(code)
+        if code.python is not None and self.debugger is not None:
+            raise PythonRefused(code.name, code.python, NO_DEBUGGER)
         if level == "container":
             if code.network not in ((), ("outbound",)):
                 why = "in a container, nothing looks at which hosts are connected to"
@@ -139,6 +146,7 @@ class ProcessSandbox:
             source=str(code.source or ""),
             stream=code.stream,
             packages=str(code.packages or ""),
+            python=code.python,
         )
         zygote = await self._fork(code, spec, send=await self._parent(code, held))
         info = zygote.info
@@ -456,9 +464,14 @@ class ProcessZygote:
         if message.refused is not None:
             if message.refused.startswith("supervised connections"):
                 raise NetworkUnenforced(self.code.name, self.level, message.refused)
+            if self.code.python is not None and message.refused.startswith("the interpreter"):
+                why = f"cannot at isolation {self.level!r}: {message.refused}. {CLOSED}"
+                raise PythonRefused(self.code.name, self.code.python, why)
             raise SandboxError(f"{self.code.name}: isolation {self.level!r}: {message.refused}")
         if not message.ready:
             why = self.why_ended() or "it exited by os._exit, or crashed"
+            if self.code.python is not None:
+                why += f"; its log says why, if {self.code.python.executable} did not start at all"
             text = f"its process ended during the import: {why}"
             raise LoadError(Problem(file=file, message=text))
         try:

@@ -23,6 +23,7 @@ from funcrt.sandbox import kernel
 from funcrt.sandbox.confine import Confinement, Refused, bounds_of, enter, fork, step
 from funcrt.sandbox.forking import Forked, child, introduce, serve, tell
 from funcrt.sandbox.groups import KEPT_S, Bounds, Group, Groups
+from funcrt.sandbox.handed import hand_over
 from funcrt.sandbox.probe import tried
 from funcrt.sandbox.supervisor import supervise
 from funcrt.sandbox.told import pid_of
@@ -200,6 +201,8 @@ class _Runtime:
             if group is not None:
                 with step("a control group"):
                     group.join()
+            if not isinstance(message, Probe) and message.python is not None:
+                hand_over(message, message.python, descriptors, go, line)
             enter(held, go, self.paths, line)
         except Refused as refused:
             tell(descriptors[0], {"refused": str(refused)})

@@ -94,7 +94,7 @@ def info_of(raw: msgspec.Raw, asked: int) -> HandlerInfo:
         raise Forged(f"a handler of kind {info.kind[:20]!r} with {info.concurrency} calls at once")
     shown: dict[str, Any] = {
         name: "".join(c if c.isprintable() else "\ufffd" for c in getattr(info, name)[:2000])
-        for name in ("handler", "signature")
+        for name in ("handler", "signature", "python")
     }
     return msgspec.structs.replace(info, **shown)
 

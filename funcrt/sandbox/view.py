@@ -7,7 +7,17 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["DEVICES", "NAMES", "covering", "name_files", "resolved", "runtime_paths"]
+from funcrt.sandbox.interpreter import Interpreter
+
+__all__ = [
+    "DEVICES",
+    "NAMES",
+    "covering",
+    "interpreter_paths",
+    "name_files",
+    "resolved",
+    "runtime_paths",
+]
 
 SYSTEM = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib",
@@ -34,6 +44,12 @@ def runtime_paths(root: str) -> list[str]:
     if Path(sysconfig.get_path("purelib")).resolve() == here:
         paths.append(str(here))  # installed among the other packages
     return covering(path for path in paths if path and Path(path).exists())
+
+
+def interpreter_paths(python: Interpreter) -> list[str]:
+    """The same for a function of another one: of this one's own there is nothing."""
+    paths = (*SYSTEM, *python.paths, python.library)
+    return covering(path for path in paths if Path(path).exists())
 
 
 def name_files(nameserver: str, host: str) -> Iterator[tuple[str, str]]:

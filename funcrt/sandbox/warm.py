@@ -128,19 +128,20 @@ class WarmProcesses:
         said: Callable[[Sequence[Log]], None],
     ) -> Warmed | None:
         """The process to fork this version from, made now where there is none that fits; None
-        where nothing is imported ahead. Raises OSError."""
+        where nothing is imported ahead, and no interpreter has to start. Raises OSError."""
         modules = self._ahead + leading_imports(code.path, code.handler)
-        packages = str(code.packages or "")
-        key = (modules, dict(code.env), held, packages, _installed())
+        packages, python = str(code.packages or ""), code.python
+        key = (modules, dict(code.env), held, packages, python, _installed())
         before = self._held.get(code.name)
         if before is not None and before.fresh(key):
             return before
         self.drop(code.name)
-        if not modules:
+        if not modules and python is None:
             return None
+        own = _prefixes() if python is None else {*python.paths, python.library}
         wanted = Warm(
-            modules=modules, env=dict(code.env), confine=held, packages=packages,
-            prefixes=[*_prefixes(), *filter(None, [packages])],
+            modules=modules, env=dict(code.env), confine=held, packages=packages, python=python,
+            prefixes=[*own, *filter(None, [packages])],
         )  # fmt: skip
         made = self._held[code.name] = Warmed(wanted, key)
         await made.start(send, said)

@@ -26,6 +26,7 @@ from funcrt.sandbox.debugging import Debug, attach, name_sources
 from funcrt.sandbox.forking import MAX_MESSAGE, Forked, Strays, child, introduce, serve
 from funcrt.sandbox.handler import Bound, import_handler, threads
 from funcrt.sandbox.hook import chosen, no_terminal
+from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.loop import LoopWorker
 from funcrt.sandbox.packages import add_packages
 from funcrt.sandbox.said import Printed
@@ -66,6 +67,7 @@ class Warm(msgspec.Struct, frozen=True, tag="warm"):
     prefixes: list[str]
     """Directories whose files need not be told."""
     packages: str = ""
+    python: Interpreter | None = None
 
 
 class Spec(msgspec.Struct, frozen=True, tag="load"):
@@ -88,6 +90,8 @@ class Spec(msgspec.Struct, frozen=True, tag="load"):
     """Other versions write to the same /tmp."""
     source: str = ""
     """What the directory is a copy of, for its code to name; empty for its own name."""
+    python: Interpreter | None = None
+    """What it runs in; None for the Python of R."""
 
     @property
     def named(self) -> Path:
@@ -241,6 +245,7 @@ def _load(spec: Spec, control: socket.socket) -> Bound | None:
         "concurrency": spec.concurrency or default,
         "import_ms": (time.perf_counter() - started) * 1000,
         "threads": threads(),
+        "python": sys.version.split()[0],
     }
     control.send(msgspec.msgpack.encode({"ready": info}))
     return bound

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import platform
 import sys
 import threading
 import weakref
@@ -19,6 +20,7 @@ from funcrt.gathered import Gathered
 from funcrt.host import code_of
 from funcrt.manifest import FILE, Manifest, load_manifest
 from funcrt.outcome import origin_of
+from funcrt.pythons import is_own
 from funcrt.reach import Reach
 from funcrt.rollout import placed
 from funcrt.sandbox import HandlerInfo
@@ -328,6 +330,8 @@ def load(
     module = function if isinstance(function, ModuleType) else None
     path = Path(str(module.__file__)).parent if module else Path(cast("str | Path", function))
     manifest = load_manifest(path, profile)
+    if manifest.python and not is_own(manifest.python):
+        raise placed(LoadError(Problem(file=FILE, path="python", message=_other(manifest))), path)
     if env:
         manifest = msgspec.structs.replace(manifest, env={**manifest.env, **env})
     for name in secrets:
@@ -339,6 +343,15 @@ def load(
         raise placed(error, path) from None
     loaded.secrets.update(secrets)
     return loaded
+
+
+def _other(manifest: Manifest) -> str:
+    asked, own = manifest.python, platform.python_version()
+    return (
+        f"it runs in Python {asked}, and a test calls it in its own, {own}; run tests in that"
+        f" Python (uv venv --python {asked}, with funcrt[test] in it), or call it in the real"
+        " sandbox: funcrt invoke --local"
+    )
 
 
 def call(function: str | Path | ModuleType | Function, given: Any = None, **how: Any) -> Outcome:

@@ -47,12 +47,14 @@ RULES = [(re.compile(pattern, re.M), put) for pattern, put in (
     (r'(?<="instance":)[1-9]\d+', "1"),
     (r"(?<=\t)\d{2,}(?=\t[0-9a-f]{12}\t)", "1"),
     (r"(?<=in )\d+\.\d\ds\b", "0.00s"),
-    (r"^(?:\x1b\[\d+m)?.(?:\x1b\[0m)? (python|sqlite|files|process|sandbox|container)( +).*"
+    (r"^(?:\x1b\[\d+m)?.(?:\x1b\[0m)? (python|pythons|sqlite|files|process|sandbox|container)( +).*"
      r"(\n {14}.*|\n  try: .*)*", r"? \1\2(this machine's)"),
     (r"^(?:\x1b\[\d+m)?.(?:\x1b\[0m)? lacks .*(\n {14}.*|\n  try: .*)*\n", ""),
     (r'^\{"check":"lacks".*\n', ""),
-    (r'("check":"(?:python|sqlite|files|process|sandbox|container)").*', r"\1 (this machine's)"),
+    (r'("check":"(?:pythons?|sqlite|files|process|sandbox|container)").*', r"\1 (this machine's)"),
     (r"\bprocess \d+", "process 1"),
+    (r'(?<="python":")[\d.]+', "3.11.0"),
+    (r"(?<=^python       )[\d.]+", "3.11.0"),
 )]  # fmt: skip
 DIGEST = re.compile(r"(?<![\w-])[0-9a-f]{64}\b|(?<![\w-])[0-9a-f]{12}\b|(?<=version )[0-9a-f]{7}\b")
 MEASURED = re.compile(r"\b(?:LAST|OLDEST|PER_S|RUN_P\d\d|WAIT_P\d\d)\b")

@@ -291,8 +291,8 @@ MEND = "set output.allow_loop = true if that is meant"
         # Unknown keys
         ('nam = "x"', '1: nam: unknown key, did you mean "name"?'),
         ("zzz = 1", "1: zzz: unknown key; known here: concurrency, dependencies, dlq, "
-         "env, handler, idempotency, limits, name, output, profile, retry, sandbox, scale, "
-         "secrets, source_builds, timeout, trigger"),
+         "env, handler, idempotency, limits, name, output, profile, python, retry, sandbox, "
+         "scale, secrets, source_builds, timeout, trigger"),
         ("attempts = 3", "1: attempts: unknown key here; it belongs in [retry]"),
         ("[scale]\nmx = 1", '2: scale.mx: unknown key, did you mean "max"?'),
         (f"{MESH}path = '/a'", "3: trigger[0].path: unknown key here; it belongs in "

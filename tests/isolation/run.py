@@ -1,7 +1,8 @@
 """Runs every attack at one level, in this process's own namespaces, and prints what came of it.
 
 `python -m tests.isolation.run LEVEL DIRECTORY [IMAGE]`, as process N of a pid namespace of its own;
-at level `container`, in the machine's."""
+at level `container`, in the machine's. With a `python.json` in the directory, functions run in
+that."""
 
 import asyncio
 import ctypes
@@ -13,8 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from funcrt.errors import SandboxError
 from funcrt.sandbox import Code
+from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.levels import Policy
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call, Log, Result
@@ -138,6 +142,8 @@ async def main(level: str, root: Path, image: str = "", *network: str) -> None:
     source = Path(__file__).with_name("attacks.py").read_bytes()
     sandbox = ProcessSandbox(policy=Policy(forced=level))  # type: ignore[arg-type]
     await sandbox.start()
+    told = root / "python.json"
+    python = msgspec.json.decode(told.read_bytes(), type=Interpreter) if told.exists() else None
     zygotes = []
     for name in ("attacker", "other"):
         path = root / name
@@ -146,7 +152,7 @@ async def main(level: str, root: Path, image: str = "", *network: str) -> None:
         (path / "main.py").write_bytes(source)
         code = Code(
             name=name, version="1", path=path, image=image, memory_bytes=512 << 20,
-            tmp_bytes=16 << 20, network=network,
+            tmp_bytes=16 << 20, network=network, python=python,
         )  # fmt: skip
         zygotes.append(await sandbox.load(code))
     other = Calls(zygotes[1])

@@ -11,8 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from funcrt.sandbox.interpreter import Interpreter
+from tests.pythons import KINDS, another, closed
 from tests.users import CLOSED
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +43,18 @@ def for_others(level: str, user: int) -> None:
 
 
 def told(
-    level: str, directory: Path, *, user: int = 0, network: Sequence[str] = ()
+    level: str,
+    directory: Path,
+    *,
+    user: int = 0,
+    network: Sequence[str] = (),
+    python: Interpreter | None = None,
 ) -> dict[str, str]:
     """What came of each attack."""
     for_others(level, user)
     directory.chmod(0o755)
+    if python is not None:
+        (directory / "python.json").write_bytes(msgspec.json.encode(python))
     run = [sys.executable, "-m", "tests.isolation.run", level, str(directory), "", *network]
     if user:
         os.chown(directory, user, user)
@@ -76,6 +86,18 @@ def test_a_level_stops_what_the_table_says(tmp_path: Path, level: str, user: int
 @pytest.mark.parametrize("level", ["process", "sandbox"])
 def test_a_function_with_the_network_gets_no_further(tmp_path: Path, level: str) -> None:
     compare(level, told(level, tmp_path, user=USER, network=["outbound"]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("level", ["process", "sandbox"])
+def test_a_function_in_another_python_gets_no_further(
+    tmp_path: Path, level: str, kind: str
+) -> None:
+    (tmp_path / "python").mkdir()
+    python = another(kind, tmp_path / "python")
+    if above := closed(python, level):
+        pytest.skip(f"{above} is closed to the users of functions")
+    compare(level, told(level, tmp_path, python=python))
 
 
 def compare(level: str, found: dict[str, str]) -> None:
