@@ -27,15 +27,17 @@ _NAME = re.compile(r"python3\.([0-9]{1,3})")
 _PROBE = """
 import json, os, site, sys, sysconfig
 var = sysconfig.get_config_var
-paths = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sys.base_prefix + "/lib"]
-if var("Py_ENABLE_SHARED"):
-    paths.append(var("LIBDIR"))
 executable = os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
+paths = [executable, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+paths += [sys.base_prefix + "/lib", *sys.path]
+with open("/proc/self/maps") as maps:  # its libraries: where it was built to look may be elsewhere
+    paths += sorted({line.split(None, 5)[5].rstrip() for line in maps if ".so" in line})
 json.dump({
     "executable": executable, "version": "%d.%d.%d" % sys.version_info[:3],
     "final": sys.version_info[3] == "final", "implementation": sys.implementation.name,
     "abi": str(var("SOABI")), "platform": sysconfig.get_platform(),
-    "free_threaded": bool(var("Py_GIL_DISABLED")), "paths": [executable, *paths, *sys.path],
+    "free_threaded": bool(var("Py_GIL_DISABLED")),
+    "paths": [path for path in dict.fromkeys(paths) if path and os.access(path, os.R_OK)],
     "pip": any(os.path.isdir(each + "/pip") for each in site.getsitepackages()),
 }, sys.stdout)
 """
@@ -81,7 +83,7 @@ class PythonMissing(DeployError):
         ]
         if looked.closed:
             where = ", ".join(looked.closed)
-            told.append(f"User {os.geteuid()}, whom this host runs as, may not look into {where}")
+            told.append(f"User {os.geteuid()}, who runs this, may not look into {where}")
         super().__init__(". ".join(told))
 
 
@@ -214,6 +216,6 @@ def _interpreter(probed: _Probed) -> Interpreter:
         version=probed.version,
         abi=probed.abi,
         platform=probed.platform,
-        paths=tuple(dict.fromkeys(path for path in probed.paths if path)),
+        paths=probed.paths,
         pip=probed.pip,
     )

@@ -1,5 +1,6 @@
 """`funcrt ls`: the deployed functions."""
 
+import platform
 from typing import Any
 
 import typer
@@ -24,7 +25,7 @@ def ls(
     Example: funcrt ls --json | jq .depth
 
     INSTANCES is busy/running, and the number that the scaler wants where that differs. PYTHON is
-    there where not all run in the same.
+    there where one runs in another than this command does.
     """
     client = client_of(host, place(data, admin_socket=admin_socket).admin_socket)
     functions = client.get("functions")["functions"]
@@ -33,7 +34,7 @@ def ls(
             json_line(function)
         return
     columns, found = [*COLUMNS], [_row(each) for each in functions]
-    if len({each["python"] for each in functions}) > 1:
+    if any(each["python"] != platform.python_version() for each in functions):
         columns.insert(2, "PYTHON")
         for row, each in zip(found, functions, strict=True):
             row.insert(2, each["python"])

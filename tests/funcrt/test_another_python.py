@@ -336,9 +336,12 @@ def test_its_connections_are_made_for_it(tmp_path: Path, python: Interpreter, le
         servers = [await asyncio.start_server(greet, "127.0.0.1", 0) for _ in range(2)]
         listed, other = (each.sockets[0].getsockname()[1] for each in servers)
         there = code(tmp_path / "f", CONNECTS, python, network=(f"127.0.0.1:{listed}",))
-        assert await asked(await sandbox.load(there), [listed, other]) == ["hello", "EACCES"]
-        for each in servers:
-            each.close()
+        try:
+            found = await asked(await sandbox.load(there), [listed, other])
+        finally:
+            for each in servers:
+                each.close()
+        assert found == ["hello", "EACCES"]
 
     with_sandbox(level, body)
 
