@@ -21,7 +21,7 @@ app = typer.Typer()
 @app.command()
 def deploy(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Functions, or directories of them.")
+        list[Path], typer.Argument(metavar="PATH...", help="Functions, or directories of them.")
     ],
     *,
     plan: Annotated[

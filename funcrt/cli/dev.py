@@ -52,7 +52,7 @@ def dev(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="PATH",
+            metavar="PATH...",
             help="Functions, or directories of them.",
             show_default="./functions, or .",
         ),

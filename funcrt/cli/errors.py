@@ -1,7 +1,6 @@
 """What the user reads when something is wrong: what, and what to type next. Never a traceback."""
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,9 +10,7 @@ from funcrt.cli.output import folded
 
 __all__ = ["FAILED", "UNREACHABLE", "USAGE", "CliError", "explain", "report"]
 
-_NUMBER = re.compile(r"Input should be (?:a )?(valid \w+|less|greater)(?: than or equal to (\S+))?")
-_NUMBERS = {"valid integer": "a whole number", "valid number": "a number", "less": "at most",
-            "greater": "at least"}  # fmt: skip
+_NUMBERS = {"int": "a whole number", "float": "a number"}
 FAILED = 1
 USAGE = 2
 UNREACHABLE = 3
@@ -146,12 +143,18 @@ def _usage(error: Any, words: Sequence[str]) -> CliError | None:
     if not isinstance(error, usage):
         return None
     message: str = error.format_message()
-    number = _NUMBER.search(message)
-    if number and error.param is not None:
-        option = next((each for each in error.param.opts if each in words[:-1]), "")
+    param: Any = getattr(error, "param", None)
+    kind = getattr(param, "type", None)
+    number = _NUMBERS.get(str(getattr(kind, "name", "")).partition(" ")[0])  # or "int range"
+    if number and type(error) is typer.BadParameter:  # which it is not where one is missing
+        option = next((each for each in param.opts if each in words[:-1]), "")
         found = f", found {words[words.index(option) + 1]!r}" if option else ""
-        wanted = f"{_NUMBERS[number[1]]} {number[2] or ''}".rstrip()
-        message = f"{error.param.opts[0]}: expected {wanted}{found}"
+        least, most = getattr(kind, "min", None), getattr(kind, "max", None)
+        if least is not None:
+            number += f" from {least}" if most is not None else f", at least {least}"
+        if most is not None:
+            number += f" to {most}" if least is not None else f", at most {most}"
+        message = f"{param.opts[0]}: expected {number}{found}"
     context = error.ctx
     where = context.command_path if context is not None else "funcrt"
     return CliError(message.rstrip("."), f"{where} --help", USAGE)

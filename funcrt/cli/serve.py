@@ -32,7 +32,7 @@ def serve(
     functions: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="DIR", help="Functions, or directories of them.", show_default=False
+            metavar="DIR...", help="Functions, or directories of them.", show_default=False
         ),
     ] = None,
     *,

@@ -39,7 +39,7 @@ def test(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PATH",
+            metavar="PATH...",
             help="Functions, or directories of them; after -- options of pytest.",
             show_default="./functions, or the function here",
         ),

@@ -267,7 +267,7 @@ def test_doctor(host, funcrt):
     assert "none yet" in out
     code, out, _ = funcrt("doctor", "--json")
     checks = {each["check"]: each for each in map(json.loads, out.splitlines())}
-    assert list(checks)[:6] == ["python", "sqlite", "disk", "files", "host", "mesh"]
+    assert list(checks)[:7] == ["python", "pythons", "sqlite", "disk", "files", "host", "mesh"]
     assert {"process", "sandbox", "container"} <= set(checks)
 
 
