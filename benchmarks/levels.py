@@ -4,31 +4,31 @@
 compared with, by turns in one run."""
 
 import asyncio
-import contextlib
 import json
-import os
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cold import row_of
-from benchmarks.processes import BenchmarkFailed, Options
+from benchmarks.processes import Options
 from benchmarks.table import Row, percentile
 from funcrt.sandbox import Code
 from funcrt.sandbox.levels import Level, Policy
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call, Result
 from mesh import Event
-from tests.docker.conftest import IMAGE, Daemon, missing, root_file_system
 
 SOURCE = "def handler(event):\n    return {'ok': True}\n"
 LEVELS: tuple[Level, ...] = ("none", "process", "sandbox")
 OUTSTANDING = 64
+IMAGE = "funcrt-bench"
+"""With /usr/bin/python3: `debootstrap --include=python3 bookworm DIR`, and then
+`tar -C DIR -c . | docker import - funcrt-bench`."""
 
 
 class Calls:
@@ -178,23 +178,20 @@ def others(root: Path, count: int, say: Callable[[str], None]) -> list[Row]:
         argvs["runc run, python -I -S"] = [
             *(runc, "--root", str(root / "runc"), "run", "--bundle", str(root / "bundle"), "bench"),
         ]
-    with contextlib.ExitStack() as stack:
-        try:
-            image, env = stack.enter_context(docker_image())
-        except BenchmarkFailed as error:
-            say(f"levels: no docker run: {error}")
-        else:
-            argvs["docker run, python -I -S"] = [
-                *("docker", "--host", env, "run", "--rm", "--network=none"), image, python, *code,
-            ]  # fmt: skip
-        took: dict[str, list[float]] = {name: [] for name in argvs}
-        for turn in range(count):
-            for name, argv in argvs.items():
-                if name.startswith("docker") and turn % 10:
-                    continue  # it takes half a second
-                began = time.perf_counter()
-                subprocess.run(argv, check=True, env={"PATH": os.environ["PATH"]})
-                took[name].append((time.perf_counter() - began) * 1000)
+    if shutil.which("docker") and there("docker", "image", "inspect", IMAGE):
+        argvs["docker run, python -I -S"] = [
+            *("docker", "run", "--rm", "--network=none"), IMAGE, python, *code,
+        ]  # fmt: skip
+    else:
+        say(f"levels: no docker run, which needs a daemon with an image {IMAGE}")
+    took: dict[str, list[float]] = {name: [] for name in argvs}
+    for turn in range(count):
+        for name, argv in argvs.items():
+            if name.startswith("docker") and turn % 10:
+                continue  # it takes half a second
+            began = time.perf_counter()
+            subprocess.run(argv, check=True)
+            took[name].append((time.perf_counter() - began) * 1000)
     return [row_of(name, each) for name, each in took.items()]
 
 
@@ -214,23 +211,5 @@ def bundle(directory: Path, argv: list[str], shown: list[str]) -> None:
     (directory / "config.json").write_text(json.dumps(config))
 
 
-@contextlib.contextmanager
-def docker_image() -> Iterator[tuple[str, str]]:
-    """An image with Python, and the address of a daemon, as the tests make them. Raises
-    BenchmarkFailed."""
-    if why := missing() or ("" if shutil.which("docker") else "there is no docker"):
-        raise BenchmarkFailed(why)
-    tar = root_file_system()
-    directory = Path(tempfile.mkdtemp(prefix="fd-", dir="/tmp"))
-    daemon = Daemon(directory)
-    try:
-        if why := daemon.up():
-            raise BenchmarkFailed(why)
-        subprocess.run(
-            ["docker", "--host", daemon.url, "import", str(tar), IMAGE],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        yield IMAGE, daemon.url
-    finally:
-        daemon.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+def there(*command: str) -> bool:
+    return not subprocess.run(command, check=False, capture_output=True).returncode
