@@ -1,5 +1,6 @@
 """For all tests."""
 
+import logging
 import os
 import signal
 import sys
@@ -43,6 +44,15 @@ def tmp_path(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for directory in (*above, base, tmp_path):
             directory.chmod(directory.stat().st_mode | 0o55)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A command in this process logs to the standard error that it has, and that ends with the
+    test."""
+    yield
+    root = logging.getLogger()
+    root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
 
 
 @pytest.fixture(scope="module")
