@@ -1,6 +1,5 @@
 """`funcrt ls`: the deployed functions."""
 
-import platform
 from typing import Any
 
 import typer
@@ -24,8 +23,7 @@ def ls(
 
     Example: funcrt ls --json | jq .depth
 
-    INSTANCES is busy/running, and the number that the scaler wants where that differs. PYTHON is
-    there where one runs in another than this command does.
+    INSTANCES is busy/running, and the number that the scaler wants where that differs.
     """
     client = client_of(host, place(data, admin_socket=admin_socket).admin_socket)
     functions = client.get("functions")["functions"]
@@ -33,19 +31,14 @@ def ls(
         for function in functions:
             json_line(function)
         return
-    columns, found = [*COLUMNS], [_row(each) for each in functions]
-    if any(each["python"] != platform.python_version() for each in functions):
-        columns.insert(2, "PYTHON")
-        for row, each in zip(found, functions, strict=True):
-            row.insert(2, each["python"])
-    rows(columns, found, right="INSTANCES DEPTH DONE FAILED DEAD")
+    rows(COLUMNS, [_row(each) for each in functions], right="INSTANCES DEPTH DONE FAILED DEAD")
     if not functions:
         note("no function is deployed")
 
 
-def _row(function: dict[str, Any]) -> list[Any]:
+def _row(function: dict[str, Any]) -> tuple[Any, ...]:
     running, wanted = function["instances"], function["wanted"]
-    return [
+    return (
         function["name"],
         function["state"],
         f"{function['busy']}/{running}" + (f"→{wanted}" if wanted != running else ""),
@@ -54,7 +47,7 @@ def _row(function: dict[str, Any]) -> list[Any]:
         function["failed"],
         function["dead"],
         ", ".join(_trigger(each) for each in function["triggers"]),
-    ]
+    )
 
 
 def _trigger(trigger: dict[str, Any]) -> str:
