@@ -1,23 +1,30 @@
-"""uv or pip as a child process: what it may see of the host, and what it says where it fails."""
+"""uv or pip in a sandbox: what it may see of the host, and what it says where it fails."""
 
 import asyncio
+import contextlib
 import os
 import platform
 import re
 import shutil
-import signal
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+import msgspec
+
 from funcrt.errors import DeployError, LoadError, Problem
+from funcrt.indexes import FILES, places
+from funcrt.privileges import unreadable
 from funcrt.requirements import Needs, name_of
 from funcrt.sandbox.interpreter import Interpreter
+from funcrt.sandbox.workshop import Job, Place, Workshop
 
 __all__ = [
+    "CACHE",
+    "HOME",
+    "SITE",
     "DependencyError",
     "InstallerMissing",
     "compile_in",
@@ -25,6 +32,10 @@ __all__ = [
     "pinned",
     "run_installer",
 ]
+
+SITE = "site"
+HOME = "home"
+CACHE = ".cache"
 
 MOST_S = 600.0
 """An installation that takes longer is given up."""
@@ -55,13 +66,12 @@ PASSED = (
 environment reaches what is run here."""
 PLACES = ("INDEX_URL", "EXTRA_INDEX_URL", "NO_INDEX", "FIND_LINKS", "CONFIG_FILE")
 """Settings of pip, each as PIP_NAME, that say where packages come from."""
-_LAUNCH = (
-    # Its own process group, and no life after the host's: nothing goes on writing what is swept.
-    "import ctypes, os, sys; os.setsid(); os.umask(0o022);"
-    "ctypes.CDLL(None).prctl(1, 9);"
-    "os.getppid() == int(sys.argv[1]) or os._exit(1);"
-    "os.execvp(sys.argv[2], sys.argv[2:])"
-)
+CACHES = {"PIP_CACHE_DIR": "pip", "UV_CACHE_DIR": "uv"}
+SYSTEM = ("/usr", "/bin", "/sbin", "/etc/alternatives", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+          "/etc/os-release", "/etc/debian_version")  # fmt: skip
+"""What compilers and linkers read, besides what every function may."""
+OF_PYTHON = ("bin", "lib", "lib64", "include", "pyvenv.cfg")
+"""What belongs to a Python in its directory, in which there may be other things."""
 
 
 class InstallerMissing(DeployError):
@@ -114,8 +124,12 @@ def _user_file(environ: Mapping[str, str], *names: str) -> Path | None:
     """A file of the operator's configuration, which a HOME of its own would hide."""
     home = Path(environ.get("HOME", "/"))
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    places = [(home if name.startswith(".") else config) / name for name in names]
-    return next((place for place in places if place.is_file()), None)
+    for name in names:
+        place = (home if name.startswith(".") else config) / name
+        with contextlib.suppress(PermissionError):  # another user's
+            if place.is_file():
+                return place
+    return None
 
 
 def environment(environ: Mapping[str, str], home: Path, cache: Path) -> dict[str, str]:
@@ -132,23 +146,34 @@ def environment(environ: Mapping[str, str], home: Path, cache: Path) -> dict[str
     for name, value in (("PIP_CONFIG_FILE", pip), ("UV_CONFIG_FILE", uv)):
         if value is not None:
             made.setdefault(name, str(value))
-    made.setdefault("PIP_CACHE_DIR", str(cache / "pip"))
-    made.setdefault("UV_CACHE_DIR", str(cache / "uv"))
+    for name, kind in CACHES.items():
+        made.setdefault(name, str(cache / kind))
     return made
 
 
 async def run_installer(
-    needs: Needs, target: Path, cache: Path, *, builds: bool, python: Interpreter | None = None
+    work: Path,
+    needs: Needs,
+    packages: Path,
+    workshop: Workshop,
+    place: Place,
+    *,
+    python: Interpreter | None = None,
 ) -> None:
-    """Install what is needed into the empty directory `target`, for `python` or, without it, for
-    this one. Raises DependencyError, InstallerMissing."""
+    """Install what is needed into the empty directory `site` of `work`, for `python` or, without
+    it, for this one. Downloads are kept in `packages`. Raises DependencyError, InstallerMissing,
+    SandboxError."""
     command = _for(python, installer(os.environ))
-    with tempfile.TemporaryDirectory(prefix="funcrt-install-") as home:
-        options = _options(command, target, builds, python) + _asked(needs, Path(home))
-        env = environment(os.environ, Path(home), cache)
-        code, said = await _child([*command, *options], env, home)
+    options = [*command, *_options(command, work / SITE, place.builds, python)]
+    job = await asyncio.to_thread(_job, options, needs, work, packages, place)
+    job = msgspec.structs.replace(job, readable=job.readable + _tools(command[0], python))
+    try:
+        async with asyncio.timeout(MOST_S):
+            code, said = await workshop.run(job, place)
+    except TimeoutError:
+        code, said = 1, f"error: given up after {MOST_S:g} s"
     if code:
-        raise _told(needs, said, builds, python)
+        raise _told(needs, said, place.builds, python)
 
 
 def _for(python: Interpreter | None, command: list[str]) -> list[str]:
@@ -165,11 +190,74 @@ def _is_uv(command: Sequence[str]) -> bool:
     return command[1:] == ["pip"]
 
 
-async def compile_in(directory: Path, python: Interpreter) -> None:
-    """Compile what lies in a directory, by the Python that is to run it. What cannot be compiled
-    is, each time that it is imported."""
-    command = [python.executable, "-I", "-S", "-m", "compileall", "-q", str(directory)]
-    await _child(command, OWN, str(directory))
+async def compile_in(work: Path, python: Interpreter, workshop: Workshop, place: Place) -> None:
+    """Compile what lies in the directory `site` of `work`, by the Python that is to run it. What
+    cannot be compiled is, each time that it is imported."""
+    job = Job(
+        command=[python.executable, "-I", "-S", "-m", "compileall", "-q", str(work / SITE)],
+        env=OWN,
+        directory=work,
+        work=work,
+        readable=_tools(python.executable, python),
+    )
+    await workshop.run(job, place)
+
+
+def _job(command: list[str], needs: Needs, work: Path, packages: Path, place: Place) -> Job:
+    """What is to run, with its home and what that holds."""
+    home = work / HOME
+    home.mkdir()
+    if place.user:
+        work.chmod(0o755)  # as whom it is another's, and still to be looked at
+    # A build could leave a wheel of its own for others, where it had the cache that they have; and
+    # whoever installs as somebody else has another.
+    shared = packages / (f"{CACHE}-{place.user}" if place.user else CACHE)
+    cache = home / CACHE if place.builds else shared
+    cache.mkdir(exist_ok=True)
+    env = environment(os.environ, home, cache)
+    if place.builds or place.user:
+        env |= {name: str(cache / kind) for name, kind in CACHES.items()}
+    others = [Path(env[name]) for name in CACHES if cache not in Path(env[name]).parents]
+    for other in others:
+        other.mkdir(parents=True, exist_ok=True)
+    files = _handed(env, home, place)
+    return Job(
+        command=[*command, *_asked(needs, home)],
+        env=env,
+        directory=home,
+        work=work,
+        cache=None if place.builds else cache,
+        writable=tuple(str(other.absolute()) for other in others),
+        readable=files,
+        network=places(env).hosts,
+    )
+
+
+def _handed(env: dict[str, str], home: Path, place: Place) -> tuple[str, ...]:
+    """The files that the environment and the configuration name. Those that the installer's user
+    may not read, though the host may, are copied to its home, and named there."""
+    files = []
+    for path in places(env).files:
+        names = [name for name in FILES if env.get(name) == path]
+        if place.user and names and unreadable(place.user, [Path(path)]) and Path(path).is_file():
+            copy = home / f"{names[0].lower()}"
+            copy.write_bytes(Path(path).read_bytes())
+            copy.chmod(0o600)
+            env.update(dict.fromkeys(names, str(copy)))
+        else:
+            files.append(path)
+    return tuple(files)
+
+
+def _tools(program: str, python: Interpreter | None) -> tuple[str, ...]:
+    """The installer itself, Python, and what builds with a compiler need."""
+    prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
+    paths = [program, *SYSTEM]
+    if python is not None:
+        prefixes.add(str(Path(python.executable).parents[1]))
+        paths += python.paths
+    paths += [f"{prefix}/{name}" for prefix in sorted(prefixes) for name in OF_PYTHON]
+    return tuple(path for path in paths if os.access(path, os.R_OK))
 
 
 def _asked(needs: Needs, home: Path) -> list[str]:
@@ -194,28 +282,6 @@ def _options(
     # Copied: a link into the cache would let what a function writes reach others.
     return [*found, "--python", executable, "--link-mode", "copy", "--compile-bytecode",
             "--no-progress", "--color", "never"]  # fmt: skip
-
-
-async def _child(command: Sequence[str], env: Mapping[str, str], cwd: str) -> tuple[int, str]:
-    """Its exit code, and what it wrote; ended where nobody waits any more."""
-    launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command]
-    child = await asyncio.create_subprocess_exec(
-        *launch, env=env, cwd=cwd, stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(MOST_S):
-            out, _ = await child.communicate()
-    except TimeoutError:
-        return 1, f"error: given up after {MOST_S:g} s"
-    finally:
-        if child.returncode is None:
-            try:
-                os.killpg(child.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                child.kill()
-            await child.wait()
-    return child.returncode or 0, out.decode(errors="replace")
 
 
 # What it says where it fails

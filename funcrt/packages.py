@@ -19,17 +19,24 @@ from pathlib import Path
 import msgspec
 
 from funcrt.errors import DeployError
-from funcrt.installer import DependencyError, compile_in, pinned, run_installer
+from funcrt.installer import (
+    CACHE,
+    HOME,
+    SITE,
+    DependencyError,
+    compile_in,
+    pinned,
+    run_installer,
+)
 from funcrt.requirements import Needs
 from funcrt.sandbox.interpreter import Interpreter
-from funcrt.tree import DIRECTORY, sync
+from funcrt.sandbox.workshop import Workshop
+from funcrt.tree import DIRECTORY, remove, size, sync, tidy
 from mesh.failpoint import point
 
 __all__ = ["BuildsRefused", "InstallStopped", "Installed", "Packages", "PythonUnusable"]
 
 INSTALLING = ".install-"
-CACHE = ".cache"
-SITE = "site"
 LISTED = "installed.json"
 KEPT_S = 24 * 3600.0
 """What no version in service uses stays so long after it was last used: a rollback, or `invoke`
@@ -42,6 +49,8 @@ NOT_INSTALLING = (
     "what functions run on is not installed for it, and this host installs nothing: start it once"
     " without --no-install"
 )
+MOST_METADATA = 4 << 20
+"""Bytes of one file of it that the host reads."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -51,7 +60,7 @@ class BuildsRefused(DeployError):
     def __init__(self, function: str) -> None:
         super().__init__(
             f"{function}: source_builds = true, and this host builds nothing: that runs code of the"
-            " packages outside of any sandbox. Take only what has wheels, or start the host with"
+            " packages as it installs them. Take only what has wheels, or start the host with"
             " --source-builds"
         )
 
@@ -86,14 +95,23 @@ Told = Callable[[str, Sequence[str], float | None], None]
 and as it ends, with what was installed."""
 
 Fill = Callable[[Path], Awaitable[None]]
-"""Puts what is asked for into an empty directory."""
+"""Puts what is asked for into the empty directory `site` of one."""
 
 
 class Packages:
-    """Those of one data directory. Several hosts, and commands beside them, may share it."""
+    """Those of one data directory. Several hosts, and commands beside them, may share it. Without a
+    `workshop` nothing is installed."""
 
-    def __init__(self, root: Path, *, install: bool = True, builds: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        workshop: Workshop | None = None,
+        *,
+        install: bool = True,
+        builds: bool = True,
+    ) -> None:
         self.root = root
+        self.workshop = workshop
         self.install = install
         """Whether anything is installed; else what functions need is in the host's environment."""
         self.builds = builds
@@ -113,30 +131,34 @@ class Packages:
     ) -> Installed | None:
         """What a function needs in the Python that it runs in, installed now where it is not; None
         where it needs nothing, or nothing is installed here. Raises DependencyError,
-        InstallerMissing, BuildsRefused."""
-        if not needs.lines or not self.install:
+        InstallerMissing, BuildsRefused, SandboxError."""
+        workshop = self.workshop
+        if not needs.lines or not self.install or workshop is None:
             return None
         if builds and not self.builds:
             raise BuildsRefused(function)
 
-        async def fill(site: Path) -> None:
-            cache = self.root / CACHE
-            await run_installer(needs, site, cache, builds=builds, python=python)
+        async def fill(work: Path) -> None:
+            place = await workshop.place(function, builds=builds)
+            await run_installer(work, needs, self.root, workshop, place, python=python)
 
         return await self._got(function, _key(needs, builds, python), needs.names, fill)
 
     async def library(self, function: str, python: Interpreter) -> Interpreter:
         """That Python, with what a function's process runs on installed for it, once for all
-        functions. Raises PythonUnusable, InstallerMissing."""
-        key = _library_key(python)
-        if not self.install and self._there(key) is None:
+        functions. Raises PythonUnusable, InstallerMissing, SandboxError."""
+        key, workshop = _library_key(python), self.workshop if self.install else None
+        if workshop is None and self._there(key) is None:
             raise PythonUnusable(function, python, NOT_INSTALLING)
 
-        async def fill(site: Path) -> None:
+        async def fill(work: Path) -> None:
+            if workshop is None:  # it was there, and was taken away meanwhile
+                raise PythonUnusable(function, python, NOT_INSTALLING)
+            place = await workshop.place(function, builds=False)
             needs = Needs(tuple(pinned()))
-            await run_installer(needs, site, self.root / CACHE, builds=False, python=python)
-            await asyncio.to_thread(_copy_own, site)
-            await compile_in(site, python)
+            await run_installer(work, needs, self.root, workshop, place, python=python)
+            await asyncio.to_thread(_copy_own, work / SITE)
+            await compile_in(work, python, workshop, place)
 
         try:
             found = await self._got(function, key, [f"msgspec (Python {python.version})"], fill)
@@ -194,9 +216,8 @@ class Packages:
         try:
             fcntl.flock(held, fcntl.LOCK_EX)  # until this process ends: nobody sweeps it
             point("packages.before")
-            site = temporary / SITE
-            site.mkdir()
-            await fill(site)
+            (temporary / SITE).mkdir()
+            await fill(temporary)
             listed = await asyncio.to_thread(_finish, temporary)
             point("packages.installed")
             try:
@@ -206,7 +227,7 @@ class Packages:
                 if self._there(key) is None:
                     raise
         finally:
-            await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+            await asyncio.to_thread(remove, temporary)
             os.close(held)
         sync(self.root)
         point("packages.after")
@@ -215,18 +236,24 @@ class Packages:
     async def swept(self, used: Collection[Path]) -> None:
         """Remove what is not among `used` (their `path`s) and was not lately; and what
         installations that were killed left behind."""
-        if self.root.is_dir():
-            await asyncio.to_thread(self._sweep, used, time.time())
+        if not self.root.is_dir():
+            return
+        for large in await asyncio.to_thread(self._sweep, used, time.time()):
+            if self.workshop is not None:
+                await self.workshop.reclaim(large)
+            await asyncio.to_thread(remove, large)
 
-    def _sweep(self, used: Collection[Path], now: float) -> None:
+    def _sweep(self, used: Collection[Path], now: float) -> list[Path]:
+        """Returns directories of downloads that have become too large."""
+        large = []
         kept = {path.parent.name for path in used}
         for directory in self.root.iterdir():
             name = directory.name
             if name.startswith(INSTALLING):
                 _remove_free(directory)
-            elif name == CACHE:
-                if _size(directory, MOST_CACHED) > MOST_CACHED:
-                    shutil.rmtree(directory, ignore_errors=True)
+            elif name == CACHE or name.startswith(f"{CACHE}-"):
+                if size(directory, MOST_CACHED) > MOST_CACHED:
+                    large.append(directory)
             elif name in kept:
                 os.utime(directory)
             elif now - directory.stat().st_mtime > KEPT_S:
@@ -234,6 +261,7 @@ class Packages:
                 hidden = Path(tempfile.mkdtemp(prefix=INSTALLING, dir=self.root))
                 directory.rename(hidden / name)
                 shutil.rmtree(hidden, ignore_errors=True)
+        return large
 
 
 def _key(needs: Needs, builds: bool, python: Interpreter | None = None) -> str:
@@ -285,14 +313,21 @@ def _copy_own(site: Path) -> None:
 
 def _finish(temporary: Path) -> tuple[str, ...]:
     """List what was installed, let everyone read it, and make it durable; synced as a whole, for a
-    package may have thousands of files."""
+    package may have thousands of files. Code of packages may have written here what it liked.
+    Raises DeployError."""
     site = temporary / SITE
+    tidy(temporary)
+    shutil.rmtree(temporary / HOME, ignore_errors=True)
+    for pattern in ("*.dist-info/METADATA", "*.egg-info/PKG-INFO", "*.egg-info"):
+        for file in site.glob(pattern):
+            if file.is_file() and (large := file.stat().st_size) > MOST_METADATA:
+                told = f"{file.parent.name}/{file.name} has {large} bytes; at most {MOST_METADATA}"
+                raise DeployError(f"cannot take over what was installed: {told}")
     found = {each.name.lower(): each for each in distributions(path=[str(site)]) if each.name}
     listed = tuple(f"{name} {found[name].version}" for name in sorted(found))
     (temporary / LISTED).write_bytes(msgspec.json.encode(listed))
-    for directory in (temporary, site):
-        directory.chmod(0o755)
     (temporary / LISTED).chmod(0o644)
+    temporary.chmod(0o755)
     fd = os.open(temporary, DIRECTORY)
     try:
         if _libc.syncfs(fd):
@@ -313,20 +348,6 @@ def _remove_free(directory: Path) -> None:
     except BlockingIOError:
         return
     else:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove(directory)
     finally:
         os.close(held)
-
-
-def _size(directory: Path, most: int) -> int:
-    """Bytes below a directory; no more are counted once they are over `most`."""
-    total = 0
-    for place, _, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(f"{place}/{name}").st_size
-            except OSError:
-                pass
-        if total > most:
-            break
-    return total

@@ -16,6 +16,8 @@ __all__ = ["HOST_USER", "UserInvalid", "drop", "unreadable", "wanted_user"]
 HOST_USER = 61183
 """Whom a host becomes that was started as root, where nobody else is named: an id that no account
 has, below those of functions."""
+LONGEST = 3800
+"""Characters of a path: the kernel takes a few more."""
 OWN = ("mesh.db", "host-id", "admin.sock", "code", "dev-code", "packages")
 """What a data directory of a host's holds at least one of."""
 
@@ -100,7 +102,14 @@ def _own(root: Path, user: int, group: int) -> None:
 
 
 def _tree(root: Path) -> Iterator[Path]:
-    yield root
-    for parent, directories, files in os.walk(root):  # follows no links
-        for name in (*directories, *files):
-            yield Path(parent, name)
+    """But for what lies deeper than a path can tell: a build that was killed may have left such."""
+    left = [str(root)]
+    while left:
+        here = left.pop()
+        yield Path(here)
+        with os.scandir(here) as found:
+            for each in found:  # follows no links
+                if each.is_dir(follow_symlinks=False) and len(each.path) < LONGEST:
+                    left.append(each.path)
+                elif len(each.path) < LONGEST:
+                    yield Path(each.path)

@@ -102,6 +102,7 @@ async def hosting(
     # A debugger is an editor's hand in the function: it needs sockets, and all of its files.
     policy = Policy(forced="none") if debugger is not None else config.policy
     sandbox = ProcessSandbox(warm=warm, debugger=debugger, policy=policy)
+    sandbox.workshop.policy = config.policy  # a debugger has no hand in that
     sandbox.lending = lending
     await sandbox.start()
     try:
@@ -122,6 +123,7 @@ async def hosting(
             host.cautions = [told] if told else []
             host.secrets = SecretStore(config.secrets, os.environ, local=local)
             ending.asked.add_done_callback(lambda _: host.packages.stop())
+            host.packages.workshop = sandbox.workshop
             host.packages.install = config.install
             host.packages.builds = config.source_builds
             sandbox.heard = host.observation.imported

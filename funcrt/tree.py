@@ -1,14 +1,31 @@
-"""Writing a tree of files durably, every opening relative to a directory that is no link."""
+"""Writing a tree of files durably, and walking one that others wrote: every opening relative to a
+directory that is no link."""
 
+import contextlib
 import os
-from collections.abc import Iterable
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DIRECTORY", "Member", "sync", "write_tree"]
+__all__ = [
+    "DEEPEST",
+    "DIRECTORY",
+    "Member",
+    "entries",
+    "remove",
+    "size",
+    "sync",
+    "tidy",
+    "write_tree",
+]
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags that open a directory, and nothing else."""
+DEEPEST = 64
+"""Directories within directories that nobody writes who means well."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +96,92 @@ def sync(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def entries(top: int) -> Iterator[tuple[int, str, os.stat_result]]:
+    """All that is in an open directory, as (the open directory that it is in, its name, what it
+    is): a directory before what is in it. What is deeper than DEEPEST is removed. Raises
+    OSError."""
+    stack = [(os.dup(top), os.listdir(top))]
+    try:
+        while stack:
+            parent, names = stack[-1]
+            if not names:
+                os.close(stack.pop()[0])
+                continue
+            name = names.pop()
+            info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            yield parent, name, info
+            if not stat.S_ISDIR(info.st_mode):
+                continue
+            if len(stack) == DEEPEST:
+                _uproot(parent, name)
+                continue
+            stack.append((os.open(name, DIRECTORY, dir_fd=parent), []))
+            stack[-1][1].extend(os.listdir(stack[-1][0]))  # noqa: PTH208 - an open one
+    finally:
+        for parent, _ in stack:
+            os.close(parent)
+
+
+def _uproot(parent: int, name: str) -> None:
+    """Remove a directory with all that is in it, however deep: what it holds is moved up first."""
+    root = os.geteuid() == 0  # it needs no mode, and is not to set any by a name
+    left = [name]
+    if not root:
+        os.chmod(name, 0o700, dir_fd=parent)
+    while left:
+        directory = left.pop()
+        opened = os.open(directory, DIRECTORY, dir_fd=parent)
+        try:
+            for child in os.listdir(opened):  # noqa: PTH208 - an open one
+                info = os.stat(child, dir_fd=opened, follow_symlinks=False)
+                if not stat.S_ISDIR(info.st_mode):
+                    os.unlink(child, dir_fd=opened)
+                    continue
+                if not root:  # else it may be neither moved nor opened
+                    os.chmod(child, 0o700, dir_fd=opened)
+                left.append(f".{secrets.token_hex(8)}")
+                os.rename(child, left[-1], src_dir_fd=opened, dst_dir_fd=parent)
+        finally:
+            os.close(opened)
+        os.rmdir(directory, dir_fd=parent)
+
+
+def tidy(root: Path) -> None:
+    """Make what others have written here plain: directories and files that everyone may read and
+    the owner change, and nothing else. Raises OSError."""
+    top = os.open(root, DIRECTORY)
+    try:
+        for parent, name, info in entries(top):
+            if stat.S_ISDIR(info.st_mode):
+                mode = 0o755
+            elif stat.S_ISREG(info.st_mode):
+                mode = 0o755 if info.st_mode & 0o111 else 0o644
+            else:
+                os.unlink(name, dir_fd=parent)
+                continue
+            if stat.S_IMODE(info.st_mode) != mode:
+                os.chmod(name, mode, dir_fd=parent)
+    finally:
+        os.close(top)
+
+
+def remove(root: Path) -> None:
+    """Remove what others have written, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        tidy(root)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def size(directory: Path, most: int) -> int:
+    """Bytes below a directory; no more are counted once they are over `most`."""
+    total, left = 0, [str(directory)]
+    while left and total <= most:
+        with contextlib.suppress(OSError), os.scandir(left.pop()) as found:
+            for each in found:
+                with contextlib.suppress(OSError):  # it is gone
+                    total += each.stat(follow_symlinks=False).st_size
+                    if each.is_dir(follow_symlinks=False):
+                        left.append(each.path)
+    return total

@@ -148,7 +148,8 @@ async def trial(
         await sandbox.start()
         try:
             try:
-                store = Packages(packages or Path(root), install=packages is not None)
+                install = packages is not None
+                store = Packages(packages or Path(root), sandbox.workshop, install=install)
                 python = await python_of(manifest, store)
                 installed = await store.get(
                     manifest.name,

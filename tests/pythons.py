@@ -1,7 +1,6 @@
 """Another Python for a function's processes: one of another version, where this machine has any,
 and this one once more, which takes the same way and is everywhere."""
 
-import asyncio
 import os
 import shutil
 import sys
@@ -15,6 +14,7 @@ from funcrt.packages import Packages, PythonUnusable, _copy_own
 from funcrt.privileges import unreadable
 from funcrt.pythons import is_own, look
 from funcrt.sandbox.interpreter import Interpreter
+from tests.installs import run_in_sandbox
 
 __all__ = ["KINDS", "another", "closed", "other", "same"]
 
@@ -50,7 +50,7 @@ def other(directory: Path) -> Interpreter:
         pytest.skip("no Python of another version on this machine")
     packages = Packages(directory / "packages")
     try:
-        made = asyncio.run(packages.library("f", python))
+        made = run_in_sandbox(packages, lambda: packages.library("f", python))
     except PythonUnusable as error:
         if "cannot be reached" in str(error):
             pytest.skip(f"nothing can be installed here: {error}")

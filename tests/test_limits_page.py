@@ -31,7 +31,18 @@ from funcrt import (
 )
 from funcrt.cli import reading
 from funcrt.gateway import admin, answer, guard, observe, publish, server
-from funcrt.sandbox import box, confine, groups, handler, lifespan, logs, process, protocol, zygote
+from funcrt.sandbox import (
+    box,
+    confine,
+    groups,
+    handler,
+    lifespan,
+    logs,
+    process,
+    protocol,
+    workshop,
+    zygote,
+)
 from funcrt.sandbox.secrets import SHORTEST
 from mesh import catalogue, engine, options
 from triggers import dialects, jsonpath, match, pattern, view
@@ -96,6 +107,9 @@ VALUES: dict[str, float | None] = {
     "`requirements.txt`": requirements.MOST_BYTES,
     "`dependencies` of a manifest": most(manifest.TOP, "dependencies"),
     "time of an installation": installer.MOST_S,
+    "disk of an installation, downloads and builds among it": workshop.MOST_BYTES,
+    "one file of it": workshop.MOST_FILE_BYTES,
+    "room that it leaves its disk": workshop.LEAST_FREE_BYTES,
     "downloads that are kept for the next": packages.MOST_CACHED,
     "triggers of a function": most(manifest.TOP, "trigger"),
     "secrets of a function": manifest.MOST_SECRETS,

@@ -8,7 +8,42 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["offline", "sdist", "wheel"]
+__all__ = ["built", "offline", "sdist", "wheel"]
+
+BACKEND = """
+import json
+import pathlib
+import sys
+
+sys.path.insert(0, ".")
+import told
+from wheels import wheel
+
+NAME, VERSION = told.NAME, told.VERSION
+
+
+def prepare_metadata_for_build_wheel(directory, config_settings=None):
+    info = pathlib.Path(directory, f"{NAME}-{VERSION}.dist-info")
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: {NAME}\\nVersion: {VERSION}\\n")
+    return info.name
+
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    import build
+
+    found = json.dumps(build.run())
+    return wheel(pathlib.Path(directory), NAME, VERSION, files={f"{NAME}/found.json": found}).name
+"""
+PROJECT = """[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+
+[project]
+name = "NAME"
+version = "VERSION"
+"""
 
 
 def wheel(
@@ -46,10 +81,29 @@ def _digest(text: str) -> str:
 
 def sdist(directory: Path, name: str, version: str, setup: str) -> None:
     """`NAME-VERSION.tar.gz` with this `setup.py`."""
+    _source(directory, name, version, {"setup.py": setup})
+
+
+def built(directory: Path, name: str, version: str, code: str, **files: str) -> None:
+    """`NAME-VERSION.tar.gz` that is built by code of its own and needs nothing for that. What
+    `run()` of that code returns is in `NAME/found.json` of the package. `files` are modules beside
+    it."""
+    modules = {f"{module}.py": text for module, text in files.items()}
+    held = {
+        "backend.py": BACKEND,
+        "wheels.py": Path(__file__).read_text(),
+        "told.py": f"NAME, VERSION = {name!r}, {version!r}\n",
+        "build.py": code,
+        "pyproject.toml": PROJECT.replace("NAME", name).replace("VERSION", version),
+    }
+    _source(directory, name, version, held | modules)
+
+
+def _source(directory: Path, name: str, version: str, files: Mapping[str, str]) -> None:
     directory.mkdir(exist_ok=True)
     with tarfile.open(directory / f"{name}-{version}.tar.gz", "w:gz") as archive:
         info = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        for file, text in {"setup.py": setup, "PKG-INFO": info}.items():
+        for file, text in {**files, "PKG-INFO": info}.items():
             member = tarfile.TarInfo(f"{name}-{version}/{file}")
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))

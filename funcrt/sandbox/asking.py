@@ -1,4 +1,5 @@
-"""What the host asks of the runtime zygote: whether something can be had, and control groups."""
+"""What the host asks of the runtime zygote: whether something can be had, control groups, and that
+directories are handed over."""
 
 import asyncio
 import itertools
@@ -12,10 +13,11 @@ from funcrt.errors import SandboxError
 from funcrt.sandbox.confine import Confinement, bounds_of
 from funcrt.sandbox.forking import MAX_MESSAGE
 from funcrt.sandbox.groups import Group
+from funcrt.sandbox.installing import Hand
 from funcrt.sandbox.runtime import Ask, Gone, Place, Probe
 from funcrt.sandbox.warm import Send
 
-__all__ = ["Grouping", "ask", "socketpair"]
+__all__ = ["Grouping", "ask", "readable", "socketpair"]
 
 MOST_ENTRIES = 8
 
@@ -27,16 +29,18 @@ def socketpair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-async def ask(send: Send, question: Probe | Ask) -> tuple[dict[str, Any], list[int]]:
-    """What the runtime zygote answers, and descriptors that are the caller's to close. Raises
-    SandboxError where it is gone."""
+async def ask(
+    send: Send, question: Probe | Ask | Hand, *of: int
+) -> tuple[dict[str, Any], list[int]]:
+    """What the runtime zygote answers, asked with these descriptors, and descriptors that are the
+    caller's to close. Raises SandboxError where it is gone."""
     ours, theirs = socketpair(socket.SOCK_SEQPACKET)
     with ours:
         try:
             with theirs:
-                send(msgspec.msgpack.encode(question), [theirs.fileno()])
+                send(msgspec.msgpack.encode(question), [theirs.fileno(), *of])
             while True:
-                await _readable(ours)
+                await readable(ours.fileno())
                 body, descriptors, _, _ = socket.recv_fds(ours, MAX_MESSAGE, MOST_ENTRIES)
                 told = msgspec.msgpack.decode(body, type=dict[str, Any]) if body else {}
                 if "zygote" not in told:
@@ -47,14 +51,15 @@ async def ask(send: Send, question: Probe | Ask) -> tuple[dict[str, Any], list[i
             raise SandboxError(f"the runtime zygote is gone ({error})") from None
 
 
-async def _readable(sock: socket.socket) -> None:
+async def readable(descriptor: int) -> None:
+    """Wait until something can be read there, or its other end is closed."""
     loop = asyncio.get_running_loop()
     there = asyncio.Event()
-    loop.add_reader(sock.fileno(), there.set)
+    loop.add_reader(descriptor, there.set)
     try:
         await there.wait()
     finally:
-        loop.remove_reader(sock.fileno())
+        loop.remove_reader(descriptor)
 
 
 class Grouping:

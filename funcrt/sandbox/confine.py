@@ -79,11 +79,21 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     """Who it runs as, where the host is root; 0 for the host's own user."""
     tmp: str = ""
     """At level `process`: the directory that it may write to."""
+    programs: bool = False
+    """It may start programs: what installs packages."""
+    writable: tuple[str, ...] = ()
+    """Directories of the host that it may write to, besides."""
+    file_bytes: int = 0
+    """The most that one file may have, where that is not `tmp_bytes`."""
+    near: bool = False
+    """The names of `network` are the host's to say: they may lead to the host itself."""
+    unwatched: bool = False
+    """With `network`, at level `process`: nothing looks at what it connects to."""
 
     @property
     def supervised(self) -> bool:
         """Somebody makes its connections for it."""
-        return bool(self.network) and self.level in ("process", "sandbox")
+        return bool(self.network) and not self.unwatched and self.level in ("process", "sandbox")
 
 
 def bounds_of(held: Confinement) -> Bounds:
@@ -228,8 +238,8 @@ def enter_first(
 def enter_rest(
     held: Confinement, root: tuple[str, ...], line: socket.socket, names: list[socket.socket]
 ) -> None:
-    """What only holds it back: limits, and what it may ask the kernel. No program can be executed
-    any more. Raises Refused."""
+    """What only holds it back: limits, and what it may ask the kernel. Only what installs can
+    execute a program from here on. Raises Refused."""
     _limits(held)
     if held.level == "none":
         line.close()
@@ -240,10 +250,12 @@ def enter_rest(
         if not kernel.landlock_abi():
             raise OSError(95, "", "this kernel has none")
         if held.level == "sandbox":
-            landlock.restrict(["/"], ["/tmp", *DEVICES])
+            readable, tmp = ["/"], "/tmp"
         else:
             readable = [*root, *held.readable, *(NAMES if held.network else ())]
-            landlock.restrict(readable, [held.tmp, *DEVICES])
+            tmp = held.tmp
+        writable = [tmp, *held.writable, *DEVICES]
+        landlock.restrict(readable, writable, network=held.unwatched, programs=held.programs)
     if held.supervised:
         _be_supervised(held, line, names)
     else:
@@ -325,14 +337,19 @@ def _program(held: Confinement, signals_to: int | None = None) -> bytes:
         own = held.level == "sandbox"
         unix = own and abi >= 4
         ask = signals_to is None
-        made = supervised(unix=unix, datagrams=own, ask=ask, signals_to=signals_to)
+        made = supervised(
+            unix=unix, datagrams=own, ask=ask, signals_to=signals_to, programs=held.programs
+        )
     else:
         # A Unix socket's name leads out of level `process`, and an abstract one out of a container
         # on a network that others are on, where Landlock does not hold those back.
         walled = held.level in ("sandbox", "container")
         unix = walled and (not held.network or abi >= 6)
-        made = rules(network=bool(held.network), unix=unix, signals_to=signals_to)
-    more = unwalled(own_user=bool(held.user)) if held.level == "process" else ()
+        made = rules(
+            network=bool(held.network), unix=unix, signals_to=signals_to, programs=held.programs
+        )
+    alone = held.level == "process"
+    more = unwalled(own_user=bool(held.user), quiet=held.programs) if alone else ()
     try:
         return program(kernel.MACHINE, [*made, *more])
     except KeyError:
@@ -345,7 +362,7 @@ def _limits(held: Confinement) -> None:
         if held.memory_bytes and "memory" not in held.grouped:
             limits.append((resource.RLIMIT_AS, held.memory_bytes))
         if held.level != "none":
-            limits.append((resource.RLIMIT_FSIZE, held.tmp_bytes))
+            limits.append((resource.RLIMIT_FSIZE, held.file_bytes or held.tmp_bytes))
             limits.append((resource.RLIMIT_NOFILE, MOST_FILES))
             limits.append((resource.RLIMIT_MSGQUEUE, 0))
             limits.append((resource.RLIMIT_MEMLOCK, 1 << 20))
@@ -403,6 +420,8 @@ def _build_view(held: Confinement, root: tuple[str, ...]) -> None:
     with step("bind mounts"):
         for path in (*shown, *DEVICES):
             _show(path, devices=path in DEVICES)
+        for path in held.writable:
+            _show(path, writable=True)
         for path, target in links:
             _parent(path)
             os.symlink(target, path)
@@ -443,7 +462,7 @@ def _tmpfs(where: str, options: str) -> None:
     kernel.mount("tmpfs", where, "tmpfs", PLAIN, options)
 
 
-def _show(path: str, *, devices: bool) -> None:
+def _show(path: str, *, devices: bool = False, writable: bool = False) -> None:
     source = f"/old{path}"
     try:
         directory = stat.S_ISDIR(os.stat(source).st_mode)
@@ -454,7 +473,7 @@ def _show(path: str, *, devices: bool) -> None:
         os.makedirs(path, exist_ok=True)
     elif not os.path.lexists(path):
         _write(path, "")
-    kernel.bind_read_only(source, path, devices=devices)
+    kernel.bind(source, path, devices=devices, writable=writable)
 
 
 def _parent(path: str) -> None:

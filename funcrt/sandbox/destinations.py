@@ -72,10 +72,14 @@ def _nearby(address: Address) -> bool:
 
 
 class Destinations:
-    """What one function may connect to. `own` says whether an address is this machine's."""
+    """What one function may connect to. `own` says whether an address is this machine's. Where it
+    is `near`, a name may stand for this machine, too: it is not the author's to choose."""
 
-    def __init__(self, listed: Iterable[str], own: Callable[[Address], bool]) -> None:
+    def __init__(
+        self, listed: Iterable[str], own: Callable[[Address], bool], *, near: bool = False
+    ) -> None:
         self.outbound = False
+        self.near = near
         self._own = own
         self._numbers: set[tuple[Address, int]] = set()
         self._names: dict[str, set[int]] = {}
@@ -108,11 +112,7 @@ class Destinations:
     def pin(self, name: str, addresses: Iterable[Address], now: float) -> list[Address]:
         """Of what a listed name stands for now, what may be connected to; kept from here on."""
         exact = name in self._names
-        good = [
-            each
-            for each in map(_plain, addresses)
-            if (public(each) or (exact and not _nearby(each))) and not self._own(each)
-        ]
+        good = [each for each in map(_plain, addresses) if self._fit(each, exact)]
         held = self._pinned.setdefault(name, {})
         for old in [each for each, at in held.items() if now - at > KEEP_S]:
             del held[old]
@@ -120,6 +120,14 @@ class Destinations:
         if len(self._pinned) > MOST_NAMES:
             del self._pinned[next(iter(self._pinned))]
         return good
+
+    def _fit(self, address: Address, exact: bool) -> bool:
+        """Whether a listed name may stand for it."""
+        if exact and self.near and address.is_loopback:
+            return True
+        if not (public(address) or (exact and not _nearby(address))):
+            return False
+        return (exact and self.near) or not self._own(address)
 
     def allows(self, address: Address, port: int, now: float) -> bool:
         """Whether a connection may be made."""

@@ -43,6 +43,8 @@ class Forked:
     """Removed once the child has ended."""
     after: Callable[[], None] = lambda: None
     """Called once it has ended."""
+    status: int = 0
+    """Its wait status, once it has ended."""
 
     def over(self) -> None:
         """It was waited for."""
@@ -77,7 +79,7 @@ def serve(
             if ready not in (fd, host):
                 poll.unregister(ready)
                 ended = children.pop(ready)
-                os.waitpid(ended.pid, 0)
+                ended.status = os.waitpid(ended.pid, 0)[1]
                 os.close(ready)
                 strays.end({each.pid for each in children.values()})
                 ended.over()

@@ -31,9 +31,10 @@ __all__ = [
     "adopt_orphans",
     "alone",
     "become",
-    "bind_read_only",
+    "bind",
     "clear_capabilities",
     "connect",
+    "give",
     "landlock_abi",
     "landlock_add_path",
     "landlock_ruleset",
@@ -217,12 +218,12 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     _checked(result, f"mount {kind or source} on {target}")
 
 
-def bind_read_only(source: str, target: str, *, devices: bool = False) -> None:
-    """Show `source`, with all that is mounted below it, at `target`, where nobody writes; device
-    files work where asked."""
+def bind(source: str, target: str, *, devices: bool = False, writable: bool = False) -> None:
+    """Show `source`, with all that is mounted below it, at `target`, where nobody writes unless
+    that is asked for; nor do device files work."""
     mount(source, target, "", BIND | RECURSIVE)
     # MOUNT_ATTR_* have the values of these flags; a submount is not to be left out.
-    flags = READ_ONLY | NO_SUID | (NO_EXEC if devices else NO_DEV)
+    flags = NO_SUID | (NO_EXEC if devices else NO_DEV) | (0 if writable else READ_ONLY)
     attributes = struct.pack("=QQQQ", flags, 0, 0, 0)
     _syscall(
         "mount_setattr", _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, len(attributes)
@@ -238,6 +239,14 @@ def pivot(root: str, old: str) -> None:
 def let_go(path: str) -> None:
     """Take off what is mounted at `path`, with all that is mounted below it."""
     _checked(_libc.umount2(path.encode(), _MNT_DETACH), f"umount2 {path}")
+
+
+def give(descriptor: int, user: int) -> None:
+    """Make what a descriptor is of, also one that only stands for a path, another user's:
+    fchownat(2)."""
+    empty, flags = b"", 0x1000  # AT_EMPTY_PATH
+    given = _libc.fchownat(descriptor, empty, ctypes.c_uint(user), ctypes.c_uint(user), flags)
+    _checked(given, "fchownat")
 
 
 # Sockets: connect(2), netdevice(7)

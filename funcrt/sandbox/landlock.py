@@ -26,10 +26,12 @@ def restrict(
     *,
     files: bool = True,
     network: bool = False,
+    programs: bool = False,
 ) -> None:
-    """Hold this process, and those it forks, to these paths and what is beneath them; to signals
-    and abstract sockets of its own and, unless it has the network, to no TCP. Without `files`, only
-    signals and sockets are looked at. A path that is not there is passed over. Raises OSError."""
+    """Hold this process, and those it forks, to these paths and what is beneath them, of which it
+    may execute files with `programs`; to signals and abstract sockets of its own and, unless it has
+    the network, to no TCP. Without `files`, only signals and sockets are looked at. A path that is
+    not there is passed over. Raises OSError."""
     abi = kernel.landlock_abi()
     handled = _actions(abi) if files else 0
     scoped = ABSTRACT_SOCKETS | OTHERS_SIGNALS if abi >= 6 else 0
@@ -39,8 +41,10 @@ def restrict(
     ruleset = kernel.landlock_ruleset(handled, tcp, scoped)
     try:
         if files:
-            change = handled & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV)
-            for paths, allowed in ((readable, READ_FILE | READ_DIR), (writable, change)):
+            run = EXECUTE if programs else 0
+            read = READ_FILE | READ_DIR | run
+            change = handled & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV) | run
+            for paths, allowed in ((readable, read), (writable, change)):
                 for path in paths:
                     _allow(ruleset, path, allowed)
         kernel.restrict_self(ruleset)

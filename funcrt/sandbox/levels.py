@@ -82,9 +82,10 @@ class NetworkUnenforced(SandboxError):
     """Nothing here would hold a function to the `network` of its manifest."""
 
     def __init__(self, function: str, level: Level, why: str) -> None:
+        else_ = "" if level == "container" else '; network = "none" needs none of it'
         super().__init__(
             f"{function}: its sandbox.network cannot be enforced at isolation {level!r}: {why}."
-            f" {mend(why)}"
+            f" {mend(why)}{else_}"
         )
 
 
@@ -120,7 +121,7 @@ _MENDS = {
     ),
     "supervised connections": (
         "a kernel of at least 5.14 can, where nothing forbids seccomp's listeners, pidfd_getfd and"
-        ' process_vm_readv, as Docker\'s default profile does; network = "none" needs none of it'
+        " process_vm_readv, as Docker's default profile does"
     ),
     "in a container": 'ask for isolation = "sandbox", or network = "outbound" or "none"',
     "namespaces": "start the host with CAP_SYS_ADMIN, or as an ordinary user",

@@ -4,20 +4,23 @@ not look at, and that reach what a mount or pid namespace would hide."""
 import errno
 from collections.abc import Iterator
 
-from funcrt.sandbox.syscalls import SOCKETPAIR, Rule
+from funcrt.sandbox.syscalls import NOTHING, SOCKETPAIR, Rule
 
 __all__ = ["unwalled"]
 
 WATCH = (254, 27)
 """inotify_add_watch: what happens in a directory that it may not even list."""
 STREAM, SEQUENCED = 1, 5
-FILES = {
+MODES = {
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
+    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
+}  # fmt: skip
+"""And times."""
+FILES = {
     "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
     "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None),
-    "utimensat": (280, 88), "truncate": (76, 45),
+    "truncate": (76, 45),
 }  # fmt: skip
 OF_ITSELF = {
     # 0 is who asks
@@ -28,9 +31,10 @@ PRIORITIES = {"setpriority": ((141, 140), 0), "ioprio_set": ((251, 30), 1)}
 """With what stands for one process, and not for all of a user's."""
 
 
-def unwalled(*, own_user: bool) -> Iterator[Rule]:
+def unwalled(*, own_user: bool, quiet: bool = False) -> Iterator[Rule]:
     """The rules. One that has no user of its own would pass for the host's: it changes nothing of a
-    file but what is in it, and of processes itself alone."""
+    file but what is in it, and of processes itself alone. Where `quiet`, setting a mode or a time
+    is said to have worked: installers set those of all that they write."""
     yield Rule(WATCH, errno.EPERM)
     # A pair of datagrams can be connected anew, and sends to any name.
     yield Rule(SOCKETPAIR, errno.EACCES, at=1, mask=0xF, but=(STREAM, SEQUENCED))
@@ -38,6 +42,8 @@ def unwalled(*, own_user: bool) -> Iterator[Rule]:
         return
     for numbers in FILES.values():
         yield Rule(numbers, errno.EPERM)
+    for numbers in MODES.values():
+        yield Rule(numbers, NOTHING if quiet else errno.EPERM)
     for numbers in OF_ITSELF.values():
         yield Rule(numbers, errno.EPERM, but=(0,))
     for numbers, process in PRIORITIES.values():

@@ -35,7 +35,9 @@ from funcrt.sandbox.protocol import (
 from funcrt.sandbox.runtime import Kill, Probe
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.sandbox.told import Forged, Told, info_of, is_child, pid_of, read
+from funcrt.sandbox.users import FIRST_USER, MOST_USERS
 from funcrt.sandbox.warm import Send, WarmProcesses
+from funcrt.sandbox.workshop import Workshop
 from funcrt.sandbox.zygote import Spawn, Spec
 
 __all__ = ["Debugging", "ProcessSandbox", "ProcessZygote"]
@@ -44,8 +46,6 @@ NO_DEBUGGER = (
     "the debugger is of the host's; debug it in a host that runs in that Python, or without --debug"
 )
 CLOSED = 'Install one where everyone may read it, or ask for isolation = "sandbox", which shows it'
-FIRST_USER, MOST_USERS = 61184, 4000
-"""Ids of users that nobody else is: the range that systemd keeps for such."""
 
 
 class Debugging(Protocol):
@@ -82,6 +82,8 @@ class ProcessSandbox:
         self._probed: asyncio.Future[None] | None = None
         self._users: dict[str, int] = {}
         self.grouping = Grouping(self._send)
+        self.workshop = Workshop(self.policy, self.probed, self._send, self.end)
+        """Where what functions need is installed."""
         self._with = f"grouped={grouped}"
         self._containers: asyncio.Future[ProcessSandbox] | None = None
         self._root = os.geteuid() == 0

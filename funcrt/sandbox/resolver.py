@@ -11,13 +11,13 @@ import ipaddress
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from funcrt.sandbox import dns
-from funcrt.sandbox.destinations import Address, Destinations
+from funcrt.sandbox.destinations import Address, Destinations, address_of
 
-__all__ = ["Resolver", "nameservers"]
+__all__ = ["Resolver", "hosts", "nameservers"]
 
 FRESH_S = 30.0
 """A name is not looked up again sooner."""
@@ -25,6 +25,7 @@ LOOKUP_S, HANDED_ON_S = 15.0, 4.0
 MOST_AT_ONCE = 128
 MOST_STREAMS = 32
 RESOLV_CONF = "/etc/resolv.conf"
+HOSTS = "/etc/hosts"
 
 
 def nameservers(path: str = RESOLV_CONF) -> list[str]:
@@ -36,6 +37,15 @@ def nameservers(path: str = RESOLV_CONF) -> list[str]:
             if len(words) > 1 and words[0] == "nameserver":
                 found.append(words[1])
     return found[:3] or ["127.0.0.1"]
+
+
+def hosts(path: str = HOSTS) -> Iterator[tuple[str, Address]]:
+    """The names that this machine has itself, each with its address."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in Path(path).read_text().splitlines():
+            number, *names = line.partition("#")[0].split() or [""]
+            if (address := address_of(number)) is not None:
+                yield from ((name.lower(), address) for name in names)
 
 
 class Resolver:
@@ -59,8 +69,12 @@ class Resolver:
 
     async def serve_streams(self, group: asyncio.TaskGroup) -> None:
         """Answer on connections: where a function shares the host's network, and may send no
-        datagrams."""
+        datagrams. It reads the machine's own names by itself, so it may not ask for those."""
         self.group = group
+        if self.destinations.near:
+            for name, address in hosts():
+                if self.destinations.ports(name):
+                    self.destinations.pin(name, [address], time.monotonic())
         self.server = await asyncio.start_server(self._stream, "127.0.0.1", 0, limit=1024)
 
     def close(self) -> None:

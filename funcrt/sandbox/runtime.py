@@ -24,9 +24,11 @@ from funcrt.sandbox.confine import Confinement, Refused, bounds_of, enter, fork,
 from funcrt.sandbox.forking import Forked, child, introduce, serve, tell
 from funcrt.sandbox.groups import KEPT_S, Bounds, Group, Groups
 from funcrt.sandbox.handed import hand_over
+from funcrt.sandbox.installing import Hand, Install, hand, install
 from funcrt.sandbox.probe import tried
 from funcrt.sandbox.supervisor import supervise
 from funcrt.sandbox.told import pid_of
+from funcrt.sandbox.users import installs, user_of
 from funcrt.sandbox.view import runtime_paths
 from funcrt.sandbox.zygote import Spec, Warm, begin
 
@@ -69,6 +71,7 @@ def runtime(fd: int, host: int, *, grouped: bool = True) -> None:
     """R's life, on the control socket `fd`, for as long as the process `host` lives; with control
     groups, where this machine gives any, only if `grouped`."""
     os.setsid()
+    os.umask(0o022)  # others are to enter what it makes for them
     watch = os.pidfd_open(host)  # and not by a signal: there is something to be done then
     if os.getppid() != host:
         return
@@ -76,18 +79,19 @@ def runtime(fd: int, host: int, *, grouped: bool = True) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    own = _Runtime(grouped)
+    own = _Runtime(grouped, host)
     serve(socket.socket(fileno=fd), own.answer, host=watch)
     own.room.close()
     own.groups.close()
 
 
 class _Runtime:
-    def __init__(self, grouped: bool) -> None:
+    def __init__(self, grouped: bool, host: int) -> None:
+        self.host = host
         root = str(Path(__file__).parents[2])
         self.paths = tuple(runtime_paths(root))
         self.decode = msgspec.msgpack.Decoder(
-            Spec | Warm | Probe | Kill | Ask | Place | Gone
+            Spec | Warm | Probe | Install | Hand | Kill | Ask | Place | Gone
         ).decode
         self.room = _Room()
         self.groups = Groups(grouped)
@@ -106,7 +110,9 @@ class _Runtime:
         return ()
 
     def _answer(
-        self, message: "Spec | Warm | Probe | Kill | Ask | Place | Gone", descriptors: list[int]
+        self,
+        message: "Spec | Warm | Probe | Install | Hand | Kill | Ask | Place | Gone",
+        descriptors: list[int],
     ) -> Sequence[Forked]:
         if isinstance(message, Kill):
             _end(*descriptors)
@@ -120,6 +126,8 @@ class _Runtime:
         if isinstance(message, Gone):
             self.groups.remove(message.name)
             return ()
+        if isinstance(message, Hand):
+            return (_hand(message, user_of(self.host), descriptors[0], descriptors[1]),)
         if isinstance(message, Probe) and message.primitives:
             return (_probe_primitives(descriptors[0], self.groups.lacks),)
         return self.fork(message, descriptors)
@@ -147,7 +155,9 @@ class _Runtime:
         except OSError as error:
             raise Refused("a control group", error) from None
 
-    def fork(self, message: Spec | Warm | Probe, descriptors: list[int]) -> Sequence[Forked]:
+    def fork(
+        self, message: Spec | Warm | Probe | Install, descriptors: list[int]
+    ) -> Sequence[Forked]:
         """Raises Refused."""
         held, tmp = message.confine, ""
         group = None if isinstance(message, Probe) else self.group_of(held)
@@ -174,6 +184,7 @@ class _Runtime:
         try:
             watch = os.pidfd_open(pid) if supervisor else -1
             introduce(pid, descriptors[0], group)
+            control = os.dup(descriptors[0]) if isinstance(message, Install) else -1
         except OSError:
             os.close(go)  # at which it ends, and its supervisor with it
             os.waitpid(pid, 0)
@@ -181,14 +192,23 @@ class _Runtime:
             raise
         name = group.name if group is not None else ""
         forked = [Forked(pid, go, tmp, partial(self.groups.remove, name, kept_s=KEPT_S))]
+        if isinstance(message, Install):
+            forked[0].after = partial(self.installed, forked[0], name, control)
         if supervisor:
             forked.append(Forked(supervisor, after=partial(_end_and_close, watch)))
         os.write(go, b"g")
         return forked
 
+    def installed(self, one: Forked, group: str, control: int) -> None:
+        """What installs has ended, and with it all that it started."""
+        self.groups.remove(group, kept_s=KEPT_S)
+        with contextlib.suppress(OSError):  # no descriptor is left: the host finds it closed
+            tell(control, {"exit": os.waitstatus_to_exitcode(one.status)})
+        os.close(control)
+
     def begin(
         self,
-        message: Spec | Warm | Probe,
+        message: Spec | Warm | Probe | Install,
         descriptors: list[int],
         go: int,
         group: Group | None,
@@ -201,7 +221,7 @@ class _Runtime:
             if group is not None:
                 with step("a control group"):
                     group.join()
-            if not isinstance(message, Probe) and message.python is not None:
+            if isinstance(message, Spec | Warm) and message.python is not None:
                 hand_over(message, message.python, descriptors, go, line)
             enter(held, go, self.paths, line)
         except Refused as refused:
@@ -209,6 +229,8 @@ class _Runtime:
             return
         if isinstance(message, Probe):
             tell(descriptors[0], {"had": held.level})
+        elif isinstance(message, Install):
+            install(message, descriptors[0], descriptors[1])
         else:
             begin(message, *descriptors)
 
@@ -217,9 +239,29 @@ def _supervisor(held: Confinement, line: socket.socket) -> int:
     own = os.getpid()
     pid = os.fork()
     if pid == 0:
-        run = partial(supervise, line, held.network, held.user)
+        run = partial(supervise, line, held.network, held.user, near=held.near)
         child(run, [line.fileno()], own)
     return pid
+
+
+def _hand(message: Hand, host: int, control: int, directory: int) -> Forked:
+    """In a process of its own: R does not wait for a disk. Raises ValueError."""
+    if not installs(message.user):
+        raise ValueError(f"user {message.user} installs nothing")
+    pid = os.fork()
+    if pid == 0:
+        child(partial(_handed, message, host, control, directory), [control, directory])
+    return Forked(pid)
+
+
+def _handed(message: Hand, host: int, control: int, directory: int) -> None:
+    giver, taker = (message.user, host) if message.back else (host, message.user)
+    try:
+        hand(directory, giver, taker)
+    except OSError as error:
+        tell(control, {"refused": f"handing over: {error.strerror}"})
+    else:
+        tell(control, {"handed": True})
 
 
 def _probe_primitives(control: int, lacks: Mapping[str, OSError]) -> Forked:

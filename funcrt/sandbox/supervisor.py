@@ -36,8 +36,11 @@ MOST_SOCKETS = 2048
 """Of one function, alive at once."""
 
 
-def supervise(line: socket.socket, listed: tuple[str, ...], user: int) -> None:
-    """S's life: from the descriptors that come on `line` until nobody is left who could ask."""
+def supervise(
+    line: socket.socket, listed: tuple[str, ...], user: int, *, near: bool = False
+) -> None:
+    """S's life: from the descriptors that come on `line` until nobody is left who could ask. Where
+    it is `near`, names that are listed may stand for this machine."""
     os.setsid()
     if user:
         os.setgroups([])
@@ -60,7 +63,7 @@ def supervise(line: socket.socket, listed: tuple[str, ...], user: int) -> None:
     if not body:
         return  # what was to be supervised could not be confined
     listener, *names = descriptors
-    asyncio.run(_Supervisor(listener, listed).run(*names))
+    asyncio.run(_Supervisor(listener, listed, near).run(*names))
 
 
 class _OverError(Exception):
@@ -68,9 +71,9 @@ class _OverError(Exception):
 
 
 class _Supervisor:
-    def __init__(self, listener: int, listed: tuple[str, ...]) -> None:
+    def __init__(self, listener: int, listed: tuple[str, ...], near: bool) -> None:
         self.listener = listener
-        self.destinations = Destinations(listed, _own)
+        self.destinations = Destinations(listed, _own, near=near)
         self.resolver = Resolver(self.destinations, _reachable)
         self.sockets = _Count()
         self.connecting: dict[int, Callable[[], None]] = {}
@@ -84,13 +87,13 @@ class _Supervisor:
     async def run(self, names: int = -1) -> None:
         self.loop = asyncio.get_running_loop()
         self.over = asyncio.Event()
-        self.loop.add_reader(self.listener, self._asked)
         try:
             async with asyncio.TaskGroup() as group:
                 if names >= 0:
                     self.resolver.serve(socket.socket(fileno=names), group)
                 else:
                     await self.resolver.serve_streams(group)
+                self.loop.add_reader(self.listener, self._asked)
                 await self.over.wait()
                 raise _OverError  # ends what the group still does
         except* _OverError:

@@ -15,6 +15,7 @@ __all__ = [
     "ASK",
     "CONNECT",
     "LISTEN",
+    "NOTHING",
     "SOCKET",
     "SOCKETPAIR",
     "Rule",
@@ -28,6 +29,8 @@ ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """AUDIT_ARCH of the machines that this file has numbers for."""
 ASK = 0
 """Not an error: whoever holds the listener answers."""
+NOTHING = -1
+"""Not an error: it is said to be done, and nothing is."""
 NEWEST = 462
 """mseal, of Linux 6.10."""
 X32 = 0x40000000
@@ -109,8 +112,8 @@ TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 @dataclass(frozen=True)
 class Rule:
     """A call, by its numbers on both machines, that fails with `error` (or, with ASK, is answered
-    by whoever holds the listener): always, or where the low 32 bits of the argument `at`, under
-    `mask`, are (`among`) or are not (`but`) one of these."""
+    by whoever holds the listener, or, with NOTHING, by success): always, or where the low 32 bits
+    of the argument `at`, under `mask`, are (`among`) or are not (`but`) one of these."""
 
     numbers: tuple[int | None, int] | tuple[int, int | None]
     error: int
@@ -124,11 +127,13 @@ class Rule:
     """Only where this argument has this value."""
 
 
-def rules(*, unix: bool, network: bool = False, signals_to: int | None = None) -> Iterator[Rule]:
+def rules(
+    *, unix: bool, network: bool = False, signals_to: int | None = None, programs: bool = False
+) -> Iterator[Rule]:
     """The rules of one function: whether it has the internet's sockets and Unix ones (a connected
-    pair of those it always has), and the one process it may send signals to (None for any that the
-    rest lets it)."""
-    yield from _of_all(signals_to)
+    pair of those it always has), the one process it may send signals to (None for any that the
+    rest lets it), and whether it may start programs."""
+    yield from _of_all(signals_to, programs)
     families = (*((UNIX,) if unix else ()), *((INET, INET6, NETLINK) if network else ()))
     yield Rule(SOCKET, errno.EACCES, but=families)
     yield Rule(SOCKET, errno.EPERM, at=1, mask=0xF, among=(RAW, PACKET))
@@ -136,12 +141,17 @@ def rules(*, unix: bool, network: bool = False, signals_to: int | None = None) -
 
 
 def supervised(
-    *, unix: bool, datagrams: bool, ask: bool = True, signals_to: int | None = None
+    *,
+    unix: bool,
+    datagrams: bool,
+    ask: bool = True,
+    signals_to: int | None = None,
+    programs: bool = False,
 ) -> Iterator[Rule]:
     """The rules of a function that somebody makes TCP connections for (`supervisor.py`); with
     `datagrams`, where it has a network of its own. Without `ask`, of one that another filter
     asks for."""
-    yield from _of_all(signals_to)
+    yield from _of_all(signals_to, programs)
     yield Rule(SOCKET, errno.EACCES, but=(*((UNIX,) if unix else ()), INET, INET6))
     yield Rule(SOCKET, errno.EPERM, at=1, mask=0xF, among=(RAW, PACKET))
     if not datagrams:
@@ -163,8 +173,8 @@ def supervised(
     yield Rule(SOCKETPAIR, errno.EACCES, but=(UNIX,))
 
 
-def _of_all(signals_to: int | None) -> Iterator[Rule]:
-    for numbers in (*KERNEL.values(), *PROGRAMS.values()):
+def _of_all(signals_to: int | None, programs: bool) -> Iterator[Rule]:
+    for numbers in (*KERNEL.values(), *(() if programs else PROGRAMS.values())):
         yield Rule(numbers, errno.EPERM)
     # As on a kernel without it: the C library then takes clone, whose flags can be looked at.
     yield Rule(CLONE3, errno.ENOSYS)
@@ -213,7 +223,7 @@ def program(machine: str, held: Sequence[Rule]) -> bytes:
         if number is None:
             continue
         test = _test(rule)
-        action = _HAND_OVER if rule.error == ASK else _ERROR | rule.error
+        action = _HAND_OVER if rule.error == ASK else _ERROR | max(rule.error, 0)
         block = [*test, _instruction(_RETURN, action)]
         if rule.when:
             at, value = rule.when

@@ -25,6 +25,7 @@ from funcrt.sandbox.dns import IPV4, IPV6, NO_SUCH_NAME, Question, reply
 from funcrt.sandbox.levels import NetworkUnenforced, Policy
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call
+from funcrt.sandbox.resolver import hosts
 from funcrt.sandbox.syscalls import number_of
 from mesh import Event
 
@@ -100,6 +101,31 @@ def test_a_name_that_is_bound_anew_leads_nowhere_near(turned: str) -> None:
         assert reach.pin(name, [at("8.8.8.8"), at(turned)], 1) == [at("8.8.8.8")]
         assert reach.pin(name, [ipaddress.ip_address(turned)], 2) == []
         assert not reach.allows(ipaddress.ip_address(turned), 80, 3)
+
+
+def test_a_name_of_the_hosts_own_choice_may_lead_to_the_host_and_no_further() -> None:
+    """Where packages come from, as the operator says it."""
+    listed = ["index.test:80", "*.wild.test:80", "outbound"]
+    reach = Destinations(listed, lambda each: each == at("8.8.4.4"), near=True)
+    for text in ("127.0.0.1", "::1", "8.8.4.4", "10.0.0.5"):
+        assert not reach.allows(at(text), 80, 0)
+        assert reach.pin("index.test", [at(text)], 0) == [at(text)]
+        assert reach.allows(at(text), 80, 1)
+        assert not reach.allows(at(text), 81, 1)
+        assert reach.pin("x.wild.test", [at(text)], 0) == []
+    for text in ("169.254.169.254", "fe80::1", "168.63.129.16", "0.0.0.0"):
+        assert reach.pin("index.test", [at(text)], 2) == []
+
+
+def test_a_machines_own_names(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text(
+        "# of this machine\n127.0.0.1 localhost Index.test # here\nodd x\n\n::1 index.test\n"
+    )
+    found = list(hosts(str(tmp_path / "hosts")))
+    assert found == [
+        ("localhost", at("127.0.0.1")), ("index.test", at("127.0.0.1")), ("index.test", at("::1"))
+    ]  # fmt: skip
+    assert list(hosts(str(tmp_path / "none"))) == []
 
 
 def test_a_private_address_is_a_names_and_no_wildcards() -> None:

@@ -19,6 +19,7 @@ from funcrt.installer import PASSED, DependencyError, environment, installer
 from funcrt.packages import KEPT_S, BuildsRefused, Installed, Packages
 from funcrt.requirements import Needs
 from tests.developing import Dev
+from tests.installs import run_in_sandbox
 from tests.serving import FUNCRT, Serving, rows, until
 from tests.sessions import alike, sessions
 from tests.wheels import offline, sdist, wheel
@@ -37,7 +38,7 @@ def wheels(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def get(packages: Packages, *lines: str, **how: bool) -> Installed:
     places = {line.partition("=")[0]: at for at, line in enumerate(lines, 1)}
     needs = Needs(lines, "requirements.txt", places)
-    found = asyncio.run(packages.get("f", needs, **how))
+    found = run_in_sandbox(packages, lambda: packages.get("f", needs, **how))
     assert found is not None
     return found
 
@@ -78,7 +79,7 @@ def test_who_asks_at_once_for_the_same_waits_for_one(tmp_path: Path, wheels: Pat
         needs = Needs(("paint",), "requirements.txt")
         return await asyncio.gather(*(packages.get(f"f{n}", needs) for n in range(4)))
 
-    found = asyncio.run(main())
+    found = run_in_sandbox(packages, main)
     assert len({each and each.path for each in found}) == 1
     assert begun == ["f0"]
 
@@ -186,8 +187,19 @@ def test_what_is_not_used_any_more_is_removed(tmp_path: Path, wheels: Path) -> N
     assert get(packages, "paint>=0").took_s is not None
 
 
+def running(program: Path) -> list[str]:
+    """The processes that have it among their arguments."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(program).encode() in file.read_bytes().split(b"\0"):
+                found.append(file.parent.name)
+        except OSError:
+            pass
+    return found
+
+
 def test_a_host_that_is_killed_leaves_no_half(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)  # its installer tells by files, and may be another user
     """Killed while the installer writes: that ends with it, and the next one begins anew."""
     wheels = tmp_path / "wheels"
     wheel(wheels, "paint", "1.0")
@@ -197,7 +209,6 @@ def test_a_host_that_is_killed_leaves_no_half(tmp_path: Path) -> None:
         f"#!{sys.executable}\nimport os, sys, time\n"
         "target = sys.argv[sys.argv.index('--target') + 1]\n"
         "open(target + '/half.py', 'w').close()\n"
-        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
         "time.sleep(60)\n"
     )
     fake.chmod(0o755)
@@ -212,12 +223,13 @@ def test_a_host_that_is_killed_leaves_no_half(tmp_path: Path) -> None:
         [*FUNCRT, "serve", str(tmp_path / "functions"), "--port", "0", "--quiet"], env=slow
     )
     try:
-        pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+        packages = tmp_path / "data" / "packages"
+        until(lambda: list(packages.glob(".install-*/site/half.py")) and running(fake))
     finally:
         host.kill()
         host.wait()
-    until(lambda: not Path(f"/proc/{pid}").exists())
-    assert [each.name[:9] for each in (tmp_path / "data" / "packages").iterdir()] == [".install-"]
+    until(lambda: not running(fake))
+    assert {each.name[:6] for each in packages.iterdir()} == {".insta", ".cache"}
     again = Serving(tmp_path / "data", env=offline(wheels, "uv"))
     try:
         called = again.run("invoke", "f", "--data", "1", "--remote", "--json")
@@ -313,11 +325,10 @@ def test_those_who_need_the_same_share_it_and_a_restart_needs_no_index(host: Ser
 
 
 def test_another_is_deployed_while_one_installs(host: Serving, tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)  # its installer tells by files, and may be another user
     """An installation keeps no other change waiting."""
     fake = tmp_path / "bin" / "uv"
     fake.parent.mkdir()
-    fake.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nsleep 60\n")
+    fake.write_text('#!/bin/sh\ntouch "$4/begun"\nsleep 60\n')
     fake.chmod(0o755)
     assert host.stop(signal.SIGTERM) == 0
     slow = {**offline(tmp_path / "wheels", "uv"), "PATH": f"{fake.parent}:{os.environ['PATH']}"}
@@ -327,7 +338,7 @@ def test_another_is_deployed_while_one_installs(host: Serving, tmp_path: Path) -
     write(Path("src/g"), "", "def handler(event): ...\n")
     deploying = subprocess.Popen([*FUNCRT, "deploy", "src/f"], env=one.env)
     try:
-        until((tmp_path / "begun").exists)
+        until(lambda: list(tmp_path.glob("data/packages/.install-*/site/begun")))
         assert one.run("deploy", "src/g").returncode == 0
         assert one.run("pause", "g").returncode == 0
     finally:

@@ -20,7 +20,9 @@ from funcrt.packages import KEPT_S, Packages, PythonUnusable
 from funcrt.pythons import PythonMissing, find, is_own, look, python_of
 from funcrt.requirements import Needs
 from funcrt.sandbox.interpreter import Interpreter
+from funcrt.sandbox.workshop import Job, Place, Workshop
 from funcrt.testing import load
+from tests.installs import run_in_sandbox
 from tests.pythons import same
 from tests.wheels import offline, wheel
 
@@ -208,7 +210,7 @@ def test_what_a_process_runs_on_is_installed_once_a_python(tmp_path: Path, wheel
     packages.told = lambda *what: told.append(what[:2])
     old = os.umask(0o077)
     try:
-        made = asyncio.run(packages.library("f", python))
+        made = run_in_sandbox(packages, lambda: packages.library("f", python))
     finally:
         os.umask(old)
     library = Path(made.library)
@@ -238,8 +240,9 @@ def test_a_python_without_a_wheel_is_refused_in_words(tmp_path: Path, wheels: Pa
     wheel(wheels, "msgspec", version("msgspec"), tag="cp399-cp399-linux_mips")
     (tmp_path / "there").mkdir()
     python = same(tmp_path / "there")
+    packages = Packages(tmp_path / "packages")
     with pytest.raises(PythonUnusable) as caught:
-        asyncio.run(Packages(tmp_path / "packages").library("label", python))
+        run_in_sandbox(packages, lambda: packages.library("label", python))
     assert str(caught.value).startswith(
         f"label: Python {OWN} ({python.executable}): cannot install msgspec: "
     )
@@ -252,21 +255,23 @@ def test_a_host_that_installs_nothing_says_so(tmp_path: Path) -> None:
         asyncio.run(Packages(tmp_path, install=False).library("label", python))
 
 
-def test_pip_is_that_of_the_python_it_installs_for(
-    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pip_is_that_of_the_python_it_installs_for(tmp_path: Path, wheels: Path) -> None:
     """One that is older than a Python does not run in it. uv is one for all."""
     ran: list[Sequence[str]] = []
 
-    async def child(command: Sequence[str], *_: object) -> tuple[int, str]:
-        ran.append(command)
-        return 0, ""
+    class Recorder(Workshop):
+        def __init__(self) -> None: ...
 
-    monkeypatch.setattr("funcrt.installer._child", child)
+        async def run(self, job: Job, place: Place) -> tuple[int, str]:
+            ran.append(job.command)
+            return 0, ""
+
     other = Interpreter("/x/python3.99", "3.99.1", "cpython-399", "linux", ())
     needs = Needs(("paint",), "requirements.txt")
     for python in (other, msgspec.structs.replace(other, pip=True)):
-        asyncio.run(run_installer(needs, tmp_path, tmp_path, builds=False, python=python))
+        (tmp_path / python.abi / str(python.pip)).mkdir(parents=True)
+        work, place = tmp_path / python.abi / str(python.pip), Place("f", False, "none")
+        asyncio.run(run_installer(work, needs, tmp_path, Recorder(), place, python=python))
     lent, own = ran
     if lent[1] == "pip":  # of uv
         assert lent[lent.index("--python") + 1] == own[own.index("--python") + 1] == "/x/python3.99"
@@ -279,15 +284,15 @@ def test_packages_for_another_python_lie_apart(tmp_path: Path, wheels: Path) -> 
     wheel(wheels, "paint", "2.0")
     (tmp_path / "there").mkdir()
     packages, needs = Packages(tmp_path / "packages"), Needs(("paint",), "requirements.txt")
-    own = asyncio.run(packages.get("f", needs))
+    own = run_in_sandbox(packages, lambda: packages.get("f", needs))
     python = same(tmp_path / "there")
-    again = asyncio.run(packages.get("f", needs, python=python))
+    again = run_in_sandbox(packages, lambda: packages.get("f", needs, python=python))
     assert own is not None
     assert again is not None
     assert again.path == own.path, "it is the same ABI"
     assert sysconfig.get_config_var("SOABI") == python.abi
     other = Interpreter(python.executable, python.version, "cpython-x", python.platform, ())
-    apart = asyncio.run(packages.get("f", needs, python=other))
+    apart = run_in_sandbox(packages, lambda: packages.get("f", needs, python=other))
     assert apart is not None
     assert apart.path != own.path
     assert apart.packages == own.packages

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from funcrt.sandbox import neighbours, syscalls
-from funcrt.sandbox.syscalls import ARCHITECTURES, ASK, Rule, program, rules, supervised
+from funcrt.sandbox.syscalls import (
+    ARCHITECTURES,
+    ASK,
+    NOTHING,
+    Rule,
+    program,
+    rules,
+    supervised,
+)
 
 ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 HAND_OVER = 0x7FC00000
@@ -56,6 +64,8 @@ def refused(held: Sequence[Rule], which: int, number: int, arguments: Sequence[i
         else:
             applies = value not in rule.but
         if applies:
+            if rule.error == NOTHING:
+                return ERROR
             return HAND_OVER if rule.error == ASK else ERROR | rule.error
     return ALLOW
 
@@ -66,6 +76,10 @@ SETS = {
         *rules(network=True, unix=True, signals_to=4711), *neighbours.unwalled(own_user=False)
     ],
     "own user": [*rules(network=False, unix=False), *neighbours.unwalled(own_user=True)],
+    "installs": [
+        *rules(network=True, unix=False, programs=True),
+        *neighbours.unwalled(own_user=False, quiet=True),
+    ],
 }  # fmt: skip
 VALUES = (0, 1, 2, 3, 5, 10, 16, 17, 4711, 0x5412, 0x541C, 0x80000, 0x80002, 0x10000, 0x10020000,
           0x7FFFFFFF, 0xFFFFFFFF)  # fmt: skip
@@ -119,6 +133,21 @@ def test_a_supervised_functions_sockets_are_asked_for(machine: str, given: dict[
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_what_installs_starts_programs_and_is_told_that_modes_are_set(machine: str) -> None:
+    which, arch = list(ARCHITECTURES).index(machine), ARCHITECTURES[machine]
+    code = program(machine, SETS["installs"])
+    given = program(machine, list(supervised(unix=True, datagrams=True, programs=True)))
+    for call in syscalls.PROGRAMS.values():
+        assert answer(code, call[which], arch, []) == ALLOW
+        assert answer(given, call[which], arch, []) == ALLOW
+        assert answer(program(machine, SETS["plain"]), call[which], arch, []) == ERROR | errno.EPERM
+    for name, call in {**neighbours.MODES, **neighbours.FILES}.items():
+        if (number := call[which]) is not None:
+            told = 0 if name in neighbours.MODES else errno.EPERM
+            assert answer(code, number, arch, []) == ERROR | told, name
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
 def test_what_is_no_call_of_this_machine_is_none(machine: str) -> None:
     code, arch = program(machine, SETS["all"]), ARCHITECTURES[machine]
     for number in (syscalls.NEWEST + 1, 500, syscalls.X32 | 59, syscalls.X32, -1, 1 << 31):
@@ -134,6 +163,7 @@ def test_a_call_is_named_once_by_each_number() -> None:
         syscalls.KERNEL,
         syscalls.PROGRAMS,
         neighbours.FILES,
+        neighbours.MODES,
         neighbours.OF_ITSELF,
     ]
     for which in (0, 1):

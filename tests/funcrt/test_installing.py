@@ -1,0 +1,387 @@
+"""What installs packages is held to what it needs, as this machine can: builds and wheels, by pip
+and by uv. `tests/isolation/test_building.py` attacks it, as root."""
+
+import asyncio
+import http.server
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from funcrt.errors import SandboxError
+from funcrt.installer import DependencyError
+from funcrt.packages import Installed, Packages
+from funcrt.requirements import Needs
+from funcrt.sandbox import workshop
+from funcrt.sandbox.levels import IsolationMissing, Policy
+from funcrt.sandbox.process import ProcessSandbox
+from funcrt.sandbox.users import INSTALLER, installs
+from tests.installs import in_sandbox
+from tests.users import CLOSED
+from tests.wheels import built, offline, wheel
+
+KINDS = ["pip", "uv"]
+TRIES = """
+import os, socket, subprocess, sys
+
+def tried(do):
+    try:
+        return f"got {do()!r}"
+    except BaseException as error:
+        return f"{type(error).__name__}"
+
+def run():
+    secret, port = ASKED
+    program = [sys.executable, "-c", "print(7)"]
+    return {
+        "read": tried(lambda: open(secret).read()),
+        "write": tried(lambda: open(os.path.dirname(secret) + "/planted", "w")),
+        "connect": tried(lambda: socket.create_connection(("127.0.0.1", port), 5)),
+        "metadata": tried(lambda: socket.create_connection(("169.254.169.254", 80), 5)),
+        "environ": "host-secret" in repr(os.environ),
+        "program": subprocess.run(program, capture_output=True).stdout.decode(),
+        "user": os.getuid(),
+    }
+"""
+
+
+def at_level(level: str) -> None:
+    if level == "process" and os.geteuid() == 0 and CLOSED:
+        pytest.skip(f"other users cannot run this Python: {CLOSED} is closed to them")
+
+
+def get(
+    packages: Packages, *lines: str, policy: Policy | None = None, builds: bool = False
+) -> Installed:
+    async def main() -> Installed | None:
+        try:
+            return await packages.get("f", Needs(lines, "requirements.txt"), builds=builds)
+        except IsolationMissing as error:
+            pytest.skip(str(error))
+
+    found = asyncio.run(in_sandbox(packages, main, policy))
+    assert found is not None
+    return found
+
+
+def opened(tmp_path: Path) -> Path:
+    """Where other users may go."""
+    for each in (tmp_path, *tmp_path.parents[:2]):
+        each.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("level", ["process", "sandbox"])
+def test_a_build_reaches_what_it_needs_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, kind: str
+) -> None:
+    at_level(level)
+    opened(tmp_path)
+    (tmp_path / "secrets").mkdir(mode=0o777)
+    (tmp_path / "secrets").chmod(0o777)
+    (tmp_path / "secrets" / "key").write_text("s")
+    for name, value in {**offline(tmp_path / "wheels", kind), "SECRET": "host-secret"}.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asked = (str(tmp_path / "secrets" / "key"), listener.getsockname()[1])
+        built(tmp_path / "wheels", "made", "1.0", f"ASKED = {asked!r}\n{TRIES}")
+        packages = Packages(tmp_path / "packages")
+        found = get(packages, "made", policy=Policy(forced=level), builds=True)  # type: ignore[arg-type]
+    told = json.loads((found.path / "made" / "found.json").read_text())
+    user = told.pop("user")
+    assert installs(user) if os.geteuid() == 0 else user == os.getuid()
+    assert told.pop("read") in ("FileNotFoundError", "PermissionError")
+    assert told.pop("write") in ("FileNotFoundError", "PermissionError")
+    assert told == {
+        "connect": "PermissionError", "metadata": "PermissionError", "environ": False,
+        "program": "7\n",
+    }  # fmt: skip
+    assert {path.stat().st_uid for path in found.path.rglob("*")} == {os.geteuid()}
+    assert [each.name for each in found.path.parent.iterdir()] != []
+    assert not (found.path.parent / "home").exists()
+    caches = [each for each in packages.root.glob(".cache*") if any(each.rglob("*.*"))]
+    assert caches == [], "what a build had for downloads is no one else's"
+
+
+class Index(http.server.ThreadingHTTPServer):
+    """A simple index of a directory of wheels, on the loopback."""
+
+    def __init__(self, wheels: Path, names: list[str]) -> None:
+        super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(wheels)))
+        self.names = names
+        self.wheels = wheels
+        self.asked: list[str] = []
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    server: Index
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        name = self.path.removeprefix("/simple/").strip("/")
+        if not self.path.startswith("/simple/"):
+            super().do_GET()
+            return
+        files = sorted(self.server.wheels.glob(f"{name}-*.whl"))
+        links = "".join(f'<a href="/{each.name}">{each.name}</a>' for each in files)
+        body = f"<!DOCTYPE html><html><body>{links}</body></html>".encode()
+        self.send_response(200 if files else 404)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "max-age=3600")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+@contextmanager
+def index(wheels: Path) -> Iterator[Index]:
+    server = Index(wheels, ["paint"])
+    thread = threading.Thread(target=server.serve_forever, args=[0.05], daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("level", ["process", "sandbox"])
+def test_an_index_of_the_hosts_own_is_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, kind: str, host: str
+) -> None:
+    """Where the operator says that packages come from there."""
+    at_level(level)
+    opened(tmp_path)
+    wheel(tmp_path / "wheels", "paint", "1.0")
+    with index(tmp_path / "wheels") as server:
+        url = f"http://{host}:{server.server_port}/simple"
+        for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("UV_DEFAULT_INDEX" if kind == "uv" else "PIP_INDEX_URL", url)
+        if kind == "pip":  # which keeps nothing else that came without TLS
+            monkeypatch.setenv("PIP_TRUSTED_HOST", f"{host}:{server.server_port}")
+        monkeypatch.setenv("NO_PROXY", "*")
+        policy = Policy(forced=level)  # type: ignore[arg-type]
+        found = get(Packages(tmp_path / "packages"), "paint", policy=policy)
+        assert found.packages == ("paint 1.0",)
+        assert any(path.endswith(".whl") for path in server.asked)
+        before = len(server.asked)
+        again = get(Packages(tmp_path / "packages"), "paint>0", policy=policy)
+        assert again.path != found.path
+        fetched = [path for path in server.asked[before:] if path.endswith(".whl")]
+        assert fetched == [], "downloads are kept"
+
+
+GROWS = """
+import os, time
+
+def run():
+    with open(os.environ["HOME"] + "/large", "wb") as file:
+        file.write(bytes(3 << 20))
+    time.sleep(60)
+"""
+
+
+def test_one_that_takes_too_much_disk_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path)
+    for name, value in offline(tmp_path / "wheels").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(workshop, "MOST_BYTES", 2 << 20)
+    monkeypatch.setattr(workshop, "LOOK_S", 0.2)
+    built(tmp_path / "wheels", "grows", "1.0", GROWS)
+    packages = Packages(tmp_path / "packages")
+    with pytest.raises(DependencyError) as caught:
+        get(packages, "grows", builds=True)
+    assert "error: given up: it took more than" in caught.value.traceback
+    assert list(packages.root.glob(".install-*")) == []
+
+
+def test_one_that_leaves_its_disk_too_little_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([1 << 30, *[100 << 20] * 1000])
+    monkeypatch.setattr(workshop, "_free", lambda _: next(left))
+    assert workshop._too_much(tmp_path, workshop._free(tmp_path)).startswith("its disk has less")
+    assert workshop._too_much(tmp_path, 100 << 20) == "", "it had no more at first"
+
+
+EATS = """
+def run():
+    held = []
+    while True:
+        held.append(bytearray(b"x") * (16 << 20))
+"""
+
+
+def test_one_that_takes_too_much_memory_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path)
+    for name, value in offline(tmp_path / "wheels").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(workshop, "_memory_bytes", lambda: 400 << 20)
+    built(tmp_path / "wheels", "eats", "1.0", EATS)
+    with pytest.raises(DependencyError) as caught:
+        get(Packages(tmp_path / "packages"), "eats", builds=True)
+    words = caught.value.traceback
+    assert "it took more than 400 MiB of memory" in words or "MemoryError" in words
+
+
+SLEEPS = """
+import os, sys, time
+
+def run():
+    open(os.environ["HOME"] + "/begun", "w").close()
+    if os.fork() == 0:
+        os.setsid()
+        os.execv(sys.executable, [sys.executable, "-S", "-c", "import time; time.sleep(60)", MARK])
+    time.sleep(60)
+"""
+
+
+def marked(mark: str) -> list[str]:
+    """The processes that have it among their arguments."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if mark.encode() in file.read_bytes().split(b"\0"):
+                found.append(file.parent.name)
+        except OSError:
+            pass
+    return found
+
+
+@pytest.mark.parametrize("level", ["process", "sandbox"])
+def test_who_waits_no_longer_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    at_level(level)
+    opened(tmp_path)
+    for name, value in offline(tmp_path / "wheels").items():
+        monkeypatch.setenv(name, value)
+    mark = f"mark-{os.urandom(8).hex()}"
+    built(tmp_path / "wheels", "sleeps", "1.0", f"MARK = {mark!r}\n{SLEEPS}")
+    packages = Packages(tmp_path / "packages")
+
+    async def main() -> None:
+        sandbox = ProcessSandbox(policy=Policy(forced=level))  # type: ignore[arg-type]
+        await sandbox.start()
+        packages.workshop = sandbox.workshop
+        if level in await sandbox.probed():
+            await sandbox.close()
+            pytest.skip(f"no level {level} here")
+        needs = Needs(("sleeps",), "requirements.txt")
+        getting = asyncio.ensure_future(packages.get("f", needs, builds=True))
+        while not marked(mark):
+            assert not getting.done(), getting.exception()
+            await asyncio.sleep(0.05)
+        began = time.monotonic()
+        getting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await getting
+        assert time.monotonic() - began < 5
+        assert list(packages.root.glob(".install-*")) == []
+        async with asyncio.timeout(5):
+            while marked(mark):
+                await asyncio.sleep(0.02)
+        await sandbox.close()
+
+    asyncio.run(main())
+
+
+UNWATCHED = """
+import asyncio, errno, sys
+from pathlib import Path
+from funcrt.packages import Packages
+from funcrt.requirements import Needs
+from funcrt.sandbox import kernel
+from funcrt.sandbox.levels import Policy
+from funcrt.sandbox.process import ProcessSandbox
+from funcrt.sandbox.syscalls import Rule, program
+
+async def main(root, allowed, line, builds):
+    kernel.no_new_privileges()
+    kernel.seccomp(program(kernel.MACHINE, [Rule((438, 438), errno.EPERM)]))  # pidfd_getfd
+    sandbox = ProcessSandbox(policy=Policy.of(None, allowed))
+    await sandbox.start()
+    try:
+        packages = Packages(Path(root) / "packages", sandbox.workshop)
+        found = await packages.get("f", Needs((line,), "requirements.txt"), builds=bool(builds))
+        print(found.packages)
+    except Exception as error:
+        print(type(error).__name__, error)
+    finally:
+        await sandbox.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_where_nothing_holds_its_connections_it_must_be_allowed(tmp_path: Path) -> None:
+    if os.geteuid() == 0 and CLOSED:
+        pytest.skip(f"other users cannot run this Python: {CLOSED} is closed to them")
+    opened(tmp_path)
+    wheel(tmp_path / "wheels", "paint", "1.0")
+    built(tmp_path / "wheels", "made", "1.0", "def run(): ...\n")
+    env = {**os.environ, **offline(tmp_path / "wheels")}
+
+    def tried(allowed: str, line: str, builds: str = "") -> str:
+        run = [sys.executable, "-c", UNWATCHED, str(tmp_path), allowed, line, builds]
+        done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
+
+    refused = tried("", "paint")
+    if "IsolationMissing" in refused:
+        pytest.skip(refused)
+    assert re.match(r"InstallUnconfined f: what it needs is not installed, as nothing .*"
+                    r"--allow-isolation process", refused)  # fmt: skip
+    assert tried("process", "paint") == "('paint 1.0',)\n"
+    assert "InstallUnconfined" in (found := tried("process", "made", "b"))
+    assert "--allow-isolation none" in found
+    assert tried("none", "made", "b") == "('made 1.0',)\n"
+
+
+def test_a_host_takes_nothing_but_what_an_installer_has(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only a host that root started hands anything over")
+
+    async def main() -> None:
+        sandbox = ProcessSandbox()
+        await sandbox.start()
+        hand = sandbox.workshop._hand
+        (tmp_path / "file").write_text("")
+        os.chown(tmp_path / "file", 12345, 12345)
+        for user in (0, 12345, 61184):
+            for back in (False, True):
+                with pytest.raises(SandboxError, match=f"user {user} installs nothing"):
+                    await hand(tmp_path, user, back=back)
+        await hand(tmp_path, INSTALLER)
+        assert tmp_path.stat().st_uid == INSTALLER
+        assert (tmp_path / "file").stat().st_uid == 12345, "which was not the host's"
+        await hand(tmp_path, INSTALLER, back=True)
+        assert tmp_path.stat().st_uid == 0
+        await sandbox.close()
+
+    asyncio.run(main())
