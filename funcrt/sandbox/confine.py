@@ -424,7 +424,8 @@ def _build_view(held: Confinement, root: tuple[str, ...]) -> None:
             _show(path, writable=True)
         for path, target in links:
             _parent(path)
-            os.symlink(target, path)
+            if not os.path.lexists(path):  # one with .. in it leads there by now
+                os.symlink(target, path)
         os.symlink("/proc/self/fd", "/dev/fd")
         os.symlink("/tmp", "/dev/shm")  # semaphores and shared memory count as its files
     if held.supervised:

@@ -77,7 +77,6 @@ def handler(event):
         "ids": [*os.getresuid(), *os.getresgid(), *os.getgroups()],
         "host": [name for name in ("uvicorn", "starlette", "typer", "pip") if there(name)],
         "exit": callable(exit),
-        "argv": open("/proc/self/cmdline").read().split("\\0") if event.json()["proc"] else [],
     }
 """
 
@@ -133,7 +132,7 @@ def test_it_is_held_back_as_one_of_the_host_s_own(
     """But for the interpreter and its path there is no difference, down to the descriptors."""
     usable(python, level)
     monkeypatch.setenv("SECRET", "of the host")
-    how = {"execute": level != "none", "proc": level == "sandbox"}
+    how = {"execute": level != "none"}
 
     async def body(sandbox: ProcessSandbox) -> None:
         there = await sandbox.load(code(tmp_path / "there", ASKS, python, env={"A": "1"}))
@@ -143,6 +142,9 @@ def test_it_is_held_back_as_one_of_the_host_s_own(
         assert found["executable"] == python.executable
         assert found["host"] == []
         assert found["path"].count(python.library) == 1
+        if os.geteuid() == 0:  # a function cannot read it
+            began = Path(f"/proc/{there.pid}/environ").read_text()
+            assert began == "PATH=/usr/local/bin:/usr/bin:/bin\0LANG=C.UTF-8\0"
         if CLOSED and os.geteuid() == 0 and level != "sandbox":
             return  # nobody but root runs the host's own
         own = await asked(
@@ -150,7 +152,7 @@ def test_it_is_held_back_as_one_of_the_host_s_own(
         )
         for each in (found, own):
             each["opened"], each["at_import"] = len(each["opened"]), len(each["at_import"])
-        differs = ("version", "executable", "path", "host", "argv", "environ")
+        differs = ("version", "executable", "path", "host", "environ")
         assert {n: v for n, v in found.items() if n not in differs} == {
             n: v for n, v in own.items() if n not in differs
         }
@@ -366,6 +368,28 @@ def test_its_limits_are_its_manifest_s(tmp_path: Path, python: Interpreter, leve
             assert one.results[1].failure.limit == "memory"
 
     with_sandbox(level, body)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_it_ends_with_the_runtime_zygote(tmp_path: Path, python: Interpreter, level: str) -> None:
+    """Its parent's end is a signal that the interpreter's start does not undo."""
+    usable(python, level)
+
+    async def body(sandbox: ProcessSandbox) -> None:
+        zygote = await sandbox.load(code(tmp_path / "f", "def handler(event): return 1", python))
+        assert await asked(zygote) == 1
+        watch = os.pidfd_open(zygote.pid)
+        assert sandbox._runtime is not None
+        sandbox._runtime.kill()
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(watch, ended.set)
+        async with asyncio.timeout(10):
+            await ended.wait()
+        asyncio.get_running_loop().remove_reader(watch)
+        os.close(watch)
+
+    # Another runtime ends what it finds in the control groups of one that was killed.
+    with_sandbox(level, body, grouped=False)
 
 
 # A whole host

@@ -118,6 +118,22 @@ def test_a_handler_answers_many_calls_sent_at_once(tmp_path: Path, source: str) 
     run(tmp_path, source, body)
 
 
+def test_its_directory_may_be_named_by_way_of_another(tmp_path: Path) -> None:
+    """As with --data ../data."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    tmp_path.joinpath("there").chmod(0o755)
+    (tmp_path / "there/main.py").write_text("def handler(event): return {'at': __file__}")
+
+    async def body(running: Running) -> None:
+        running.send(1, event())
+        result = await running.result(1)
+        assert result.outputs[0].event.json() == {"at": f"{named}/main.py"}
+
+    named = tmp_path / "here/../there"
+    run(named, "def handler(event): return {'at': __file__}", body)
+
+
 @pytest.mark.parametrize(
     "log", ["ctx.log.info('%s', event.id)", "await asyncio.to_thread(ctx.log.info, event.id)"]
 )
