@@ -22,6 +22,7 @@ from funcrt.sandbox.protocol import (
     Start,
 )
 from funcrt.streams import Items, Stream
+from funcrt.timeouts import Timeout, Timeouts
 from mesh.errors import EventError
 from mesh.event import Event
 from mesh.transport import Output
@@ -42,6 +43,7 @@ class Direct:
     def __init__(self, function: "Function") -> None:
         self.function = function
         self.calling = 0
+        self._timeouts = Timeouts(function.manifest.timeout_s)
 
     def _limit(self, timeout_s: float | None) -> float:
         """The call's time. Raises Overloaded, FunctionPaused."""
@@ -63,6 +65,7 @@ class Direct:
         limit = self._limit(timeout_s)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
+        timer: Timeout | asyncio.TimerHandle | None = None
 
         def ended(pending: Pending, result: Result) -> None:
             if not future.done():
@@ -85,7 +88,10 @@ class Direct:
         pending = Pending(call, (), ended, released, held=held)
         self.calling += 1
         # asyncio.timeout, which can nest, takes 6 % of the gateway's time.
-        timer = loop.call_later(limit, expired) if limit else None
+        if limit == function.manifest.timeout_s != 0:
+            timer = self._timeouts.start(expired)
+        elif limit:
+            timer = loop.call_later(limit, expired)
         try:
             function.pool.submit([pending])
             result = await future

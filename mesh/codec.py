@@ -400,9 +400,12 @@ def _binary(headers: Sequence[tuple[str, str]], content_type: str | None, body: 
 # The HTTP binding, written
 
 _TO_ENCODE = re.compile(rb"[^!#$&-~]")
+_AS_IT_IS = re.compile(r"[!#$&-~]*")
 
 
 def _encode_header(value: AttributeValue) -> str:
+    if type(value) is str and _AS_IT_IS.fullmatch(value):
+        return value
     raw = canonical(value).encode()
     return _TO_ENCODE.sub(lambda byte: b"%%%02X" % ord(byte.group()), raw).decode()
 

@@ -25,11 +25,12 @@ from funcrt.gateway.problem import HttpProblem, retry_after, wrong_method
 from funcrt.gateway.receipts import send_receipts
 from funcrt.sandbox.protocol import Http
 from funcrt.sandbox.web import REQUEST_TYPE
+from funcrt.timeouts import Timeouts
 from mesh.codec import decode_http, encode_http, validate
 from mesh.errors import EventError
 from mesh.event import AttributeValue, Event
 
-__all__ = ["CLOUDEVENTS", "Calls", "Watch", "check_size", "event_headers"]
+__all__ = ["CLOUDEVENTS", "WATCH_AFTER_S", "Calls", "Watch", "check_size", "event_headers"]
 
 CLOUDEVENTS = b"application/cloudevents"
 BATCH = b"application/cloudevents-batch"
@@ -62,6 +63,7 @@ class Calls:
         self.host = host
         self.limit = config.event_bytes
         self.most = config.request_bytes
+        self.watches = Timeouts(WATCH_AFTER_S)
 
     async def function(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
         """Call a function by its name. Raises HttpProblem and the host's errors."""
@@ -106,7 +108,7 @@ class Calls:
         if kind == "stream":
             await self._flow(scope, receive, send, route, event, http, timeout_s)
             return
-        watch = Watch(receive)
+        watch = Watch(receive, self.watches)
         try:
             reply = await self.host.call(
                 name, event, trigger=route.trigger, timeout_s=timeout_s, http=http
@@ -133,7 +135,7 @@ class Calls:
         without the response's end, which tells the client that it is not whole."""
         flow = Flow(scope, send)
         name = route.function
-        watch = Watch(receive)
+        watch = Watch(receive, self.watches)
         try:
             reply = await self.host.call(
                 name, event, trigger=route.trigger, timeout_s=timeout_s, http=http, answer=flow
@@ -164,12 +166,12 @@ class Watch:
 
     __slots__ = ("gone", "listener", "receive", "task", "timer")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, watches: Timeouts) -> None:
         self.receive = receive
         self.gone = False
         self.listener: asyncio.Task[None] | None = None
         self.task = asyncio.current_task()
-        self.timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
+        self.timer = watches.start(self._start)
 
     def _start(self) -> None:
         self.listener = asyncio.get_running_loop().create_task(self._listen())

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from urllib.parse import parse_qs
 
 from funcrt.api import HostApi
-from funcrt.gateway.call import Watch
+from funcrt.gateway.call import WATCH_AFTER_S, Watch
 from funcrt.gateway.limits import GatewayConfig, Head, Receive, Scope, Send
 from funcrt.gateway.problem import SAFE, HttpProblem, retry_after
 from funcrt.observation import after
 from funcrt.text import safe
+from funcrt.timeouts import Timeouts
 from mesh.errors import MeshClosed, MeshError
 from mesh.transport import Logged, check_name
 
@@ -31,6 +32,7 @@ class Tails:
         self.most = config.tails
         self.open = 0
         self._ending = asyncio.Event()
+        self.watches = Timeouts(WATCH_AFTER_S)
         self._looking: asyncio.Task[None] | None = None
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, topic: str) -> None:
@@ -44,7 +46,7 @@ class Tails:
         self.open += 1
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
-        watch = Watch(receive)
+        watch = Watch(receive, self.watches)
         try:
             # Read once before the head goes out: a start that there cannot be is a 400.
             await self.host.mesh.read(topic, start, 1)

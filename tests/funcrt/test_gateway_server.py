@@ -185,7 +185,7 @@ def test_a_client_that_does_not_read_its_answers_is_cut_off():
             host.by_name["large"] = large
             writer.transport.pause_reading()
             writer.write(b"POST /functions/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            await asyncio.sleep(1)
+            await asyncio.sleep(2)
             writer.transport.resume_reading()
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await answer_of(reader)
