@@ -1,10 +1,16 @@
 """Another Python than the host's, for a function's processes: what is known of one."""
 
+import errno
+import os
+
 import msgspec
 
 from funcrt.errors import SandboxError
 
 __all__ = ["Interpreter", "PythonRefused"]
+
+CLOSED = 'Install one where everyone may read it, or ask for isolation = "sandbox", which shows it'
+GONE = "It was there before: deploy the function again, or start the host anew, to take another"
 
 
 class Interpreter(msgspec.Struct, frozen=True):
@@ -31,3 +37,9 @@ class PythonRefused(SandboxError):
 
     def __init__(self, function: str, python: Interpreter, why: str) -> None:
         super().__init__(f"{function}: it runs in Python {python.version}, and {why}")
+
+    @classmethod
+    def at(cls, level: str, function: str, python: Interpreter, why: str) -> "PythonRefused":
+        """It cannot be started at a level of isolation."""
+        mend = GONE if os.strerror(errno.ENOENT) in why else CLOSED
+        return cls(function, python, f"cannot at isolation {level!r}: {why}. {mend}")

@@ -45,7 +45,6 @@ __all__ = ["Debugging", "ProcessSandbox", "ProcessZygote"]
 NO_DEBUGGER = (
     "the debugger is of the host's; debug it in a host that runs in that Python, or without --debug"
 )
-CLOSED = 'Install one where everyone may read it, or ask for isolation = "sandbox", which shows it'
 
 
 class Debugging(Protocol):
@@ -466,9 +465,9 @@ class ProcessZygote:
         if message.refused is not None:
             if message.refused.startswith("supervised connections"):
                 raise NetworkUnenforced(self.code.name, self.level, message.refused)
-            if self.code.python is not None and message.refused.startswith("the interpreter"):
-                why = f"cannot at isolation {self.level!r}: {message.refused}. {CLOSED}"
-                raise PythonRefused(self.code.name, self.code.python, why)
+            python = self.code.python
+            if python is not None and message.refused.startswith(("the interpreter", "Python ")):
+                raise PythonRefused.at(self.level, self.code.name, python, message.refused)
             raise SandboxError(f"{self.code.name}: isolation {self.level!r}: {message.refused}")
         if not message.ready:
             why = self.why_ended() or "it exited by os._exit, or crashed"

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from funcrt.errors import LoadError, SandboxError
+from funcrt.errors import LoadError
 from funcrt.sandbox import Code
 from funcrt.sandbox.container import ContainerSandbox
 from funcrt.sandbox.interpreter import Interpreter, PythonRefused
@@ -213,14 +213,14 @@ def test_what_fails_is_told_with_its_lines(tmp_path: Path, python: Interpreter) 
     with_sandbox("sandbox", body)
 
 
-@pytest.mark.parametrize("level", ["process", "sandbox"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_an_interpreter_that_is_not_there_is_refused(
     tmp_path: Path, python: Interpreter, level: str
 ) -> None:
     gone = msgspec.structs.replace(python, executable="/no/such/python3.99")
 
     async def body(sandbox: ProcessSandbox) -> None:
-        with pytest.raises(SandboxError, match=r"No such file or directory"):
+        with pytest.raises(PythonRefused, match=r"No such file or directory. It was there before"):
             await sandbox.load(code(tmp_path / "f", "def handler(event): pass", gone))
         usable(python, level)
         zygote = await sandbox.load(code(tmp_path / "f", "def handler(event): return 1", python))
