@@ -34,6 +34,7 @@ from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.protocol import Http
 from funcrt.secrets import SecretStore
 from funcrt.settler import Settler
+from funcrt.shown import check_apart, check_files
 from funcrt.tasks import OnFailure, Tasks
 from funcrt.zygotes import Zygotes
 from mesh.errors import MeshClosed, MeshError
@@ -143,6 +144,10 @@ class Host:
         self.secrets = SecretStore()
         """Where the secrets of functions are found."""
         self.packages = Packages(code_root.parent / "packages")
+        self.kept = {"the host's data directory": code_root.parent}
+        """What no function is shown by `sandbox.files`, by what it is called."""
+        self._folders: dict[str, tuple[Path, Sequence[str]]] = {}
+        """Where each function was last prepared from, and the files it asked for."""
         self.durable_code = True
         """Whether unpacked code is synced: not where `code_root` is emptied at each start."""
         self.name_sources = False
@@ -211,6 +216,7 @@ class Host:
                 " another mesh"
             )
         self.secrets.read(manifest.name, manifest.secrets)
+        self._check_files(manifest, directory, together)
         self.secrets.check_apart(manifest.name, directory, manifest.sandbox.files)
         for caution in self.secrets.cautions(manifest.secrets):
             log.warning("%s", caution)
@@ -315,6 +321,17 @@ class Host:
             del self.deployed[name]
             self._index()
         return function
+
+    def _check_files(self, manifest: Manifest, directory: Path, together: Collection[str]) -> None:
+        """Neither is it shown what is another's, nor another what is its own."""
+        name, files = manifest.name, manifest.sandbox.files
+        check_files(name, files)
+        check_apart(name, files, self.kept)
+        for other, (folder, shown) in self._folders.items():
+            if other != name and (other in self.deployed or other in together):
+                check_apart(name, files, {f"the folder of {other}": folder})
+                check_apart(other, shown, {f"the folder of {name}": directory})
+        self._folders[name] = directory, files
 
     def _check_paths(self, manifest: Manifest, together: Collection[str]) -> None:
         for function in self.deployed.values():

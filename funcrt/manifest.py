@@ -63,6 +63,7 @@ from funcrt.manifest_spec import (
 )
 from funcrt.paths import clash
 from funcrt.requirements import PROJECT, Needs, read_needs, requirement
+from funcrt.shown import never
 from funcrt.wrong import describe
 from mesh.errors import NameInvalid
 from mesh.transport import check_name
@@ -340,6 +341,7 @@ def _manifest(doc: Document, raw: dict[str, Any], folder: str) -> Manifest:
     _check_python(doc, values)
     _check_key(doc, values)
     _check_secrets(doc, values)
+    _check_files(doc, values)
     _check_triggers(doc, whole)
     manifest = Manifest(**values, triggers=list(whole.values()))
     if doc.sound(("name",), ("output",), ("dlq",), ("trigger",)):
@@ -422,6 +424,15 @@ def _check_secrets(doc: Document, values: dict[str, Any]) -> None:
     for name in names:
         if name in values.get("env", {}):
             doc.report(("secrets", name), "is in [env] too; a secret is no variable: keep one")
+
+
+def _check_files(doc: Document, values: dict[str, Any]) -> None:
+    """None that no host shows."""
+    files = values.get("sandbox", SandboxSpec()).files
+    if doc.sound(("sandbox", "files")):
+        for index, path in enumerate(files):
+            if why := never(path):
+                doc.report(("sandbox", "files", index), f"{path} {why}")
 
 
 def _check_bounds(doc: Document, values: dict[str, Any], triggers: dict[int, Trigger]) -> None:

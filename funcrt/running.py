@@ -26,6 +26,7 @@ from funcrt.sandbox.process import Debugging, ProcessSandbox
 from funcrt.secrets import SecretStore
 from funcrt.sockets import bind_unix, unlink_unix
 from mesh.clock import SystemClock
+from mesh.embedded import file_of
 from mesh.errors import MeshFull
 from mesh.integrity import told
 
@@ -121,6 +122,7 @@ async def hosting(
             )
             host.on_failure = ending.ask
             host.cautions = [told] if told else []
+            host.kept |= _kept(config)
             host.secrets = SecretStore(config.secrets, os.environ, local=local)
             ending.asked.add_done_callback(lambda _: host.packages.stop())
             host.packages.workshop = sandbox.workshop
@@ -139,6 +141,16 @@ async def hosting(
             await transport.close()
     finally:
         await sandbox.close()
+
+
+def _kept(config: ServeConfig) -> dict[str, Path]:
+    """What of a host's files can be elsewhere than in its data directory."""
+    found = {"the host's admin socket": config.admin_socket}
+    if config.tokens is not None:
+        found["the host's tokens"] = config.tokens
+    if config.mesh_url.startswith("embedded:") and (file := file_of(config.mesh_url)) != ":memory:":
+        found["the mesh's file"] = Path(file)
+    return found
 
 
 def _become_user(config: ServeConfig) -> str:

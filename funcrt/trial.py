@@ -37,6 +37,7 @@ from funcrt.sandbox.protocol import (
 )
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.secrets import SecretStore, apart
+from funcrt.shown import check_files
 from mesh.event import Event
 
 __all__ = ["NAMESPACE", "Trial", "Tried", "trial"]
@@ -132,9 +133,10 @@ async def trial(
     """Pack, unpack and import a function's directory as a deployment does, and end its processes
     in the end. Its secrets are those that `funcrt dev` would find, with that directory of them.
     What it needs is installed below `packages`; without that, the environment here has to have it.
-    Raises ManifestError, EnvFileInvalid, SecretsMissing, BundleError, PythonMissing,
+    Raises ManifestError, EnvFileInvalid, FilesRefused, SecretsMissing, BundleError, PythonMissing,
     PythonUnusable, LoadError, SandboxError."""
     manifest = load_manifest(directory, profile)
+    check_files(manifest.name, manifest.sandbox.files)
     known = SecretStore(secrets, os.environ, local=True)
     if manifest.secrets:
         _, given = apart(read_env([Path(NAME), directory / NAME]), manifest.secrets)

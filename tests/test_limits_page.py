@@ -34,6 +34,7 @@ from funcrt.gateway import admin, answer, guard, observe, publish, server
 from funcrt.sandbox import (
     box,
     confine,
+    forking,
     groups,
     handler,
     lifespan,
@@ -116,6 +117,7 @@ VALUES: dict[str, float | None] = {
     "a secret's value": secrets.MOST_BYTES,
     "characters of a secret's value at least": SHORTEST,
     "time until a changed secret is taken up": function.SECRETS_S,
+    "its environment, with the names of its files": forking.MAX_ASKED,
     "filters of a trigger": most(manifest.MESH, "filters"),
     "instances": MANIFEST.scale.max,
     "calls at once in one instance of an async handler": zygote.ASYNC_CALLS,

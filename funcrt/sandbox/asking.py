@@ -11,13 +11,14 @@ import msgspec
 
 from funcrt.errors import SandboxError
 from funcrt.sandbox.confine import Confinement, bounds_of
-from funcrt.sandbox.forking import MAX_MESSAGE
+from funcrt.sandbox.forking import MAX_ASKED, MAX_MESSAGE
 from funcrt.sandbox.groups import Group
 from funcrt.sandbox.installing import Hand
 from funcrt.sandbox.runtime import Ask, Gone, Place, Probe
 from funcrt.sandbox.warm import Send
+from funcrt.sandbox.zygote import Spec
 
-__all__ = ["Grouping", "ask", "readable", "socketpair"]
+__all__ = ["Grouping", "ask", "check_size", "readable", "socketpair"]
 
 MOST_ENTRIES = 8
 
@@ -27,6 +28,15 @@ def socketpair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     ours.setblocking(False)
     return ours, theirs
+
+
+def check_size(function: str, spec: Spec) -> None:
+    """Raises SandboxError where it is more than a zygote can be told to load."""
+    if (size := len(msgspec.msgpack.encode(spec))) > MAX_ASKED:
+        raise SandboxError(
+            f"{function}: what it is to load takes {size} bytes, with its environment, and at most"
+            f" {MAX_ASKED} can be handed over; keep large values of [env] in a file"
+        )
 
 
 async def ask(

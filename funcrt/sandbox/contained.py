@@ -54,10 +54,10 @@ def _become_zygote(control: socket.socket) -> None:
 
     from funcrt.sandbox import handler
     from funcrt.sandbox.confine import Refused, enter_contained
-    from funcrt.sandbox.forking import MAX_MESSAGE, introduce, tell
+    from funcrt.sandbox.forking import MAX_ASKED, introduce, tell
     from funcrt.sandbox.zygote import Spec, begin
 
-    body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 2)
+    body, descriptors, _, _ = socket.recv_fds(control, MAX_ASKED, 2)
     if not body:
         return
     spec = msgspec.msgpack.decode(body, type=Spec)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -19,16 +20,21 @@ from funcrt.sandbox import kernel
 from funcrt.sandbox.groups import Group
 
 __all__ = [
+    "MAX_ASKED",
     "MAX_MESSAGE",
     "Forked",
     "Strays",
     "child",
+    "heard",
     "introduce",
     "serve",
     "tell",
 ]
 
+T = TypeVar("T")
 MAX_MESSAGE = 64 << 10
+MAX_ASKED = 192 << 10
+"""Of what a zygote is to load, its environment with it."""
 STRAYS_S = 2.0
 
 
@@ -207,13 +213,28 @@ def _close_all_but(keep: list[int]) -> None:
     os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
+def heard(control: int, kind: type[T]) -> T:
+    """What the host says on the socket of a process that was forked for it, before all else: no
+    process above has had it. Ends this one where the host is gone."""
+    with socket.socket(fileno=os.dup(control)) as sock:
+        body = sock.recv(MAX_ASKED)
+    if not body:
+        os._exit(1)
+    return msgspec.msgpack.decode(body, type=kind)
+
+
 def tell(control: int, told: object, *descriptors: int) -> None:
     """A message to the host on a socket that this process hands on."""
-    with socket.socket(fileno=os.dup(control)) as sock:
-        try:
-            socket.send_fds(sock, [msgspec.msgpack.encode(told)], descriptors)
-        except OSError:
-            pass  # the host has closed it, and does not want to know
+    try:
+        sock = socket.socket(fileno=control)  # and no copy: there may be no room for one
+    except OSError:
+        return  # what came is none
+    try:
+        socket.send_fds(sock, [msgspec.msgpack.encode(told)], descriptors)
+    except OSError:
+        pass  # the host has closed it, and does not want to know
+    finally:
+        sock.detach()
 
 
 def introduce(pid: int, control: int, group: Group | None = None) -> None:

@@ -12,11 +12,11 @@ from functools import partial
 
 import msgspec
 
-from funcrt.sandbox.confine import Refused, enter_first, enter_rest, step
+from funcrt.sandbox.confine import Confinement, Refused, enter_first, enter_rest, step
 from funcrt.sandbox.forking import child, tell
 from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.view import interpreter_paths
-from funcrt.sandbox.zygote import Spec, Warm, begin
+from funcrt.sandbox.zygote import asked_for, begin
 
 __all__ = ["Handed", "go_on", "hand_over"]
 
@@ -28,7 +28,7 @@ OPTIONS = ("-I", "-S", "-B")
 class Handed(msgspec.Struct, frozen=True):
     """What the new program is to know, and by which numbers it has its descriptors."""
 
-    message: Spec | Warm
+    confine: Confinement
     root: tuple[str, ...]
     """What of the machine's own it may read."""
     descriptors: tuple[int, int, int]
@@ -40,17 +40,17 @@ class Handed(msgspec.Struct, frozen=True):
 
 
 def hand_over(
-    message: Spec | Warm, python: Interpreter, descriptors: list[int], go: int, line: socket.socket
+    held: Confinement, python: Interpreter, descriptors: list[int], go: int, line: socket.socket
 ) -> None:
-    """Lock this process in as `enter` does, as far as rights are needed, and execute the Python
-    that a message asks for. Never returns. Raises Refused."""
+    """Lock this process in as `enter` does, as far as rights are needed, and execute another
+    Python. Never returns. Raises Refused."""
     with step("the interpreter's own files"):
         root = tuple(interpreter_paths(python))
     needed = (python.executable, f"{python.library}/funcrt/sandbox/handed.py")
-    names = enter_first(message.confine, go, root, needed)
+    names = enter_first(held, go, root, needed)
     control, out, err = descriptors
     handed = Handed(
-        message, root, (control, out, err), line.fileno(), tuple(each.fileno() for each in names)
+        held, root, (control, out, err), line.fileno(), tuple(each.fileno() for each in names)
     )
     program = (
         f"import sys; sys.path.append({python.library!r});"
@@ -83,8 +83,8 @@ def _go_on(told: int) -> None:
     for add in (site.setquit, site.setcopyright, site.sethelper):
         add()  # `exit` and the like, which go with the packages that it is to be without
     try:
-        enter_rest(handed.message.confine, handed.root, line, names)
+        enter_rest(handed.confine, handed.root, line, names)
     except Refused as refused:
         tell(handed.descriptors[0], {"refused": str(refused)})
         return
-    begin(handed.message, *handed.descriptors)
+    begin(asked_for(handed.descriptors[0], handed.confine), *handed.descriptors)

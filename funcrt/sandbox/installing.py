@@ -22,7 +22,7 @@ NOT_STARTED = 127
 """What a shell exits with where a program cannot be started."""
 
 
-class Install(msgspec.Struct, frozen=True, tag="install"):
+class Install(msgspec.Struct, frozen=True):
     """A program to be run; the second descriptor is for what it writes."""
 
     command: Sequence[str]

@@ -17,7 +17,7 @@ import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
 from funcrt.sandbox import Code, HandlerInfo, OnExit, OnMessages
-from funcrt.sandbox.asking import Grouping, ask, socketpair
+from funcrt.sandbox.asking import Grouping, ask, check_size, socketpair
 from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.daemon import docker_missing
 from funcrt.sandbox.debugging import Debug
@@ -32,7 +32,7 @@ from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import (
     Log,
 )
-from funcrt.sandbox.runtime import Kill, Probe
+from funcrt.sandbox.runtime import Fork, Kill, Probe
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.sandbox.told import Forged, Told, info_of, is_child, pid_of, read
 from funcrt.sandbox.users import FIRST_USER, MOST_USERS
@@ -149,6 +149,7 @@ class ProcessSandbox:
             packages=str(code.packages or ""),
             python=code.python,
         )
+        check_size(code.name, spec)
         zygote = await self._fork(code, spec, send=await self._parent(code, held))
         info = zygote.info
         if info.threads > 1:
@@ -260,7 +261,9 @@ class ProcessSandbox:
         zygote.held = spec.confine
         try:
             descriptors = [theirs.fileno(), *(write for _, write in logs)]
-            (send or self._send)(msgspec.msgpack.encode(spec), descriptors)
+            ours.send(msgspec.msgpack.encode(spec))
+            asked = msgspec.msgpack.encode(Fork(spec.confine, spec.python))
+            (send or self._send)(asked, descriptors)
         except OSError as error:
             await zygote.stop()
             raise SandboxError(f"the runtime zygote is gone ({error})") from None
@@ -592,5 +595,4 @@ class ProcessZygote:
                 async with asyncio.timeout(5):
                     await self._gone
             except TimeoutError:
-                self.sandbox.end(self.watch)
                 self._lost()

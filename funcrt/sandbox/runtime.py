@@ -21,20 +21,32 @@ import msgspec
 
 from funcrt.sandbox import kernel
 from funcrt.sandbox.confine import Confinement, Refused, bounds_of, enter, fork, step
-from funcrt.sandbox.forking import Forked, child, introduce, serve, tell
+from funcrt.sandbox.forking import Forked, child, heard, introduce, serve, tell
 from funcrt.sandbox.groups import KEPT_S, Bounds, Group, Groups
 from funcrt.sandbox.handed import hand_over
 from funcrt.sandbox.installing import Hand, Install, hand, install
+from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.probe import tried
 from funcrt.sandbox.supervisor import supervise
 from funcrt.sandbox.told import pid_of
 from funcrt.sandbox.users import installs, user_of
 from funcrt.sandbox.view import runtime_paths
-from funcrt.sandbox.zygote import Spec, Warm, begin
+from funcrt.sandbox.zygote import asked_for, begin
 
-__all__ = ["Ask", "Gone", "Kill", "Place", "Probe", "runtime"]
+__all__ = ["Ask", "Fork", "Gone", "Kill", "Place", "Probe", "runtime"]
 
 TMP, LOCK = "funcrt-runtime-", "lock"
+
+
+class Fork(msgspec.Struct, frozen=True, tag="fork"):
+    """A function's zygote. What it is to load it is told on its own socket, the first descriptor:
+    what R has in its memory, such as somebody's environment, every function has in its own."""
+
+    confine: Confinement
+    python: Interpreter | None = None
+    """What it runs in; None for the Python of R."""
+    installs: bool = False
+    """It is to be told of an installation instead."""
 
 
 class Probe(msgspec.Struct, frozen=True, tag="probe"):
@@ -91,7 +103,7 @@ class _Runtime:
         root = str(Path(__file__).parents[2])
         self.paths = tuple(runtime_paths(root))
         self.decode = msgspec.msgpack.Decoder(
-            Spec | Warm | Probe | Install | Hand | Kill | Ask | Place | Gone
+            Fork | Probe | Hand | Kill | Ask | Place | Gone
         ).decode
         self.room = _Room()
         self.groups = Groups(grouped)
@@ -110,9 +122,7 @@ class _Runtime:
         return ()
 
     def _answer(
-        self,
-        message: "Spec | Warm | Probe | Install | Hand | Kill | Ask | Place | Gone",
-        descriptors: list[int],
+        self, message: Fork | Probe | Hand | Kill | Ask | Place | Gone, descriptors: list[int]
     ) -> Sequence[Forked]:
         if isinstance(message, Kill):
             _end(*descriptors)
@@ -155,48 +165,45 @@ class _Runtime:
         except OSError as error:
             raise Refused("a control group", error) from None
 
-    def fork(
-        self, message: Spec | Warm | Probe | Install, descriptors: list[int]
-    ) -> Sequence[Forked]:
-        """Raises Refused."""
+    def fork(self, message: Fork | Probe, descriptors: list[int]) -> Sequence[Forked]:
+        """Raises Refused, OSError, and leaves nothing of it then."""
         held, tmp = message.confine, ""
-        group = None if isinstance(message, Probe) else self.group_of(held)
-        if group is not None:
-            held = msgspec.structs.replace(held, grouped=tuple(group.directories))
-            message = msgspec.structs.replace(message, confine=held)
-        if held.level == "process":
-            tmp = self.room.make(held.user)
-            held = msgspec.structs.replace(held, tmp=tmp)
-            message = msgspec.structs.replace(message, confine=held)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            supervisor = _supervisor(held, ours) if held.supervised else 0
-            try:
+        with contextlib.ExitStack() as undo:
+            group = None if isinstance(message, Probe) else self.group_of(held)
+            name = group.name if group is not None else ""
+            undo.callback(self.groups.remove, name)
+            if group is not None:
+                held = msgspec.structs.replace(held, grouped=tuple(group.directories))
+            if held.level == "process":
+                tmp = self.room.make(held.user)
+                undo.callback(shutil.rmtree, tmp, ignore_errors=True)
+                held = msgspec.structs.replace(held, tmp=tmp)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours, theirs:
+                supervisor = _supervisor(held, ours) if held.supervised else 0
                 pid, go = fork(held)
-            except Refused:
-                shutil.rmtree(tmp, ignore_errors=True)
-                if group is not None:
-                    self.groups.remove(group.name)
-                raise
-            if pid == 0:
-                keep = [*descriptors, go, theirs.fileno()]
-                child(partial(self.begin, message, descriptors, go, group, theirs), keep)
-        try:
-            watch = os.pidfd_open(pid) if supervisor else -1
+                if pid == 0:
+                    message = msgspec.structs.replace(message, confine=held)
+                    keep = [*descriptors, go, theirs.fileno()]
+                    child(partial(self.begin, message, descriptors, go, group, theirs), keep)
+            undo.callback(os.waitpid, pid, 0)
+            undo.callback(os.close, go)  # at which it ends, and its supervisor with it
+            watch = -1
+            if supervisor:
+                watch = os.pidfd_open(pid)
+                undo.callback(os.close, watch)
             introduce(pid, descriptors[0], group)
-            control = os.dup(descriptors[0]) if isinstance(message, Install) else -1
-        except OSError:
-            os.close(go)  # at which it ends, and its supervisor with it
-            os.waitpid(pid, 0)
-            self.groups.remove(group.name if group is not None else "")
-            raise
-        name = group.name if group is not None else ""
+            control = -1
+            if isinstance(message, Fork) and message.installs:
+                control = os.dup(descriptors[0])
+                undo.callback(os.close, control)
+            os.write(go, b"g")
+            undo.pop_all()
         forked = [Forked(pid, go, tmp, partial(self.groups.remove, name, kept_s=KEPT_S))]
-        if isinstance(message, Install):
+        if control >= 0:
             forked[0].after = partial(self.installed, forked[0], name, control)
         if supervisor:
             forked.append(Forked(supervisor, after=partial(_end_and_close, watch)))
-        os.write(go, b"g")
         return forked
 
     def installed(self, one: Forked, group: str, control: int) -> None:
@@ -208,7 +215,7 @@ class _Runtime:
 
     def begin(
         self,
-        message: Spec | Warm | Probe | Install,
+        message: Fork | Probe,
         descriptors: list[int],
         go: int,
         group: Group | None,
@@ -221,18 +228,19 @@ class _Runtime:
             if group is not None:
                 with step("a control group"):
                     group.join()
-            if isinstance(message, Spec | Warm) and message.python is not None:
-                hand_over(message, message.python, descriptors, go, line)
+            if isinstance(message, Fork) and message.python is not None:
+                hand_over(held, message.python, descriptors, go, line)
             enter(held, go, self.paths, line)
         except Refused as refused:
             tell(descriptors[0], {"refused": str(refused)})
             return
         if isinstance(message, Probe):
             tell(descriptors[0], {"had": held.level})
-        elif isinstance(message, Install):
-            install(message, descriptors[0], descriptors[1])
+        elif message.installs:
+            job = msgspec.structs.replace(heard(descriptors[0], Install), confine=held)
+            install(job, descriptors[0], descriptors[1])
         else:
-            begin(message, *descriptors)
+            begin(asked_for(descriptors[0], held), *descriptors)
 
 
 def _supervisor(held: Confinement, line: socket.socket) -> int:

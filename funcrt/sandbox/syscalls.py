@@ -83,6 +83,7 @@ CONNECT = (42, 203)
 LISTEN = (50, 201)
 BIND = (49, 200)
 SENDTO, SENDMSG, SENDMMSG = (44, 206), (46, 211), (307, 269)
+PRCTL = (157, 167)
 SIGNALS = {"kill": (62, 129), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
            "rt_tgsigqueueinfo": (297, 240)}  # fmt: skip
 SIGNALS_AT_ANY = {"tkill": (200, 130), "pidfd_send_signal": (424, 424)}
@@ -91,7 +92,11 @@ CLONE_THREAD = 0x00010000
 NAMESPACES = 0x7E020000
 """CLONE_NEW*, but for time, which clone(2) cannot make."""
 UNIX, INET, INET6, NETLINK = 1, 2, 10, 16
+SOL_SOCKET = 1
 STREAM, RAW, PACKET = 1, 3, 10
+SO_LINGER = 13
+PDEATHSIG, SIGKILL = 1, 9
+"""The end of a process with its parent, which nothing of ours asks to be gentler."""
 FAST_OPEN = 0x20000000
 """MSG_FASTOPEN: connects, without connect(2)."""
 OPTIONS = {
@@ -138,6 +143,7 @@ def rules(
     yield Rule(SOCKET, errno.EACCES, but=families)
     yield Rule(SOCKET, errno.EPERM, at=1, mask=0xF, among=(RAW, PACKET))
     yield Rule(SOCKETPAIR, errno.EACCES, but=(UNIX,))
+    yield _LINGER
 
 
 def supervised(
@@ -171,6 +177,12 @@ def supervised(
     for level, options in OPTIONS.items():
         yield Rule(SETSOCKOPT, errno.EPERM, at=2, among=options, when=(1, level))
     yield Rule(SOCKETPAIR, errno.EACCES, but=(UNIX,))
+    yield _LINGER
+
+
+# Who closes a socket last waits until its peer has taken all. Sent over its channel, and closed by
+# itself, that is the host.
+_LINGER = Rule(SETSOCKOPT, errno.EPERM, at=2, among=(SO_LINGER,), when=(1, SOL_SOCKET))
 
 
 def _of_all(signals_to: int | None, programs: bool) -> Iterator[Rule]:
@@ -182,6 +194,7 @@ def _of_all(signals_to: int | None, programs: bool) -> Iterator[Rule]:
     # Of itself it fails where a process has threads, which `handler.threads` asks by it.
     yield Rule(UNSHARE, errno.EPERM, any_of=0xFFFFFFFF ^ CLONE_THREAD)
     yield Rule(IOCTL, errno.EPERM, at=1, among=(TIOCSTI, TIOCLINUX))
+    yield Rule(PRCTL, errno.EPERM, at=1, but=(SIGKILL,), when=(0, PDEATHSIG))
     if signals_to is not None:
         for numbers in SIGNALS.values():
             yield Rule(numbers, errno.EPERM, but=(signals_to,))

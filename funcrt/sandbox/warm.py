@@ -19,6 +19,7 @@ from funcrt.sandbox.forking import MAX_MESSAGE
 from funcrt.sandbox.imports import leading_imports
 from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import Log
+from funcrt.sandbox.runtime import Fork
 from funcrt.sandbox.zygote import Warm
 
 __all__ = ["Send", "WarmProcesses", "Warmed"]
@@ -52,7 +53,9 @@ class Warmed:
         self._logs = [LogReader(read, "stderr", said, budget) for read, _ in logs]
         try:
             descriptors = [theirs.fileno(), *(write for _, write in logs)]
-            send(msgspec.msgpack.encode(self.wanted), descriptors)
+            ours.send(msgspec.msgpack.encode(self.wanted))
+            asked = Fork(self.wanted.confine, self.wanted.python)
+            send(msgspec.msgpack.encode(asked), descriptors)
         finally:
             theirs.close()
             for _, write in logs:
@@ -119,6 +122,7 @@ class WarmProcesses:
     def __init__(self, ahead: Sequence[str] = ()) -> None:
         self._ahead: tuple[tuple[str, tuple[str, ...]], ...] = tuple((name, ()) for name in ahead)
         self._held: dict[str, Warmed] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
 
     async def get(
         self,
@@ -129,6 +133,17 @@ class WarmProcesses:
     ) -> Warmed | None:
         """The process to fork this version from, made now where there is none that fits; None
         where nothing is imported ahead, and no interpreter has to start. Raises OSError."""
+        # Two at once would each close the other's, which waits for its imports.
+        async with self._locks.setdefault(code.name, asyncio.Lock()):
+            return await self._get(code, held, send, said)
+
+    async def _get(
+        self,
+        code: Code,
+        held: Confinement,
+        send: Send,
+        said: Callable[[Sequence[Log]], None],
+    ) -> Warmed | None:
         modules = self._ahead + leading_imports(code.path, code.handler)
         packages, python = str(code.packages or ""), code.python
         key = (modules, dict(code.env), held, packages, python, _installed())

@@ -19,6 +19,7 @@ from funcrt.sandbox.forking import MAX_MESSAGE
 from funcrt.sandbox.groups import Group
 from funcrt.sandbox.installing import Hand, Install
 from funcrt.sandbox.levels import Level, Policy, choose, mend
+from funcrt.sandbox.runtime import Fork
 from funcrt.sandbox.users import FIRST_BUILDER, INSTALLER, MOST_BUILDERS
 from funcrt.sandbox.view import covering
 from funcrt.sandbox.warm import Send
@@ -185,7 +186,9 @@ class Workshop:
         read, write = os.pipe()
         try:
             with theirs:
-                self._send(msgspec.msgpack.encode(asked), [theirs.fileno(), write])
+                ours.send(msgspec.msgpack.encode(asked))
+                fork = msgspec.msgpack.encode(Fork(held, installs=True))
+                self._send(fork, [theirs.fileno(), write])
         except OSError as error:
             ours.close()
             os.close(read)

@@ -23,7 +23,7 @@ import msgspec
 from funcrt.errors import LoadError
 from funcrt.sandbox.confine import Confinement, enter_alone
 from funcrt.sandbox.debugging import Debug, attach, name_sources
-from funcrt.sandbox.forking import MAX_MESSAGE, Forked, Strays, child, introduce, serve
+from funcrt.sandbox.forking import MAX_MESSAGE, Forked, Strays, child, heard, introduce, serve
 from funcrt.sandbox.handler import Bound, import_handler, threads
 from funcrt.sandbox.hook import chosen, no_terminal
 from funcrt.sandbox.interpreter import Interpreter
@@ -37,6 +37,7 @@ __all__ = [
     "Spawn",
     "Spec",
     "Warm",
+    "asked_for",
     "begin",
     "tidy",
 ]
@@ -58,7 +59,7 @@ BASE = {
 
 
 class Warm(msgspec.Struct, frozen=True, tag="warm"):
-    """What R is asked to import, for versions to be forked from."""
+    """What F0 is to import, for versions to be forked from."""
 
     modules: tuple[tuple[str, tuple[str, ...]], ...]
     """Modules, and the names taken from each."""
@@ -71,7 +72,7 @@ class Warm(msgspec.Struct, frozen=True, tag="warm"):
 
 
 class Spec(msgspec.Struct, frozen=True, tag="load"):
-    """What R, or F0, is asked to load."""
+    """What F is to load."""
 
     path: str
     handler: str
@@ -113,6 +114,12 @@ class Spawn(msgspec.Struct, frozen=True):
 
 
 # F0: a function's dependencies
+
+
+def asked_for(control_fd: int, held: Confinement) -> Spec | Warm:
+    """What a process that is confined so is to load. Ends it where the host is gone."""
+    message: Spec | Warm = heard(control_fd, Spec | Warm)  # type: ignore[arg-type]
+    return msgspec.structs.replace(message, confine=held)
 
 
 def begin(message: Spec | Warm, control_fd: int, out: int, err: int) -> None:
@@ -157,20 +164,19 @@ def _warm(warm: Warm, control: socket.socket) -> None:
     serve(control, partial(_fork_from_here, warm.confine), patient=True)
 
 
-def _fork_from_here(held: Confinement, body: bytes, descriptors: list[int]) -> list[Forked]:
+def _fork_from_here(held: Confinement, _: bytes, descriptors: list[int]) -> list[Forked]:
     """What F0 forks is confined as it is."""
-    message = msgspec.msgpack.decode(body, type=Spec)
-    message = msgspec.structs.replace(message, confine=held, shared=True)
     own = os.getpid()
     pid = os.fork()
     if pid == 0:
-        child(partial(_fork_of, message, descriptors), descriptors, own)
+        child(partial(_fork_of, held, descriptors), descriptors, own)
     introduce(pid, descriptors[0])
     return [Forked(pid)]
 
 
-def _fork_of(message: Spec, descriptors: list[int]) -> None:
+def _fork_of(held: Confinement, descriptors: list[int]) -> None:
     os.setsid()
+    message = msgspec.structs.replace(asked_for(descriptors[0], held), shared=True)
     begin(message, *descriptors)
 
 

@@ -483,6 +483,11 @@ MEND = "set output.allow_loop = true if that is meant"
             "[sandbox]\nfiles = ['/srv/../etc']",
             '2: sandbox.files[0]: expected an absolute path, without . or .., found "/srv/../etc"',
         ),
+        (
+            "[sandbox]\nfiles = ['/srv', '/proc/self']",
+            "2: sandbox.files[1]: /proc/self shows processes, devices and settings of the kernel's;"
+            " it has a /proc and /dev of its own",
+        ),
         ("[limits]\ncpu = 0.001", "2: limits.cpu: expected 0.01 to 1024, found 0.001"),
         ("[limits]\ncpu = '1'", '2: limits.cpu: expected a number, found "1"'),
         # Idempotency keys

@@ -18,6 +18,8 @@ import uvloop
 
 from funcrt.errors import LoadError, SandboxError
 from funcrt.sandbox import Code, Exit
+from funcrt.sandbox.groups import KEPT_S
+from funcrt.sandbox.levels import Level, Policy
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.protocol import HEADER, Call, Log, Result
 from funcrt.sandbox.worker import FLUSH_S, Worker
@@ -490,28 +492,72 @@ def test_what_the_import_opened_is_open_in_instances(tmp_path: Path) -> None:
     run(tmp_path, source, body)
 
 
-def test_a_runtime_without_room_refuses_and_goes_on(tmp_path: Path) -> None:
+def kept_by(pid: int) -> int:
+    """How many directories a runtime zygote has for its functions: of control groups, and at level
+    `process` to write to."""
+    open_ = [os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd")]
+    roots = {each.removesuffix("/lock") for each in open_ if "/funcrt-" in each}
+    return sum(path.is_dir() for root in roots for path in Path(root).iterdir())
+
+
+@pytest.mark.parametrize("level", ["process", "sandbox"])
+def test_a_runtime_without_room_refuses_and_goes_on(tmp_path: Path, level: Level) -> None:
     (tmp_path / "main.py").write_text("def handler(event): return 1\n")
 
     async def main() -> None:
-        sandbox = ProcessSandbox()
+        sandbox = ProcessSandbox(policy=Policy(forced=level))
         await sandbox.start()
         code = Code(name="f", version="1", path=tmp_path)
         try:
+            if why := (await sandbox.probed()).get(level):
+                pytest.skip(f"isolation {level!r} cannot be had here: {why}")
             await (await sandbox.load(code)).stop()
             assert sandbox._runtime is not None
             pid = sandbox._runtime.pid
+            made = kept_by(pid)
             before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             used = len(os.listdir(f"/proc/{pid}/fd"))
             for room in range(1, 9):
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + room, before[1]))
-                with contextlib.suppress(SandboxError):
+                with contextlib.suppress(SandboxError, LoadError):
                     async with asyncio.timeout(20):
                         await (await sandbox.load(code)).stop()
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+            await asyncio.sleep(KEPT_S)
             await (await sandbox.load(code)).stop()
+            async with asyncio.timeout(10):
+                while kept_by(pid) > made:  # of those that were refused nothing is left
+                    await asyncio.sleep(0.05)
             assert len(os.listdir(f"/proc/{pid}/fd")) <= used + 1
         finally:
             await sandbox.close()
 
     asyncio.run(main())
+
+
+def test_an_environment_that_is_too_large_is_refused_and_a_large_one_is_not(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        "import os\ndef handler(event): return len(os.environ['LARGE'])\n"
+    )
+
+    async def main() -> None:
+        sandbox = ProcessSandbox()
+        await sandbox.start()
+        try:
+            for size, fits in ((150 << 10, True), (200 << 10, False)):
+                env = {"LARGE": "x" * size}
+                code = Code(name="f", version="1", path=tmp_path, env=env)
+                if not fits:
+                    with pytest.raises(SandboxError, match="keep large values of"):
+                        await sandbox.load(code)
+                    continue
+                running = Running()
+                zygote = await sandbox.load(code)
+                running.instance = await zygote.spawn(running.on_messages, running.on_exit)
+                running.send(1, event())
+                result = await running.result(1)
+                assert result.outputs[0].event.data == b"%d" % size
+        finally:
+            await sandbox.close()
+
+    uvloop.run(main())

@@ -102,6 +102,17 @@ def test_what_cannot_be_imported_ahead_is_told_as_the_version_s_own_mistake(tmp_
     with_sandbox(body)
 
 
+def test_two_versions_at_once_wait_for_one_process(tmp_path: Path) -> None:
+    async def body(sandbox: ProcessSandbox) -> None:
+        async with asyncio.timeout(20):
+            both = await asyncio.gather(*(sandbox.load(code(tmp_path, n)) for n in (1, 2)))
+            found = [await says(await running(zygote), 1) for zygote in both]
+        assert [version for _, version in found] == [1, 2]
+        assert len({warm for warm, _ in found}) == 1
+
+    with_sandbox(body)
+
+
 def test_a_warm_process_that_was_killed_is_made_again(tmp_path: Path) -> None:
     async def body(sandbox: ProcessSandbox) -> None:
         first = await running(await sandbox.load(code(tmp_path, 1)))

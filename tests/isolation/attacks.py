@@ -4,6 +4,7 @@ It is copied into a function's directory, so it imports nothing of the tests."""
 
 import ctypes
 import os
+import re
 import resource
 import socket
 import struct
@@ -140,6 +141,45 @@ def read_memory(pid):
 
 def take_descriptor(pid):
     return call((438, 438), os.pidfd_open(pid), 0, 0)
+
+
+def outlive():
+    """Its parent's end is told to it no more."""
+    if libc.prctl(1, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+    return "untied"
+
+
+def memory_near(start, pipe, most=4096):
+    """What can be read around an address, page by page: write(2) fails where there is nothing."""
+    held = {}
+    for step in (1, -1):
+        page, missed = start // 4096 if step > 0 else start // 4096 - 1, 0
+        while missed < most and page > 0:
+            if libc.write(pipe[1], ctypes.c_void_p(page * 4096), ctypes.c_size_t(4096)) == 4096:
+                held[page] = os.read(pipe[0], 4096)
+                missed = 0
+            else:
+                missed += 1
+            page += step
+    return b"".join(held[page] for page in sorted(held))
+
+
+def neighbours_environment(asked):
+    """In its own memory: what it was forked from may have had it."""
+    pipe = os.pipe()
+    libc.sbrk.restype = libc.getauxval.restype = ctypes.c_void_p
+    big = bytearray(8 << 20)
+    # Its heap, its stack by what the kernel laid there, and what was mapped.
+    starts = [libc.sbrk(0), libc.getauxval(25), id(object()), id(os), id(None), id(asked)]
+    starts += [ctypes.addressof(ctypes.c_char.from_buffer(big))]
+    starts += [ctypes.cast(libc.write, ctypes.c_void_p).value]
+    found = set()
+    for start in starts:
+        found |= set(re.findall(rb"(own|other)-env-[0-9a-f]{32}", memory_near(start, pipe)))
+    if found == {b"own"}:
+        raise OSError("nothing but its own")
+    return found
 
 
 def become_root(asked):
@@ -341,6 +381,8 @@ ATTACKS = {
     "read the host's environment": lambda a: read(f"/proc/{a['host']}/environ"),
     "read process 1's environment": lambda a: b"host-secret" in read("/proc/1/environ") or 1 / 0,
     "find the host's secrets in its own": in_environ,
+    "find another function's environment": neighbours_environment,
+    "outlive its host": lambda a: outlive(),
     "use an inherited descriptor": through_descriptors,
     "start a program": programs,
     "slow others down by priority": lambda a: os.setpriority(os.PRIO_PROCESS, 0, -5),
@@ -401,7 +443,7 @@ HARMLESS = [
     "signal the host", "signal another function", "read the host's environment",
     "change a file's mode", "change the mode of its own code", "change a file's times",
     "set a file's attribute", "cut a file", "watch a directory", "a file's size",
-    "slow the host down", "bind the host to a processor", "limit the host",
+    "outlive its host", "slow the host down", "bind the host to a processor", "limit the host",
     "memory of System V", "a message queue", "a datagram to a Unix socket's path",
     "start a program", "a user namespace", "loopback, TCP",
     "loopback, UDP", "listen", "an abstract Unix socket", "a Unix socket's path", "netlink",

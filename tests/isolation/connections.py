@@ -300,6 +300,31 @@ def asks_a_nameserver(_):
     return got
 
 
+def lingers(_):
+    """Whoever closes a socket last waits until its peer has taken all: the host, where it was sent
+    over the channel, with a frame of no messages."""
+    sock = socket.socket()
+    sock.connect((API, 8083))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 5))
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(1 << 16))
+    # In a pair's queue, so that it is no more the function's once the pair's end is sent.
+    one, other = socket.socketpair()
+    one.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))])
+    sock.close()
+    one.close()
+    sent = array.array("i", [other.fileno()])
+    for fd in range(3, 100):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as channel:
+            if channel.fileno() != other.fileno() and channel.type == socket.SOCK_STREAM:
+                frame = struct.pack("<I", 1) + b"\x90"
+                channel.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, sent)])
+                other.close()
+    return "handed over"
+
+
 def many_sockets(_):
     held = []
     with contextlib.suppress(OSError):
@@ -373,6 +398,7 @@ ATTACKS = {
     "TCP fast open, by an option": lambda a: fast_open("option"),
     "source routes": by_way_of,
     "another device": through_device,
+    "a close that waits for its peer, left to the host": lingers,
     "bind and listen": lambda a: listens(("0.0.0.0", 0)),
     "listen": lambda a: listens(None),
     "UDP, the host": lambda a: sends("127.0.0.1", OURS),

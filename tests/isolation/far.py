@@ -54,6 +54,7 @@ def main() -> None:
     for sock in kept:
         sock.setblocking(False)
         sock.connect_ex(("127.0.0.1", 8081))
+    still = socket.create_server(("0.0.0.0", 8083))  # who is accepted by nobody, is read by nobody
     names, sink = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
     names.bind(("11.1.1.2", 53))
     sink.bind(("0.0.0.0", 9999))
@@ -65,6 +66,7 @@ def main() -> None:
     while True:
         for key, _ in selector.select():
             if key.fileobj is sys.stdin:
+                still.close()
                 return  # whoever started it has closed it
             if key.fileobj is sink:
                 print("datagram", sink.recv(100), flush=True)

@@ -1,18 +1,22 @@
 """Runs every attack at one level, in this process's own namespaces, and prints what came of it.
 
-`python -m tests.isolation.run LEVEL DIRECTORY [IMAGE]`, as process N of a pid namespace of its own;
-at level `container`, in the machine's. With a `python.json` in the directory, functions run in
-that."""
+`python -m tests.isolation.run LEVEL[@ABI] DIRECTORY [IMAGE]`, as process N of a pid namespace of
+its own; at level `container`, in the machine's. With a `python.json` in the directory, functions
+run in that. With an ABI of Landlock, as if the kernel had no later one, and without bombs."""
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 
@@ -136,8 +140,33 @@ def victims(root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def main(level: str, root: Path, image: str = "", *network: str) -> None:
-    os.environ["SECRET"] = "host-secret"
+def environment(name: str) -> dict[str, str]:
+    """The neighbour's are many: memory that is used again hides not all of them."""
+    said, count = ("other", 100) if name == "other" else ("own", 1)
+    return {f"{said}{n}".upper(): f"{said}-env-{os.urandom(16).hex()}" for n in range(count)}
+
+
+@contextlib.contextmanager
+def landlock(abi: str) -> Iterator[None]:
+    """Runtime zygotes that are started meanwhile take the kernel for one of this ABI; of none, for
+    what it is."""
+    started = subprocess.Popen
+    older = f"from funcrt.sandbox import kernel; kernel.landlock_abi = lambda: {abi};"
+
+    def start(command: list[Any], **more: Any) -> Any:
+        before, imported, after = str(command[-1]).partition("from funcrt.sandbox.runtime")
+        if abi and imported:
+            command = [*command[:-1], before + older + imported + after]
+        return started(command, **more)
+
+    with mock.patch("subprocess.Popen", start):
+        yield
+
+
+async def main(
+    level: str, root: Path, image: str = "", *network: str, attacks: Iterable[str] = ATTACKS
+) -> None:
+    os.environ |= {"SECRET": "host-secret"} | environment("other")
     there = victims(root)
     source = Path(__file__).with_name("attacks.py").read_bytes()
     sandbox = ProcessSandbox(policy=Policy(forced=level))  # type: ignore[arg-type]
@@ -145,25 +174,25 @@ async def main(level: str, root: Path, image: str = "", *network: str) -> None:
     told = root / "python.json"
     python = msgspec.json.decode(told.read_bytes(), type=Interpreter) if told.exists() else None
     zygotes = []
-    for name in ("attacker", "other"):
+    for name in ("other", "attacker"):
         path = root / name
         path.mkdir()
         path.chmod(0o755)
         (path / "main.py").write_bytes(source)
         code = Code(
             name=name, version="1", path=path, image=image, memory_bytes=512 << 20,
-            tmp_bytes=16 << 20, network=network, python=python,
+            tmp_bytes=16 << 20, network=network, env=environment(name), python=python,
         )  # fmt: skip
         zygotes.append(await sandbox.load(code))
-    other = Calls(zygotes[1])
+    other = Calls(zygotes[0])
     await other.call(1, {"attack": "bpf"})
     asked = there["asked"] | {
         "neighbour": other.instance.pid,
         "other": str(root / "other/main.py"),
         "other_tmp": f"/proc/{other.instance.pid}/root/tmp",
     }
-    calls = Calls(zygotes[0])
-    for number, attack in enumerate(HARMLESS if level == "none" else ATTACKS, 10):
+    calls = Calls(zygotes[1])
+    for number, attack in enumerate(HARMLESS if level == "none" else attacks, 10):
         lines = calls.lines
         found = await calls.call(number, asked | {"attack": attack})
         said = verdict(attack, found, number, calls.lines - lines)
@@ -175,4 +204,7 @@ async def main(level: str, root: Path, image: str = "", *network: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))
+    asked, _, older = sys.argv[1].partition("@")
+    chosen = [name for name in ATTACKS if not (older and name in BOMBS)]
+    with landlock(older):
+        asyncio.run(main(asked, Path(sys.argv[2]), *sys.argv[3:], attacks=chosen))

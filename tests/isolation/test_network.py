@@ -15,8 +15,8 @@ from tests.isolation.test_isolation import INSIDE, ROOT, USER, for_others, pytes
 __all__ = ["pytestmark"]
 
 LISTED = [
-    "11.1.1.2:8080", "11.1.1.2:8081", "api.test:8080", "api.test:8443", "*.wild.test:8080",
-    "10.9.9.2:8080", "evil.test:8080", "near.test:7000",
+    "11.1.1.2:8080", "11.1.1.2:8081", "11.1.1.2:8083", "api.test:8080", "api.test:8443",
+    "*.wild.test:8080", "10.9.9.2:8080", "evil.test:8080", "near.test:7000",
 ]  # fmt: skip
 PRIVATE = "a private address, listed"
 SLOW = {"an address that is swapped by a thread", "a descriptor that is swapped by a thread"}

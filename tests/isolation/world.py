@@ -1,7 +1,7 @@
 """Runs a function that connects, beside a world of its own, and prints what came of it.
 
-`python -m tests.isolation.world LEVEL USER DIRECTORY NETWORK...`, as root in mount and network
-namespaces of its own: it changes addresses, and /etc/resolv.conf."""
+`python -m tests.isolation.world LEVEL[@ABI] USER DIRECTORY NETWORK...`, as root in mount and
+network namespaces of its own: it changes addresses, and /etc/resolv.conf."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from funcrt.sandbox.levels import Policy
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.protocol import Result
 from tests.isolation.connections import ATTACKS, LISTED_ONLY, OURS, OWN_NETWORK, WORKS
-from tests.isolation.run import Calls
+from tests.isolation.run import Calls, landlock
 
 LINKS = """
 ip link set lo up
@@ -131,4 +131,6 @@ async def main(level: str, user: int, root: Path, network: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))
+    asked, _, older = sys.argv[1].partition("@")
+    with landlock(older):
+        asyncio.run(main(asked, int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))
