@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from funcrt.api import HostApi, Reply, Route
 from funcrt.gateway.answer import Flow
+from funcrt.gateway.connection import answered
 from funcrt.gateway.limits import (
     ClientGone,
     GatewayConfig,
@@ -114,8 +115,9 @@ class Calls:
                 name, event, trigger=route.trigger, timeout_s=timeout_s, http=http
             )
             start, content = _response(reply, name, scope)
-            await send(start)
-            await send(content)
+            if not answered(send, start["status"], start["headers"], content["body"]):
+                await send(start)
+                await send(content)
         except asyncio.CancelledError:
             raise watch.told("the host stopped during the call") from None
         finally:

@@ -4,6 +4,7 @@ uvicorn's httptools protocol bounds neither the size of a request's head, nor tr
 requests a client may send ahead, nor the time that any of it takes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import httptools
@@ -13,10 +14,12 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from funcrt.gateway.limits import GatewayConfig
+from funcrt.gateway.limits import GatewayConfig, Send
 from funcrt.gateway.problem import HttpProblem, retry_after
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "answered"]
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 SLICE = 4096
 """Bytes parsed at once: about as many requests may be parsed ahead as it holds."""
@@ -70,6 +73,34 @@ class _Together:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+
+
+def answered(send: Send, status: int, headers: Headers, body: bytes) -> bool:
+    """Send a response that is whole, `headers` naming its length, with one call: uvicorn's two
+    look at each header by itself, which takes longer than reading an event. False where it was
+    not sent, as all but the common case is uvicorn's to send."""
+    cycle = getattr(send, "__self__", None)
+    if (
+        not isinstance(cycle, RequestResponseCycle)
+        or cycle.response_started
+        or cycle.disconnected
+        or not cycle.keep_alive
+        or cycle.flow.write_paused
+        or cycle.scope["method"] == "HEAD"
+    ):
+        return False
+    lines = [STATUS_LINE[status]]
+    lines += [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+    head = b"".join(lines)
+    # What a function returned splits no response.
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+        return False
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"%b\r\n%b" % (head, body))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
 
 
 class Connection(HttpToolsProtocol):
@@ -221,9 +252,16 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        """As uvicorn's, but that no timer is made for each response, and cancelled with the next
+        request: the sweep ends what is idle."""
+        self.server_state.total_requests += 1
+        self.since = self.loop.time()
         if self.transport.is_closing():
             self.held = b""
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         if self.held and not self.pipeline:
             self.feed_held()
         if self.held or self.pipeline:
@@ -301,5 +339,5 @@ class Connection(HttpToolsProtocol):
         elif self.in_head and (self.head_size or cycle is None):
             if quiet_s > self.settings.head_timeout_s:
                 self.refuse(HttpProblem(408, "slow", "the request's headers took too long"))
-        elif quiet_s > self.settings.keep_alive_s + self.settings.body_timeout_s:
+        elif quiet_s > self.settings.keep_alive_s:
             self.transport.close()
