@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 import mesh
+from funcrt.text import alarm
 
 HERE = Path(__file__).parent
 ROUNDS = int(os.environ.get("DEMO_ROUNDS", "40"))
@@ -229,6 +230,8 @@ async def ready(host: asyncio.subprocess.Process, log: Path) -> str:
     assert host.stdout is not None
     while line := await host.stdout.readline():
         told = json.loads(line)
+        if told["event"] == "isolation":
+            print(alarm(told["text"], told["hint"], sys.stdout), flush=True)
         if "port" in told:
             return f"http://127.0.0.1:{told['port']}"
     said = await asyncio.to_thread(log.read_text, "utf-8", "replace")

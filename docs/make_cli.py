@@ -36,6 +36,7 @@ VARIABLES = {
     "FUNCRT_TOKEN": "the token that is sent to `--host`",
     "FUNCRT_TOKENS": "`--tokens`: the token file of the gateway",
     "FUNCRT_SECRETS": "`--secrets`: the directory of the files that `[secrets]` names",
+    "FUNCRT_DRAIN": "`serve --drain`: seconds for calls in flight to finish at the end",
     "FUNCRT_INSTALL": "with 0 `--no-install`: nothing is installed for functions",
     "HOME": "where `pip.conf` and `uv.toml` are looked for ([dependencies.md](dependencies.md))",
     "XDG_CONFIG_HOME": "the same; `HOME`'s `.config` by default",
@@ -43,6 +44,8 @@ VARIABLES = {
     " `HOME`'s `.pyenv` by default",
     "UV_PYTHON_INSTALL_DIR": "where uv has its own; `XDG_DATA_HOME`'s `uv/python` by default",
     "XDG_DATA_HOME": "the same; `HOME`'s `.local/share` by default",
+    "FUNCRT_CONTAINED": "set to anything, as in the image: what a container lacks is told with what"
+    " it takes to have it ([image.md](image.md))",
     "DOCKER_HOST": "the socket of the Docker daemon that makes containers"
     " ([containers.md](containers.md)); `unix:///var/run/docker.sock` by default",
     "FUNCRT_FAILPOINT": "for tests: end at a failpoint (docs/guarantees.md)",

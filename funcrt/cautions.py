@@ -1,33 +1,50 @@
 """What a manifest says that is allowed and hardly meant: told whenever it is deployed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from funcrt.manifest import Manifest
 from funcrt.reach import filter_of, queued
+from funcrt.sandbox import HandlerInfo
 from funcrt.sandbox.destinations import OUTBOUND, address_of
-from funcrt.sandbox.levels import LEVELS
+from funcrt.sandbox.levels import LEVELS, Level, contained, mend
+from funcrt.text import several
 
-__all__ = ["cautions"]
+__all__ = ["cautions", "lowered"]
+
+LOWERED: dict[Level, str] = {
+    "none": "nothing keeps them from the host's files, processes and network",
+    "process": "Landlock and seccomp alone hold them back, in the host's own namespaces",
+    "sandbox": "they see the host's Python and libraries, and those of no image",
+}
+"""What a level leaves open that a higher one does not."""
 
 
-def cautions(
-    manifest: Manifest, isolation: str = "", grouped: Sequence[str] | None = None
-) -> Iterator[str]:
+def lowered(served: Iterable[tuple[Manifest, HandlerInfo]]) -> Iterator[tuple[str, str]]:
+    """Of functions that run at a lower level than their manifests ask for, for each level and
+    reason: which, and what to do, which may be nothing."""
+    found: dict[tuple[Level, Level, str], list[str]] = {}
+    for manifest, info in served:
+        asked = manifest.sandbox.isolation
+        if LEVELS.index(info.isolation) < LEVELS.index(asked):
+            found.setdefault((info.isolation, asked, info.lacking), []).append(manifest.name)
+    for (had, wanted, why), names in found.items():
+        where = "this container" if contained() else "this machine"
+        because = f"{where} does not give it ({why})" if why else "--isolation says so"
+        text = f"isolation {had!r} instead of {wanted!r} for {several(names)}: {because}"
+        yield f"{text}; {LOWERED[had]}", mend(why)
+
+
+def cautions(manifest: Manifest, grouped: Sequence[str] | None = None) -> Iterator[str]:
     """A line each: filters that no event or every event meets, or that no index can find; keys that
-    keep nothing from running; an `isolation` that is not what was asked for; limits that only a
-    control group can keep, of which this machine gives those in `grouped`."""
+    keep nothing from running; limits that only a control group can keep, of which this machine
+    gives those in `grouped`."""
     asked = manifest.sandbox.isolation
-    if isolation in LEVELS[: LEVELS.index(asked)]:
-        what = "nothing keeps it from the host's files, processes and network"
-        if isolation == "process":
-            what = "it shares the host's namespaces"
-        yield (
-            f"{manifest.name}: runs at isolation {isolation!r} where it asks for {asked!r}: {what}"
-        )
     if manifest.limits.cpu is not None and grouped is not None and "cpu" not in grouped:
+        what = "start it as root, or in a unit with Delegate=yes"
+        if contained():
+            what = "bound its container as a whole: docker run --cpus"
         yield (
-            f"{manifest.name}: limits.cpu is not kept: this host can make no control group; start"
-            " it as root, or in a unit with Delegate=yes"
+            f"{manifest.name}: limits.cpu is not kept: this host can make no control group; {what}"
         )
     for entry in manifest.sandbox.network:
         address = address_of(entry.rpartition(":")[0].strip("[]"))

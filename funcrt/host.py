@@ -510,6 +510,10 @@ class Host:
 
     # The end
 
+    async def stop_pulling(self) -> None:
+        """Take nothing more from the mesh; what runs goes on. Again is harmless."""
+        await asyncio.gather(*(each.stop_pulling() for each in self.deployed.values()))
+
     async def drain(self, seconds: float) -> None:
         """Stop pulling, finish what runs, settle it, give the rest back."""
         self.state = "draining"

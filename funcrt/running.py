@@ -33,6 +33,8 @@ from mesh.integrity import told
 __all__ = ["Ending", "hosting", "listening", "settle_down"]
 
 MOST_FILES = 8192
+FLUSH_S = 0.5
+"""For answers that are made by the end of a drain to be sent."""
 OWN_FILES = 512
 """Open files kept for instances, the mesh and its clients."""
 
@@ -45,20 +47,25 @@ class Ending:
         self.asked: asyncio.Future[BaseException | None] = loop.create_future()
         self.hurry = asyncio.Event()
         """Set where it was asked again: what runs is given back at once."""
+        self._asked_at = 0.0
+        self._time = loop.time
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.ask)
 
     def ask(self, error: BaseException | None = None) -> None:
         """End it; the second time, at once."""
         if not self.asked.done():
+            self._asked_at = self._time()
             self.asked.set_result(error)
         else:
             self.hurry.set()
 
     def seconds(self, most: float) -> float:
-        """How long what runs may take to finish: none after a failure."""
-        failed = self.asked.done() and self.asked.result() is not None
-        return 0.0 if failed else most
+        """How long what runs may take to finish, of `most` in all: none after a failure."""
+        if not self.asked.done():
+            return most
+        failed = self.asked.result() is not None
+        return 0.0 if failed else max(0.0, self._asked_at + most - self._time())
 
     async def unless_hurried(self, work: "asyncio.Future[Any]") -> bool:
         """Wait for `work`, or cancel it on `hurry`; whether it came to its end."""
@@ -187,7 +194,7 @@ async def listening(
         tokens=tokens,
         allowed_hosts=config.allowed_hosts,
         allowed_origins=config.allowed_origins,
-        drain_s=config.drain_s,
+        drain_s=min(config.drain_s, FLUSH_S),
         connections=_connections(),
     )
     apps = make_app(host, gateway), make_admin_app(host, gateway)
@@ -199,6 +206,7 @@ async def listening(
         await stack.enter_async_context(serve_http(apps[1], few, admin))
         yield http.getsockname()[1]
         host.state = "draining"
+        await host.stop_pulling()
         # Still listening: who asks for readiness, or calls, is told 503 and not cut off.
         seconds = ending.seconds(config.drain_s)
         idle = asyncio.gather(*(app.idle(seconds) for app in apps))

@@ -10,15 +10,21 @@ import uvloop
 
 from funcrt import logs
 from funcrt.auth import Tokens, check_bind
-from funcrt.cautions import cautions
+from funcrt.cautions import cautions, lowered
 from funcrt.config import ServeConfig
 from funcrt.gateway import OPEN_NOTICE
 from funcrt.host import Host
 from funcrt.rollout import find_functions, read_manifests, roll_out
 from funcrt.running import Ending, hosting, listening, settle_down
-from funcrt.text import installed, several
+from funcrt.sandbox.levels import contained
+from funcrt.text import alarm, installed, several
 
 __all__ = ["run"]
+
+SHUT_NOTICE = (
+    "no tokens are configured: nobody outside this container reaches the gateway; --host 0.0.0.0"
+    " --tokens FILE opens it to those with a token"
+)
 
 
 def run(config: ServeConfig) -> int:
@@ -48,7 +54,7 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
         _say(config, "ready", f"funcrt serve · mesh {config.mesh_url} · "
              f"http http://{config.host}:{port} · ^C stop", port=port)  # fmt: skip
         if not tokens:
-            _say(config, "open", OPEN_NOTICE)
+            _say(config, "open", SHUT_NOTICE if contained() else OPEN_NOTICE)
         await ending.asked
         _say(config, "draining", "draining: calls in flight finish")
     ending.raise_failure(config.mesh_url)
@@ -81,9 +87,11 @@ async def _deploy(config: ServeConfig, host: Host) -> None:
         _warn(config, f"{gone.name} v{gone.number} is out of service: {gone.source.path} is not"
               " served any more; its queue stays")  # fmt: skip
     width = max(map(len, host.deployed), default=0)
+    served = [each for _, each in sorted(host.deployed.items())]
+    for text, hint in lowered((each.manifest, each.pool.info) for each in served):
+        _alarm(config, text, hint)
     for name, function in sorted(host.deployed.items()):
-        loaded = function.pool.info
-        for caution in cautions(function.manifest, loaded.isolation, loaded.grouped):
+        for caution in cautions(function.manifest, function.pool.info.grouped):
             _warn(config, caution)
         info, status = function.pool.info, await function.status()
         triggers = ", ".join(map(str, status.triggers)) or "no trigger: called by name only"
@@ -114,7 +122,15 @@ def _warn(config: ServeConfig, text: str) -> None:
         print(f"! {text}", file=sys.stderr, flush=True)
 
 
-def _say(config: ServeConfig, event: str, text: str, **more: int) -> None:
+def _alarm(config: ServeConfig, text: str, hint: str) -> None:
+    """What nobody is to overlook: in red on a terminal, even with --quiet."""
+    if config.json:
+        _say(config, "isolation", text, hint=hint)
+    else:
+        print(alarm(text, hint, sys.stderr), file=sys.stderr, flush=True)
+
+
+def _say(config: ServeConfig, event: str, text: str, **more: int | str) -> None:
     if config.json:
         line = msgspec.json.encode({"event": event, "text": text, "pid": os.getpid(), **more})
         print(line.decode(), flush=True)

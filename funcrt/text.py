@@ -1,10 +1,14 @@
-"""Showing text that is not to be trusted: names, ids, messages of functions."""
+"""Showing text: what is not to be trusted (names, ids, messages of functions), long lines, red."""
 
+import os
 import re
+import sys
 from collections.abc import Sequence
+from typing import TextIO
 
-__all__ = ["frame", "installed", "safe", "several"]
+__all__ = ["RED", "alarm", "folded", "frame", "installed", "paint", "safe", "several"]
 
+RED = "31"
 _FRAME = re.compile(r'  File "([^"]+)", line (\d+), in (.+)')
 
 
@@ -32,3 +36,34 @@ def installed(packages: Sequence[str], took_s: float | None) -> str:
     """What a function needs, and what its installation took, None where it was there: `pillow
     11.3.0, numpy 2.3.1 · 2.1 s`."""
     return f"{several(packages)} · {'cached' if took_s is None else f'{took_s:.1f} s'}"
+
+
+def folded(text: str, indent: int, stream: TextIO | None = None) -> str:
+    """A long line for a terminal, by default that of stdout: broken at blanks, and what follows
+    indented. In a pipe as it is."""
+    if not (stream or sys.stdout).isatty():
+        return text
+    import shutil
+    import textwrap
+
+    return textwrap.fill(
+        text,
+        shutil.get_terminal_size().columns,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def paint(colour: str, text: str, stream: TextIO | None = None) -> str:
+    """In colour, on a terminal that wants it, by default that of stdout."""
+    wanted = (stream or sys.stdout).isatty() and "NO_COLOR" not in os.environ
+    return f"\x1b[{colour}m{text}\x1b[0m" if wanted else text
+
+
+def alarm(text: str, hint: str, stream: TextIO) -> str:
+    """What nobody is to overlook, and what to do about it: lines, in red on a terminal."""
+    said = [folded(f"! {text}", 2, stream)]
+    if hint:
+        said.append(folded(f"  try: {hint}", 7, stream))
+    return paint(RED, "\n".join(said), stream)

@@ -15,8 +15,9 @@ from tests.users import CLOSED
 # that starts would inherit it: the tests of Ctrl-C need it as at a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A command believes these, where they are set, and not the terminal that a test gives it.
-for name in ("COLUMNS", "LINES"):
+# A command believes these, where they are set, and not the terminal that a test gives it; and that
+# it is in a container, where the tests run in one.
+for name in ("COLUMNS", "LINES", "FUNCRT_CONTAINED"):
     os.environ.pop(name, None)
 
 # A host that root starts becomes another user, or warns that this one cannot run its Python: said

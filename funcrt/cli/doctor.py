@@ -8,7 +8,7 @@ import resource
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,16 @@ from funcrt.cli.errors import FAILED, CliError, explain
 from funcrt.cli.options import Data, Json, Mesh, Namespace, Place, SecretsDir, Socket, place
 from funcrt.cli.output import folded, json_line, line, marked, safe
 from funcrt.pythons import look
-from funcrt.sandbox.levels import STOPS, Level, mend
+from funcrt.sandbox.levels import (
+    STOPS,
+    IsolationMissing,
+    Level,
+    NotLinux,
+    Policy,
+    choose,
+    mend,
+    system,
+)
 from funcrt.secrets import exposed
 from mesh.schemes import connect
 
@@ -138,7 +147,10 @@ def _sync_times(root: Path) -> Iterator[float]:
         for _ in range(SYNCS):
             began = time.perf_counter()
             os.write(fd, bytes(1024))
-            os.fdatasync(fd)
+            if hasattr(os, "fdatasync"):
+                os.fdatasync(fd)
+            else:  # macOS
+                os.fsync(fd)
             yield (time.perf_counter() - began) * 1000
 
 
@@ -208,20 +220,36 @@ def _secrets(directory: Path) -> Check:
 
 def _isolation() -> Iterator[Check]:
     """The levels of isolation: which can be had here, what each stops, and what is missing."""
-    if platform.system() != "Linux":
-        found = f"isolation: none of its levels can be had on {platform.system()}"
-        yield Check("process", "warn", found, "a host in a container; --isolation none to develop")
+    if system() != "Linux":
+        yield Check("isolation", "fail", str(NotLinux(system())))
         return
     missing, primitives = asyncio.run(_probed())
+    hints = {""}
     for level, stops in STOPS.items():
-        if level in missing:
-            yield Check(level, "warn", f"isolation: {missing[level]}", mend(missing[level]))
-        else:
+        if level not in missing:
             yield Check(level, "ok", f"isolation: {stops}")
+            continue
+        hint = mend(missing[level])
+        yield Check(level, "warn", f"isolation: {missing[level]}{_instead(level, missing)}", hint)
+        hints.add(hint)
+    lacking: dict[tuple[int, str], list[str]] = {}
     for name, number, text in primitives:
         if number:
-            what = f"{name}: {errno.errorcode.get(number, number)}, {text}"
-            yield Check("lacks", "warn", what, mend(name))
+            why = text.rpartition(": ")[2]  # each control group names a directory of its own
+            lacking.setdefault((number, why), []).append(name)
+    for (number, text), names in lacking.items():
+        what = f"{', '.join(names)}: {errno.errorcode.get(number, number)}, {text}"
+        new = [hint for hint in dict.fromkeys(map(mend, names)) if hint not in hints]
+        yield Check("lacks", "warn", what, "; ".join(new))
+
+
+def _instead(level: Level, missing: Mapping[Level, str]) -> str:
+    """Where a host of this environment has functions that ask for it run at another level."""
+    try:
+        found = choose("", level, missing, Policy.of_environment())
+    except IsolationMissing:
+        return ""
+    return f"; functions that ask for it run at {found!r}, as FUNCRT_ALLOW_ISOLATION says"
 
 
 async def _probed() -> tuple[dict[Level, str], list[tuple[str, int, str]]]:

@@ -1,13 +1,12 @@
 """Printing: JSON lines, plain lines in a pipe, a Rich table on a terminal."""
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
-from funcrt.text import safe
+from funcrt.text import RED, folded, paint, safe
 
 __all__ = [
     "RED",
@@ -24,7 +23,6 @@ __all__ = [
     "safe",
 ]
 
-RED = "31"
 MARKS = {"✓": "32", "!": "33", "✗": RED}
 """And their colours."""
 
@@ -43,29 +41,6 @@ def line(text: str) -> None:
     """One line, out at once where somebody watches or a program waits for it."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def folded(text: str, indent: int, stream: TextIO | None = None) -> str:
-    """A long line for a terminal, by default that of stdout: broken at blanks, and what follows
-    indented. In a pipe as it is."""
-    if not (stream or sys.stdout).isatty():
-        return text
-    import shutil
-    import textwrap
-
-    return textwrap.fill(
-        text,
-        shutil.get_terminal_size().columns,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def paint(colour: str, text: str) -> str:
-    """In colour, on a terminal that wants it."""
-    wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    return f"\x1b[{colour}m{text}\x1b[0m" if wanted else text
 
 
 def marked(text: str) -> str:

@@ -62,7 +62,10 @@ def serve(
         typer.Option(help="What [profile.NAME] of the manifests changes.", metavar="NAME"),
     ] = "",
     drain: Annotated[
-        float, typer.Option(help="Seconds for calls in flight to finish at the end.", min=0)
+        float,
+        typer.Option(
+            envvar="FUNCRT_DRAIN", help="Seconds for calls in flight to finish at the end.", min=0
+        ),
     ] = 30.0,
     user: Annotated[
         str,

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ import uvloop
 
 from funcrt import logs
 from funcrt.auth import Tokens
+from funcrt.cautions import lowered
 from funcrt.config import DevConfig
 from funcrt.dev.debugger import Debugger, debugged
 from funcrt.dev.keys import Keys
@@ -25,7 +27,7 @@ from funcrt.host import Host
 from funcrt.rollout import find_functions, is_function
 from funcrt.running import Ending, hosting, listening, settle_down
 from funcrt.tasks import Tasks
-from funcrt.text import installed
+from funcrt.text import alarm, installed
 
 __all__ = ["run"]
 
@@ -197,7 +199,11 @@ class Session:
             if function.installed is not None:
                 text = installed(function.installed.packages, function.installed.took_s)
                 self.screen.line(f"  {'':<{width}}  deps {text}")
-        if self.debugger is not None:
+        served = [each for _, each in sorted(self.host.deployed.items())]
+        if self.debugger is None:  # which takes all isolation away, and is asked for
+            for text, hint in lowered((each.manifest, each.pool.info) for each in served):
+                self.screen.line(alarm(text, hint, sys.stdout))
+        else:
             self.screen.line(
                 f"waiting for a debugger on 127.0.0.1:{self.debugger.port}; nothing is called"
                 " before one attaches"

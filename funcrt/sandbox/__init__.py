@@ -93,6 +93,8 @@ class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The version of Python that it runs in, in its own words."""
     isolation: Level = "none"
     """The level that it runs at."""
+    lacking: str = ""
+    """Why this machine does not give the level that its manifest asks for."""
     grouped: tuple[str, ...] | None = None
     """What control groups bound of its instances: `memory`, `cpu`, ...; None where something else
     does."""

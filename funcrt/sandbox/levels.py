@@ -1,6 +1,7 @@
 """The levels of isolation, and which of them a function gets."""
 
 import os
+import platform
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -15,9 +16,12 @@ __all__ = [
     "IsolationMissing",
     "Level",
     "NetworkUnenforced",
+    "NotLinux",
     "Policy",
     "choose",
+    "contained",
     "mend",
+    "system",
 ]
 
 Level = Literal["none", "process", "sandbox", "container"]
@@ -96,6 +100,28 @@ class DockerUnavailable(SandboxError):
         super().__init__(f"{why}. {mend(why)}")
 
 
+class NotLinux(SandboxError):
+    """Functions cannot run on this system."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"functions run on Linux alone, in processes that its kernel holds back, and this is"
+            f" {found}. {mend('not Linux')}"
+        )
+
+
+def system() -> str:
+    """What this machine runs, as people call it: Linux, macOS, Windows, ..."""
+    found = platform.system()
+    return {"Darwin": "macOS"}.get(found, found)
+
+
+def contained() -> bool:
+    """Whether this host is in a container itself, as its image says: a file such as /.dockerenv is
+    in machines, too, that were made of an image."""
+    return bool(os.environ.get("FUNCRT_CONTAINED"))
+
+
 def choose(function: str, asked: Level, missing: Mapping[Level, str], policy: Policy) -> Level:
     """The level that a function gets. `missing` has those that cannot be had, and why. Raises
     IsolationMissing."""
@@ -117,7 +143,7 @@ _MENDS = {
     "DOCKER_HOST": "set it to a unix:// socket of this machine, or leave it out",
     "user namespace": (
         "allow them (sysctl user.max_user_namespaces; kernel.apparmor_restrict_unprivileged_userns"
-        " on Ubuntu; in Docker, the profile in docs/isolation.md)"
+        " on Ubuntu; in a container, the profile of docs/image.md)"
     ),
     "supervised connections": (
         "a kernel of at least 5.14 can, where nothing forbids seccomp's listeners, pidfd_getfd and"
@@ -125,18 +151,37 @@ _MENDS = {
     ),
     "in a container": 'ask for isolation = "sandbox", or network = "outbound" or "none"',
     "namespaces": "start the host with CAP_SYS_ADMIN, or as an ordinary user",
-    "mount": "in Docker, use the profile in docs/isolation.md",
-    "/proc": "in Docker, use the profile in docs/isolation.md",
+    "mount": "in a container, use the profile of docs/image.md",
+    "pivot_root": "in a container, use the profile of docs/image.md",
+    "/proc": "in a container, use the profile of docs/image.md",
     "landlock": "a kernel of at least 5.13, with lsm=landlock among its parameters, has it",
     "seccomp": "a kernel with CONFIG_SECCOMP_FILTER has it, on x86_64 or aarch64",
-    "not Linux": "run the host on Linux, or in a container",
+    "not Linux": "run the host on Linux, or in a container, as docs/image.md says",
     "interpreter": "use a Python that everyone may read, or start the host as its owner",
 }
+_OPTIONS = (
+    "--security-opt seccomp=seccomp.json --security-opt systempaths=unconfined --security-opt"
+    " apparmor=unconfined (docs/image.md)"
+)
+_PROFILE = f"start this container with {_OPTIONS}"
+_CONTAINED = {
+    "no Docker daemon": "start the host where the Docker daemon runs, not in a container",
+    "user namespace": _PROFILE,
+    "supervised connections": f'{_PROFILE}; network = "none" needs none of it',
+    "namespaces": f"start this container as an ordinary user, with {_OPTIONS}",
+    "mount": _PROFILE,
+    "pivot_root": _PROFILE,
+    "/proc": _PROFILE,
+    "landlock": f"{_PROFILE}, which lets Landlock be asked for; or the kernel has none, as those"
+    " before 5.13 and those without lsm=landlock among their parameters",
+}
+"""The same, of a host that is in a container itself."""
 
 
 def mend(why: str) -> str:
     """What to do about a step that failed; nothing where it is told by itself."""
-    for step, text in _MENDS.items():
+    mends = _MENDS | _CONTAINED if contained() else _MENDS
+    for step, text in mends.items():
         if step in why:
             return text[0].upper() + text[1:]
     return ""

@@ -27,11 +27,9 @@ from funcrt.sandbox.groups import Group
 from funcrt.sandbox.instance import LOAD_TIMEOUT_S, ProcessInstance, out_of_memory, shared
 from funcrt.sandbox.interpreter import PythonRefused
 from funcrt.sandbox.lending import Borrower, Lending
-from funcrt.sandbox.levels import Level, NetworkUnenforced, Policy, choose
+from funcrt.sandbox.levels import Level, NetworkUnenforced, NotLinux, Policy, choose, system
 from funcrt.sandbox.logs import Budget, LogReader
-from funcrt.sandbox.protocol import (
-    Log,
-)
+from funcrt.sandbox.protocol import Log
 from funcrt.sandbox.runtime import Fork, Kill, Probe
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.sandbox.told import Forged, Told, info_of, is_child, pid_of, read
@@ -105,7 +103,9 @@ class ProcessSandbox:
         return said
 
     async def start(self) -> None:
-        """As the contract says."""
+        """As the contract says. Raises NotLinux."""
+        if system() != "Linux":
+            raise NotLinux(system())
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).parents[2])
         program = (
@@ -484,7 +484,9 @@ class ProcessZygote:
             text = f"its import wrote to the socket of its process: {error}"
             raise LoadError(Problem(file=file, message=text)) from None
         held = tuple(self.group.directories) if self.group is not None else ()
-        self.info = msgspec.structs.replace(found, isolation=self.level, grouped=held)
+        lacking = {} if self.sandbox.policy.forced else self.sandbox.missing
+        why = lacking.get(self.code.isolation, "")
+        self.info = msgspec.structs.replace(found, isolation=self.level, lacking=why, grouped=held)
         if wrong := unfit(self.code, self.info):
             raise LoadError(Problem(file=file, message=wrong))
 

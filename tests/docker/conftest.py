@@ -17,10 +17,12 @@ import pytest
 
 SUITE = "bookworm"
 IMAGE = f"local/funcrt-tests:{SUITE}"
-PACKAGES = "python3-minimal,libpython3-stdlib"
+PACKAGES = "python3-venv"
 NEEDED = ("dockerd", "unshare", "debootstrap")
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"
 UP_S = 30
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "funcrt-tests"
+"""What is made, or fetched, once a machine."""
 
 
 def missing() -> str:
@@ -33,14 +35,13 @@ def missing() -> str:
 
 def root_file_system() -> Path:
     """A Debian with Python, as a tar: made once a machine."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "funcrt-tests"
-    cache.mkdir(parents=True, exist_ok=True)
-    made = cache / f"{SUITE}.tar"
-    with (cache / "lock").open("w") as lock:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    made = CACHE / f"{SUITE}-{PACKAGES}.tar"
+    with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if made.exists():
             return made
-        with tempfile.TemporaryDirectory(dir=cache) as directory:
+        with tempfile.TemporaryDirectory(dir=CACHE) as directory:
             root = f"{directory}/root"
             run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root)
             for name in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):

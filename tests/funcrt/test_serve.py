@@ -225,3 +225,37 @@ topic = "in"
         until(lambda: rows(again.run("ls", "--json"))[0]["done"] == 1)
     finally:
         assert again.stop(signal.SIGTERM) == 0
+
+
+def test_the_end_takes_no_longer_than_it_is_given(tmp_path: Path) -> None:
+    """For all that is to end, one after the other; and meanwhile no event begins to be handled."""
+    function = """
+import time
+def handler(event):
+    print("began", flush=True)
+    time.sleep(event.json()["a"])
+---
+[[trigger]]
+topic = "in"
+"""
+    serving = Serving(tmp_path / "data", ["--drain", "2"], f=function)
+    call = subprocess.Popen(
+        [*FUNCRT, "invoke", "f", "--data", '{"a": 60}'],
+        env=serving.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until(lambda: rows(serving.run("ls", "--json"))[0]["busy"] == 1)
+    started = time.monotonic()
+    serving.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert post(serving, "1", b'{"a": 0}').status_code == 503
+    assert (
+        serving.run("publish", "in", "--type=t", "--source=/s", '--data={"a": 0}').returncode == 0
+    )
+    assert serving.ended() == 0
+    assert 2 <= time.monotonic() - started < 4
+    assert "the host stopped during the call" in call.communicate(timeout=30)[1]
+    again = Serving(tmp_path / "data", f=function)
+    try:
+        until(lambda: rows(again.run("ls", "--json"))[0]["done"] == 1)
+    finally:
+        assert again.stop(signal.SIGTERM) == 0
