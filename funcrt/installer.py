@@ -24,6 +24,7 @@ from funcrt.sandbox.workshop import Job, Place, Workshop
 __all__ = [
     "CACHE",
     "HOME",
+    "RUNTIME",
     "SITE",
     "DependencyError",
     "InstallerMissing",
@@ -88,10 +89,11 @@ class DependencyError(LoadError):
     """Dependencies that cannot be installed, with the package's name and the installer's words."""
 
 
-def pinned() -> list[str]:
-    """What a function must have in just this version, if it has it at all: `msgspec==0.21.0`."""
+def pinned(names: Sequence[str] = RUNTIME) -> list[str]:
+    """Packages in the version that funcrt has here: of `RUNTIME`, what a function must have in just
+    this one, if it has it at all: `msgspec==0.21.0`."""
     found = []
-    for name in RUNTIME:
+    for name in names:
         try:
             found.append(f"{name}=={version(name)}")
         except PackageNotFoundError:

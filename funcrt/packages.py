@@ -22,6 +22,7 @@ from funcrt.errors import DeployError
 from funcrt.installer import (
     CACHE,
     HOME,
+    RUNTIME,
     SITE,
     DependencyError,
     compile_in,
@@ -43,6 +44,7 @@ KEPT_S = 24 * 3600.0
 beside the host, finds it."""
 MOST_CACHED = 2 << 30
 """Bytes of downloads that are kept from one installation to the next."""
+DEBUGGER = "debugpy"
 BELOW_THE_CHANNEL = ("funcrt", "funcrt/sandbox", "mesh")
 """Where the modules are that a function's process may import."""
 NOT_INSTALLING = (
@@ -116,6 +118,8 @@ class Packages:
         """Whether anything is installed; else what functions need is in the host's environment."""
         self.builds = builds
         """Whether functions may ask for builds from source."""
+        self.debugging = False
+        """Whether the debugger comes with what functions run on in another Python."""
         self.told: Told = lambda *_: None
         self._locks: dict[str, asyncio.Lock] = {}
         self._making: set[asyncio.Task[Installed]] = set()
@@ -147,7 +151,8 @@ class Packages:
     async def library(self, function: str, python: Interpreter) -> Interpreter:
         """That Python, with what a function's process runs on installed for it, once for all
         functions. Raises PythonUnusable, InstallerMissing, SandboxError."""
-        key, workshop = _library_key(python), self.workshop if self.install else None
+        runtime = pinned([*RUNTIME, *([DEBUGGER] if self.debugging else [])])
+        key, workshop = _library_key(python, runtime), self.workshop if self.install else None
         if workshop is None and self._there(key) is None:
             raise PythonUnusable(function, python, NOT_INSTALLING)
 
@@ -155,7 +160,7 @@ class Packages:
             if workshop is None:  # it was there, and was taken away meanwhile
                 raise PythonUnusable(function, python, NOT_INSTALLING)
             place = await workshop.place(function, builds=False)
-            needs = Needs(tuple(pinned()))
+            needs = Needs(tuple(runtime))
             await run_installer(work, needs, self.root, workshop, place, python=python)
             await asyncio.to_thread(_copy_own, work / SITE)
             await compile_in(work, python, workshop, place)
@@ -272,9 +277,9 @@ def _key(needs: Needs, builds: bool, python: Interpreter | None = None) -> str:
     return hashlib.sha256(asked.encode()).hexdigest()[:40]
 
 
-def _library_key(python: Interpreter) -> str:
+def _library_key(python: Interpreter, runtime: Sequence[str]) -> str:
     """Different for another version of funcrt, too, down to a changed line."""
-    asked = repr(("library", 1, _of(python), pinned(), _own_digest()))
+    asked = repr(("library", 1, _of(python), runtime, _own_digest()))
     return hashlib.sha256(asked.encode()).hexdigest()[:40]
 
 

@@ -84,6 +84,7 @@ async def _dev(config: DevConfig) -> int:
         host.name_sources = debugger is not None
         host.observer = screen
         host.packages.told = screen.installing
+        host.packages.debugging = debugger is not None
         host.packages.builds = True  # the author's own machine, and their choice
         port = await stack.enter_async_context(listening(serve, Tokens(), host, ending))
         session = Session(config, host, screen, debugger)

@@ -40,10 +40,6 @@ from funcrt.sandbox.zygote import Spawn, Spec
 
 __all__ = ["Debugging", "ProcessSandbox", "ProcessZygote"]
 
-NO_DEBUGGER = (
-    "the debugger is of the host's; debug it in a host that runs in that Python, or without --debug"
-)
-
 
 class Debugging(Protocol):
     """The debugger's end in the host."""
@@ -126,8 +122,6 @@ class ProcessSandbox:
         if self._control is None:
             raise SandboxError("the sandbox was not started")
         level = await self._level(code)
-        if code.python is not None and self.debugger is not None:
-            raise PythonRefused(code.name, code.python, NO_DEBUGGER)
         if level == "container":
             if code.network not in ((), ("outbound",)):
                 why = "in a container, nothing looks at which hosts are connected to"

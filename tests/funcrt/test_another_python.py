@@ -275,18 +275,6 @@ def test_a_reload_is_a_fork_of_the_interpreter_that_runs(
     with_sandbox("none", body, warm=True)
 
 
-def test_a_debugger_of_the_host_s_is_refused(tmp_path: Path) -> None:
-    python = Interpreter("/x/python3.99", "3.99.1", "cpython-399", "linux", ())
-
-    async def body(sandbox: ProcessSandbox) -> None:
-        with pytest.raises(
-            PythonRefused, match=r"Python 3.99.1, and the debugger is of the host's"
-        ):
-            await sandbox.load(code(tmp_path / "f", "", python))
-
-    with_sandbox("none", body, debugger=object())
-
-
 def test_syntax_of_the_other_is_no_matter_to_the_host(tmp_path: Path, python: Interpreter) -> None:
     """Its imports are looked for by the host's own Python, which may not be able to read it."""
     if python.version.startswith("3.11."):

@@ -16,6 +16,7 @@ from funcrt.dev.debugger import Debugger, DebugpyMissing, debugged
 from funcrt.manifest import load_manifest
 from tests.dap import Editor
 from tests.developing import MANIFEST, Dev, lives, make_work, save
+from tests.pythons import other
 from tests.serving import tree, until
 
 HANDLERS = {
@@ -41,10 +42,12 @@ class Calling:
         return self.answer[0]
 
 
-@pytest.mark.parametrize("kind", HANDLERS)
+@pytest.mark.parametrize("kind", [*HANDLERS, "another Python"])
 def test_an_editor_stops_at_its_line_in_each_version(tmp_path: Path, kind: str) -> None:
-    code = HANDLERS[kind]
-    main = make_work(tmp_path, code, 'timeout = "100ms"\n' + QUICK)
+    code, own = HANDLERS.get(kind, HANDLERS["sync"]), ""
+    if kind not in HANDLERS:
+        own = f"python = '{other(tmp_path).version}'\n"
+    main = make_work(tmp_path, code, own + 'timeout = "100ms"\n' + QUICK)
     line = code.splitlines().index("    return x + 1") + 1
     dev = Dev(tmp_path, "--debug", "0")
     editor = None

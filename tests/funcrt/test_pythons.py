@@ -236,6 +236,19 @@ def test_what_a_process_runs_on_is_installed_once_a_python(tmp_path: Path, wheel
     assert not library.exists()
 
 
+def test_the_debugger_comes_along_where_a_host_has_one(tmp_path: Path, wheels: Path) -> None:
+    for name in ("msgspec", "debugpy"):
+        wheel(wheels, name, version(name))
+    (tmp_path / "there").mkdir()
+    python, packages = same(tmp_path / "there"), Packages(tmp_path / "packages")
+    plain = run_in_sandbox(packages, lambda: packages.library("f", python))
+    packages.debugging = True
+    made = run_in_sandbox(packages, lambda: packages.library("f", python))
+    assert made.library != plain.library
+    assert not Path(plain.library, "debugpy").exists()
+    assert Path(made.library, "debugpy/__init__.py").is_file()
+
+
 def test_a_python_without_a_wheel_is_refused_in_words(tmp_path: Path, wheels: Path) -> None:
     wheel(wheels, "msgspec", version("msgspec"), tag="cp399-cp399-linux_mips")
     (tmp_path / "there").mkdir()
