@@ -22,7 +22,6 @@ from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.daemon import docker_missing
 from funcrt.sandbox.debugging import Debug
 from funcrt.sandbox.fit import file_of, unfit
-from funcrt.sandbox.forking import MAX_MESSAGE
 from funcrt.sandbox.groups import Group
 from funcrt.sandbox.instance import LOAD_TIMEOUT_S, ProcessInstance, out_of_memory, shared
 from funcrt.sandbox.interpreter import PythonRefused
@@ -32,7 +31,7 @@ from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import Log
 from funcrt.sandbox.runtime import Fork, Kill, Probe
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
-from funcrt.sandbox.told import Forged, Told, info_of, is_child, pid_of, read
+from funcrt.sandbox.told import Forged, Told, info_of, is_child, pid_of, read, received
 from funcrt.sandbox.users import FIRST_USER, MOST_USERS
 from funcrt.sandbox.warm import Send, WarmProcesses
 from funcrt.sandbox.workshop import Workshop
@@ -367,11 +366,9 @@ class ProcessZygote:
 
     def _readable(self) -> None:
         try:
-            body, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
+            body, descriptors = received(self._control)
         except BlockingIOError:
             return
-        except OSError:
-            body, descriptors = b"", []
         if not body:
             self._lost()
             return

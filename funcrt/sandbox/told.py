@@ -4,6 +4,7 @@ its socket: nothing of it is believed that could harm anything but its own funct
 import math
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import msgspec
 
 from funcrt.errors import Problem
 from funcrt.sandbox import HandlerInfo
+from funcrt.sandbox.forking import MAX_MESSAGE
 from funcrt.sandbox.groups import Group
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "is_child",
     "pid_of",
     "read",
+    "received",
     "signal_name",
 ]
 
@@ -65,6 +68,20 @@ class Told(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 _decode = msgspec.msgpack.Decoder(Told).decode
+
+
+def received(control: socket.socket) -> tuple[bytes, list[int]]:
+    """The next message of one's socket, and a descriptor if one came along; none once nobody is at
+    its other end. Raises BlockingIOError where there is none yet."""
+    for _ in range(2):
+        try:
+            body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 1)
+        except BlockingIOError:
+            raise
+        except OSError:  # it ended with something unread: told once, before what it had said
+            continue
+        return body, descriptors
+    return b"", []
 
 
 def read(body: bytes) -> Told:

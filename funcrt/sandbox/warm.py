@@ -15,11 +15,11 @@ import msgspec
 
 from funcrt.sandbox import Code
 from funcrt.sandbox.confine import Confinement
-from funcrt.sandbox.forking import MAX_MESSAGE
 from funcrt.sandbox.imports import leading_imports
 from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import Log
 from funcrt.sandbox.runtime import Fork
+from funcrt.sandbox.told import received
 from funcrt.sandbox.zygote import Warm
 
 __all__ = ["Send", "WarmProcesses", "Warmed"]
@@ -76,11 +76,9 @@ class Warmed:
     def _readable(self) -> None:
         assert self.control is not None
         try:
-            body, descriptors, _, _ = socket.recv_fds(self.control, MAX_MESSAGE, 1)
+            body, descriptors = received(self.control)
         except BlockingIOError:
             return
-        except OSError:
-            body, descriptors = b"", []
         for descriptor in descriptors:  # its own: it ends with its control socket
             os.close(descriptor)
         if descriptors:

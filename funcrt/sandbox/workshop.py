@@ -15,11 +15,11 @@ from funcrt.errors import SandboxError
 from funcrt.sandbox.asking import ask, readable, socketpair
 from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.destinations import OUTBOUND
-from funcrt.sandbox.forking import MAX_MESSAGE
 from funcrt.sandbox.groups import Group
 from funcrt.sandbox.installing import Hand, Install
 from funcrt.sandbox.levels import Level, Policy, choose, mend
 from funcrt.sandbox.runtime import Fork
+from funcrt.sandbox.told import received
 from funcrt.sandbox.users import FIRST_BUILDER, INSTALLER, MOST_BUILDERS
 from funcrt.sandbox.view import covering
 from funcrt.sandbox.warm import Send
@@ -259,10 +259,7 @@ class _Running:
         """Until it has ended, or nobody is left to say so."""
         while self._heard is None:
             await readable(self._control.fileno())
-            try:
-                body, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
-            except OSError:  # it was closed with what was sent to it
-                body, descriptors = b"", []
+            body, descriptors = received(self._control)
             told = msgspec.msgpack.decode(body, type=_Told) if body else _Told()
             if descriptors:
                 self._watch, self._group = descriptors[0], told.group

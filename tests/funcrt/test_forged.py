@@ -16,6 +16,7 @@ import uvloop
 
 from funcrt.errors import LoadError, SandboxError
 from funcrt.sandbox import Code, Exit, process, told
+from funcrt.sandbox.asking import socketpair
 from funcrt.sandbox.groups import Group, Groups
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call
@@ -300,3 +301,19 @@ def test_for_who_has_ended_nobody_is_put_in_a_group(tmp_path: Path) -> None:
     assert (tmp_path / "cgroup.procs").read_text() == ""
     groups.place("one", 7)
     assert (tmp_path / "cgroup.procs").read_text() == "7"
+
+
+def test_what_was_said_is_heard_although_what_was_asked_was_not_read() -> None:
+    """As by a process that could not be confined: it never reads what it is to load."""
+    for said in ([b"refused"], []):
+        ours, theirs = socketpair(socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                with pytest.raises(BlockingIOError):
+                    told.received(ours)
+                ours.send(b"load this")
+                for each in said:
+                    theirs.send(each)
+            assert [told.received(ours) for _ in range(3)] == [
+                *((each, []) for each in said), *[(b"", [])] * (3 - len(said)),
+            ]  # fmt: skip
