@@ -21,7 +21,7 @@ import msgspec
 from funcrt.sandbox import kernel, landlock, notify
 from funcrt.sandbox.groups import USUAL_MEMORY, Bounds
 from funcrt.sandbox.levels import Level
-from funcrt.sandbox.neighbours import unwalled
+from funcrt.sandbox.neighbours import uncut, unwalled
 from funcrt.sandbox.syscalls import program, rules, supervised
 from funcrt.sandbox.view import DEVICES, NAMES, name_files, resolved
 
@@ -36,6 +36,7 @@ __all__ = [
     "enter_first",
     "enter_rest",
     "fork",
+    "has_unix",
     "own_users",
     "step",
 ]
@@ -329,27 +330,33 @@ def _filter(held: Confinement, signals_to: int | None = None) -> None:
         kernel.seccomp(_program(held, signals_to))
 
 
-def _program(held: Confinement, signals_to: int | None = None) -> bytes:
+def has_unix(held: Confinement) -> bool:
+    """Whether it has Unix sockets, and not only pairs that are connected."""
     abi = kernel.landlock_abi()
     if held.supervised:
         # What a Unix socket is asked to do, the kernel does: by then it may be a TCP socket, which
         # only Landlock's rules of these hold back.
-        own = held.level == "sandbox"
-        unix = own and abi >= 4
-        ask = signals_to is None
+        return held.level == "sandbox" and abi >= 4
+    # A Unix socket's name leads out of level `process`, and an abstract one out of a container on a
+    # network that others are on, where Landlock does not hold those back.
+    return held.level in ("sandbox", "container") and (not held.network or abi >= 6)
+
+
+def _program(held: Confinement, signals_to: int | None = None) -> bytes:
+    unix = has_unix(held)
+    if held.supervised:
+        own, ask = held.level == "sandbox", signals_to is None
         made = supervised(
             unix=unix, datagrams=own, ask=ask, signals_to=signals_to, programs=held.programs
         )
     else:
-        # A Unix socket's name leads out of level `process`, and an abstract one out of a container
-        # on a network that others are on, where Landlock does not hold those back.
-        walled = held.level in ("sandbox", "container")
-        unix = walled and (not held.network or abi >= 6)
         made = rules(
             network=bool(held.network), unix=unix, signals_to=signals_to, programs=held.programs
         )
     alone = held.level == "process"
-    more = unwalled(own_user=bool(held.user), quiet=held.programs) if alone else ()
+    more = list(unwalled(own_user=bool(held.user), quiet=held.programs)) if alone else []
+    if alone and kernel.landlock_abi() < 3:
+        more += uncut()
     try:
         return program(kernel.MACHINE, [*made, *more])
     except KeyError:

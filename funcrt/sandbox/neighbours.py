@@ -2,11 +2,12 @@
 not look at, and that reach what a mount or pid namespace would hide."""
 
 import errno
+import os
 from collections.abc import Iterator
 
 from funcrt.sandbox.syscalls import NOTHING, SOCKETPAIR, Rule
 
-__all__ = ["unwalled"]
+__all__ = ["uncut", "unwalled"]
 
 WATCH = (254, 27)
 """inotify_add_watch: what happens in a directory that it may not even list."""
@@ -16,17 +17,21 @@ MODES = {
     "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
 }  # fmt: skip
 """And times."""
+TRUNCATE = (76, 45)
 FILES = {
     "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
     "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "truncate": (76, 45),
+    "truncate": TRUNCATE,
 }  # fmt: skip
 OF_ITSELF = {
     # 0 is who asks
     "prlimit64": (302, 261), "sched_setaffinity": (203, 122), "sched_setattr": (314, 274),
     "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
 }  # fmt: skip
+OPENS = (((2, None), 1), ((257, 56), 2))
+"""open and openat, with where their flags are."""
+OPENAT2 = (437, 437)
 PRIORITIES = {"setpriority": ((141, 140), 0), "ioprio_set": ((251, 30), 1)}
 """With what stands for one process, and not for all of a user's."""
 
@@ -49,3 +54,13 @@ def unwalled(*, own_user: bool, quiet: bool = False) -> Iterator[Rule]:
     for numbers, process in PRIORITIES.values():
         yield Rule(numbers, errno.EPERM, but=(process,))
         yield Rule(numbers, errno.EPERM, at=1, but=(0,))
+
+
+def uncut() -> Iterator[Rule]:
+    """More of them, where Landlock does not look at what is cut: before its ABI 3. A file that may
+    only be read could be opened so, and emptied by that."""
+    yield Rule(TRUNCATE, errno.EPERM)
+    for numbers, flags in OPENS:
+        cuts = {"mask": os.O_ACCMODE | os.O_TRUNC, "among": (os.O_RDONLY | os.O_TRUNC,)}
+        yield Rule(numbers, errno.EACCES, at=flags, **cuts)  # type: ignore[arg-type]
+    yield Rule(OPENAT2, errno.ENOSYS)  # whose flags cannot be looked at

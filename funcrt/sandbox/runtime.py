@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from funcrt.sandbox import kernel
-from funcrt.sandbox.confine import Confinement, Refused, bounds_of, enter, fork, step
+from funcrt.sandbox.confine import Confinement, Refused, bounds_of, enter, fork, has_unix, step
 from funcrt.sandbox.forking import Forked, child, heard, introduce, serve, tell
 from funcrt.sandbox.groups import KEPT_S, Bounds, Group, Groups
 from funcrt.sandbox.handed import hand_over
@@ -247,7 +247,8 @@ def _supervisor(held: Confinement, line: socket.socket) -> int:
     own = os.getpid()
     pid = os.fork()
     if pid == 0:
-        run = partial(supervise, line, held.network, held.user, near=held.near)
+        told = {"near": held.near, "unix": has_unix(held)}
+        run = partial(supervise, line, held.network, held.user, **told)
         child(run, [line.fileno()], own)
     return pid
 

@@ -37,10 +37,16 @@ MOST_SOCKETS = 2048
 
 
 def supervise(
-    line: socket.socket, listed: tuple[str, ...], user: int, *, near: bool = False
+    line: socket.socket,
+    listed: tuple[str, ...],
+    user: int,
+    *,
+    near: bool = False,
+    unix: bool = False,
 ) -> None:
     """S's life: from the descriptors that come on `line` until nobody is left who could ask. Where
-    it is `near`, names that are listed may stand for this machine."""
+    it is `near`, names that are listed may stand for this machine; with `unix`, Unix sockets
+    connect."""
     os.setsid()
     if user:
         os.setgroups([])
@@ -63,7 +69,7 @@ def supervise(
     if not body:
         return  # what was to be supervised could not be confined
     listener, *names = descriptors
-    asyncio.run(_Supervisor(listener, listed, near).run(*names))
+    asyncio.run(_Supervisor(listener, listed, near, unix).run(*names))
 
 
 class _OverError(Exception):
@@ -71,8 +77,9 @@ class _OverError(Exception):
 
 
 class _Supervisor:
-    def __init__(self, listener: int, listed: tuple[str, ...], near: bool) -> None:
+    def __init__(self, listener: int, listed: tuple[str, ...], near: bool, unix: bool) -> None:
         self.listener = listener
+        self.unix = unix
         self.destinations = Destinations(listed, _own, near=near)
         self.resolver = Resolver(self.destinations, _reachable)
         self.sockets = _Count()
@@ -160,6 +167,8 @@ class _Supervisor:
 
     def _connect_socket(self, asked: notify.Asked, sock: socket.socket, held: bytes) -> None:
         if sock.family == socket.AF_UNIX:
+            if not self.unix:
+                raise OSError(errno.EACCES, "no Unix sockets")
             # Landlock holds back what a swap could make of it: a TCP connection of its own.
             notify.go_on(asked)
             sock.close()

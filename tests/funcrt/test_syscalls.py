@@ -76,13 +76,14 @@ SETS = {
         *rules(network=True, unix=True, signals_to=4711), *neighbours.unwalled(own_user=False)
     ],
     "own user": [*rules(network=False, unix=False), *neighbours.unwalled(own_user=True)],
+    "before Linux 6.2": [*rules(network=False, unix=False), *neighbours.uncut()],
     "installs": [
         *rules(network=True, unix=False, programs=True),
         *neighbours.unwalled(own_user=False, quiet=True),
     ],
 }  # fmt: skip
 VALUES = (0, 1, 2, 3, 5, 9, 10, 16, 17, 4711, 0x5412, 0x541C, 0x80000, 0x80002, 0x10000, 0x10020000,
-          0x7FFFFFFF, 0xFFFFFFFF)  # fmt: skip
+          0x200, 0x201, 0x80200, 0x7FFFFFFF, 0xFFFFFFFF)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -95,7 +96,7 @@ def test_every_number_is_answered_as_the_rules_say(machine: str, name: str) -> N
     for number in range(syscalls.NEWEST + 1):
         values = VALUES if number in named else (0, 0xFFFFFFFF)
         for first, second, high in itertools.product(values, values, (0, HIGH)):
-            arguments = [first | high, second | high, 0, 0, 0, 0]
+            arguments = [first | high, second | high, first | high, second | high, 0, 0]
             expected = refused(held, which, number, arguments)
             assert answer(code, number, arch, arguments) == expected, (number, arguments)
 

@@ -42,6 +42,14 @@ def opened_for_writing(path):
         return path
 
 
+def cut(path):
+    """Opened for reading: Landlock asks for no more before Linux 6.2."""
+    os.close(os.open(path, os.O_RDONLY | os.O_TRUNC))
+    if os.path.getsize(path):
+        raise OSError("it is whole")
+    return "cut"
+
+
 def temporary(name):
     return os.path.join(tempfile.mkdtemp(), name)
 
@@ -168,6 +176,7 @@ def memory_near(start, pipe, most=4096):
 def neighbours_environment(asked):
     """In its own memory: what it was forked from may have had it."""
     pipe = os.pipe()
+    mine = f"own-env-{os.urandom(16).hex()}"  # to be found, too
     libc.sbrk.restype = libc.getauxval.restype = ctypes.c_void_p
     big = bytearray(8 << 20)
     # Its heap, its stack by what the kernel laid there, and what was mapped.
@@ -179,7 +188,7 @@ def neighbours_environment(asked):
         found |= set(re.findall(rb"(own|other)-env-[0-9a-f]{32}", memory_near(start, pipe)))
     if found == {b"own"}:
         raise OSError("nothing but its own")
-    return found
+    return found, mine
 
 
 def become_root(asked):
@@ -362,6 +371,7 @@ ATTACKS = {
     "change a file's times": lambda a: os.utime(a["file"]) or "changed",
     "set a file's attribute": lambda a: os.setxattr(a["file"], "user.x", b"1") or "set",
     "cut a file": lambda a: os.truncate(a["file"], 11) or "cut",
+    "cut a file that it may read": lambda a: cut(a["own"]),
     "watch a directory": lambda a: call((254, 27), watcher(), a["directory"].encode(), 0x100),
     "a file's size": lambda a: os.stat(a["file"]).st_size,
     # mounts
@@ -443,7 +453,8 @@ HARMLESS = [
     "signal the host", "signal another function", "read the host's environment",
     "change a file's mode", "change the mode of its own code", "change a file's times",
     "set a file's attribute", "cut a file", "watch a directory", "a file's size",
-    "outlive its host", "slow the host down", "bind the host to a processor", "limit the host",
+    "outlive its host", "cut a file that it may read", "slow the host down",
+    "bind the host to a processor", "limit the host",
     "memory of System V", "a message queue", "a datagram to a Unix socket's path",
     "start a program", "a user namespace", "loopback, TCP",
     "loopback, UDP", "listen", "an abstract Unix socket", "a Unix socket's path", "netlink",

@@ -140,10 +140,9 @@ def victims(root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def environment(name: str) -> dict[str, str]:
-    """The neighbour's are many: memory that is used again hides not all of them."""
-    said, count = ("other", 100) if name == "other" else ("own", 1)
-    return {f"{said}{n}".upper(): f"{said}-env-{os.urandom(16).hex()}" for n in range(count)}
+def environment() -> dict[str, str]:
+    """Not the attacker's. Large: what memory is used for next hides not all of it."""
+    return {f"OTHER{n}": f"other-env-{os.urandom(16).hex()}" for n in range(100)}
 
 
 @contextlib.contextmanager
@@ -166,7 +165,7 @@ def landlock(abi: str) -> Iterator[None]:
 async def main(
     level: str, root: Path, image: str = "", *network: str, attacks: Iterable[str] = ATTACKS
 ) -> None:
-    os.environ |= {"SECRET": "host-secret"} | environment("other")
+    os.environ |= {"SECRET": "host-secret"} | environment()
     there = victims(root)
     source = Path(__file__).with_name("attacks.py").read_bytes()
     sandbox = ProcessSandbox(policy=Policy(forced=level))  # type: ignore[arg-type]
@@ -179,9 +178,12 @@ async def main(
         path.mkdir()
         path.chmod(0o755)
         (path / "main.py").write_bytes(source)
+        (path / "own").write_text("its own")
+        (path / "own").chmod(0o666)
         code = Code(
             name=name, version="1", path=path, image=image, memory_bytes=512 << 20,
-            tmp_bytes=16 << 20, network=network, env=environment(name), python=python,
+            tmp_bytes=16 << 20, network=network, python=python,
+            env=environment() if name == "other" else {},
         )  # fmt: skip
         zygotes.append(await sandbox.load(code))
     other = Calls(zygotes[0])
@@ -189,6 +191,7 @@ async def main(
     asked = there["asked"] | {
         "neighbour": other.instance.pid,
         "other": str(root / "other/main.py"),
+        "own": str(root / "attacker/own"),
         "other_tmp": f"/proc/{other.instance.pid}/root/tmp",
     }
     calls = Calls(zygotes[1])

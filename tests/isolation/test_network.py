@@ -46,8 +46,13 @@ def told(level: str, directory: Path, user: int, network: list[str]) -> dict[str
         ("sandbox", USER, ["outbound"]),
         ("process", USER, LISTED),
         ("process", 0, ["outbound"]),
+        ("process@3", USER, ["outbound"]),
+        ("sandbox@3", USER, ["outbound"]),
     ],
-    ids=["sandbox-list", "sandbox-outbound", "process-list", "process-outbound"],
+    ids=[
+        *("sandbox-list", "sandbox-outbound", "process-list", "process-outbound"),
+        *("process-before-landlock-4", "sandbox-before-landlock-4"),
+    ],
 )
 def test_what_is_reached(tmp_path: Path, level: str, user: int, network: list[str]) -> None:
     found = told(level, tmp_path, user, network)

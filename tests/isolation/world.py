@@ -84,15 +84,16 @@ def accept(listener: socket.socket) -> None:
         sock.close()
 
 
-def names(level: str, network: list[str]) -> list[str]:
+def names(level: str, network: list[str], abi: str) -> list[str]:
     found = WORKS | ATTACKS
     if network == ["outbound"]:
         found = {name: run for name, run in found.items() if name not in LISTED_ONLY}
         found["a private address, listed"] = LISTED_ONLY["a private address, listed"]
-    return [name for name in found if level == "sandbox" or name not in OWN_NETWORK]
+    unix = level == "sandbox" and abi not in ("1", "2", "3")
+    return [name for name in found if unix or name not in OWN_NETWORK]
 
 
-async def main(level: str, user: int, root: Path, network: list[str]) -> None:
+async def main(level: str, user: int, root: Path, network: list[str], abi: str = "") -> None:
     far = world(root)
     kept = victims(root)
     certificate = (root / "cert").read_text()
@@ -109,7 +110,7 @@ async def main(level: str, user: int, root: Path, network: list[str]) -> None:
     await sandbox.start()
     code = Code(name="attacker", version="1", path=path, network=tuple(network))
     calls = Calls(await sandbox.load(code))
-    for number, name in enumerate(names(level, network), 10):
+    for number, name in enumerate(names(level, network, abi), 10):
         asked = {"attack": name, "certificate": certificate, "unix": str(root / "unix")}
         found = await calls.call(number, asked)
         told: object = str(found)
@@ -133,4 +134,4 @@ async def main(level: str, user: int, root: Path, network: list[str]) -> None:
 if __name__ == "__main__":
     asked, _, older = sys.argv[1].partition("@")
     with landlock(older):
-        asyncio.run(main(asked, int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))
+        asyncio.run(main(asked, int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:], older))
