@@ -167,7 +167,7 @@ _PROFILE = f"start this container with {_OPTIONS}"
 _CONTAINED = {
     "no Docker daemon": "start the host where the Docker daemon runs, not in a container",
     "user namespace": _PROFILE,
-    "supervised connections": f'{_PROFILE}; network = "none" needs none of it',
+    "supervised connections": _PROFILE,
     "namespaces": f"start this container as an ordinary user, with {_OPTIONS}",
     "mount": _PROFILE,
     "pivot_root": _PROFILE,

@@ -19,7 +19,11 @@ from typing import Any
 
 import pytest
 
+from funcrt.sandbox.kernel import landlock_abi
 from tests.docker.conftest import CACHE, IMAGE, PATH
+from tests.docker.test_container import OTHERWISE
+from tests.isolation.attacks import BOMBS
+from tests.isolation.test_isolation import table
 from tests.serving import until
 from tests.terminal import Running
 
@@ -142,6 +146,8 @@ def security() -> list[str]:
     return [f"--security-opt={each.replace('seccomp.json', 'docs/seccomp.json')}" for each in found]
 
 
+OF_VICTIMS = ["mq_open", "mq_unlink", "shmat", "shmctl", "shmget"]
+"""Calls by which what is attacked is made: a host itself has no need of them."""
 WHO = """import os
 def handler(event):
     return [os.getuid(), os.uname().nodename]
@@ -237,6 +243,33 @@ def test_a_container_that_is_stopped_gives_back_what_runs_and_its_volume_goes_on
     assert (row["depth"], row["done"], row["dead"]) == (1, 0, 0)
     processes = docker.run("top", name, "-o", "pid,stat,user,args").stdout
     assert " Z" not in processes
+
+
+@pytest.mark.parametrize("level", ["process", "sandbox"])
+def test_in_the_image_a_level_stops_what_it_stops_elsewhere(
+    docker: Docker, tmp_path: Path, level: str
+) -> None:
+    """All but the bombs, which would take a while."""
+    options = []
+    if level == "sandbox":
+        profile = json.loads((ROOT / "docs/seccomp.json").read_text())
+        profile["syscalls"].append({"names": OF_VICTIMS, "action": "SCMP_ACT_ALLOW"})
+        (tmp_path / "seccomp.json").write_text(json.dumps(profile))
+        options = [each.replace("docs", str(tmp_path)) for each in security()]
+    # Numbers of processes that a function's own namespace has not, too.
+    later = "for each in $(seq 50); do /bin/true; done"
+    run = f"python -m tests.isolation.run {level}@{landlock_abi()} /data/f"
+    script = f"mkdir f && cd /x && {later} && {run}; exit $?"
+    tests = f"--volume={ROOT}/tests:/x/tests:ro"
+    done = docker.run("run", "--rm", *options, tests, "--entrypoint=sh", "funcrt", "-c", script)
+    found = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert found.pop("the neighbour") == "alive"
+    row = ["process", "sandbox"].index(level)
+    expected = {attack: each[row] for attack, each in table().items() if attack not in BOMBS}
+    if level == "sandbox":
+        expected |= OTHERWISE
+    verdicts = {attack: text.partition(":")[0] for attack, text in found.items()}
+    assert verdicts == expected
 
 
 def test_the_demo_runs_in_the_image(docker: Docker) -> None:
