@@ -248,14 +248,16 @@ topic = "in"
     serving.process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     assert post(serving, "1", b'{"a": 0}').status_code == 503
-    assert (
-        serving.run("publish", "in", "--type=t", "--source=/s", '--data={"a": 0}').returncode == 0
+    lines = "".join(
+        f'{{"specversion":"1.0","id":"{n}","source":"/s","type":"t","data":{{"a":0}}}}\n'
+        for n in range(9)
     )
+    assert serving.run("publish", "in", "--jsonl", "-", stdin=lines).returncode == 0
     assert serving.ended() == 0
     assert 2 <= time.monotonic() - started < 4
     assert "the host stopped during the call" in call.communicate(timeout=30)[1]
     again = Serving(tmp_path / "data", f=function)
     try:
-        until(lambda: rows(again.run("ls", "--json"))[0]["done"] == 1)
+        until(lambda: rows(again.run("ls", "--json"))[0]["done"] == 9)
     finally:
         assert again.stop(signal.SIGTERM) == 0
