@@ -1,7 +1,8 @@
 """R, the runtime zygote: a clean process with the worker's modules imported and no author's code.
 
 It forks each function's zygote into what confines it, and takes no other commands than those here.
-Where the host is root, or was when it started, this is what keeps the right to confine.
+Where the host is root, or was when it started, this is what keeps the right to confine. A host that
+is root no more may have been taken over: nothing that it asks gives it what it has not.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -28,14 +30,16 @@ from funcrt.sandbox.installing import Hand, Install, hand, install
 from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.probe import tried
 from funcrt.sandbox.supervisor import supervise
-from funcrt.sandbox.told import pid_of
-from funcrt.sandbox.users import installs, user_of
+from funcrt.sandbox.told import is_below, pid_of
+from funcrt.sandbox.users import installs, may_have, user_of
 from funcrt.sandbox.view import runtime_paths
 from funcrt.sandbox.zygote import asked_for, begin
 
 __all__ = ["Ask", "Fork", "Gone", "Kill", "Place", "Probe", "runtime"]
 
 TMP, LOCK = "funcrt-runtime-", "lock"
+Name = Annotated[str, msgspec.Meta(pattern=r"^instance-[0-9]{1,12}\Z")]
+"""Of a group: a path would lead out of where they are made."""
 
 
 class Fork(msgspec.Struct, frozen=True, tag="fork"):
@@ -57,13 +61,14 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
 
 
 class Kill(msgspec.Struct, frozen=True, tag="kill"):
-    """End the process whose descriptor comes with it: the host may have no right to."""
+    """End the process whose descriptor comes with it: the host may have no right to. It is one of
+    those that this has forked, or one below them."""
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
     """A group for an instance, under a name of the host's."""
 
-    name: str
+    name: Name
     bounds: Bounds
 
 
@@ -125,13 +130,14 @@ class _Runtime:
         self, message: Fork | Probe | Hand | Kill | Ask | Place | Gone, descriptors: list[int]
     ) -> Sequence[Forked]:
         if isinstance(message, Kill):
-            _end(*descriptors)
+            self.end(descriptors[0])
             return ()
         if isinstance(message, Ask):
             self.give(message, descriptors[0])
             return ()
         if isinstance(message, Place):
-            self.groups.place(message.name, pid_of(descriptors[0]))
+            if is_below(pid := pid_of(descriptors[0]), os.getpid()):
+                self.groups.place(message.name, pid)
             return ()
         if isinstance(message, Gone):
             self.groups.remove(message.name)
@@ -141,6 +147,11 @@ class _Runtime:
         if isinstance(message, Probe) and message.primitives:
             return (_probe_primitives(descriptors[0], self.groups.lacks),)
         return self.fork(message, descriptors)
+
+    def end(self, watch: int) -> None:
+        """One of those below this."""
+        if is_below(pid_of(watch), os.getpid()):
+            _end(watch)
 
     def give(self, asked: Ask, control: int) -> None:
         """Make a group, and hand over what a process enters it by."""
@@ -166,8 +177,10 @@ class _Runtime:
             raise Refused("a control group", error) from None
 
     def fork(self, message: Fork | Probe, descriptors: list[int]) -> Sequence[Forked]:
-        """Raises Refused, OSError, and leaves nothing of it then."""
+        """Raises Refused, OSError, ValueError, and leaves nothing of it then."""
         held, tmp = message.confine, ""
+        if os.geteuid() == 0 and not may_have(held.user, user_of(self.host)):
+            raise ValueError(f"no process of user {held.user} is made for this host")
         with contextlib.ExitStack() as undo:
             group = None if isinstance(message, Probe) else self.group_of(held)
             name = group.name if group is not None else ""

@@ -21,6 +21,7 @@ __all__ = [
     "Told",
     "exit_code",
     "info_of",
+    "is_below",
     "is_child",
     "pid_of",
     "read",
@@ -30,6 +31,8 @@ __all__ = [
 
 MOST_CALLS = 1000
 """At once in one instance; a manifest cannot ask for more."""
+DEEPEST = 10_000
+"""Processes one below the other that are looked at."""
 KINDS = ("sync", "async", "generator", "async generator")
 Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 
@@ -154,3 +157,18 @@ def is_child(pid: int, parent: int) -> bool:
     except OSError:
         return False
     return parent > 0 and int(found.rpartition(")")[2].split()[1]) == parent
+
+
+def is_below(pid: int, above: int) -> bool:
+    """Whether a process is another's child, or a child of such; not where it has ended."""
+    seen = 0
+    while pid > 1 and seen < DEEPEST:
+        try:
+            found = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return False
+        pid = int(found.rpartition(")")[2].split()[1])
+        if pid == above:
+            return True
+        seen += 1
+    return False

@@ -10,6 +10,7 @@ __all__ = [
     "MOST_BUILDERS",
     "MOST_USERS",
     "installs",
+    "may_have",
     "user_of",
 ]
 
@@ -26,6 +27,13 @@ INSTALLER = 61182
 def installs(user: int) -> bool:
     """Whether it is one of those that install."""
     return user == INSTALLER or FIRST_BUILDER <= user < FIRST_BUILDER + MOST_BUILDERS
+
+
+def may_have(user: int, host: int) -> bool:
+    """Whether a process of that user may be made for a host that is the user `host`: it may be
+    root's only where the host is, and else nobody's who is somebody."""
+    functions = FIRST_USER <= user < FIRST_USER + MOST_USERS
+    return host in (0, user) or functions or installs(user)
 
 
 def user_of(pid: int) -> int:
