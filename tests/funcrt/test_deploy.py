@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import pty
 import re
 import signal
@@ -227,12 +228,13 @@ def test_describe_says_what_there_is(host: Serving) -> None:
     said = plain(host.run("describe", "echo").stdout)
     assert (
         said
-        == """\
+        == f"""\
 function     echo
 version      v1 (DIGEST)
 deployed     TIME from src/echo, by admin socket
 state        paused: 0 instances, 0 busy
 handler      main:handler  sync (event)
+python       {platform.python_version()}
 concurrency  3 instances × 1 = 3 calls at once at most
 scale        0–3; set by `funcrt scale` until the next version
              wants 0: no event yet -> 0
