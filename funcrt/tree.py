@@ -168,10 +168,19 @@ def tidy(root: Path) -> None:
 
 
 def remove(root: Path) -> None:
-    """Remove what others have written, as far as that can be done."""
+    """Remove what others have written, as far as that can be done: however deep, with what cannot
+    be entered, and following no link, also where somebody still writes there."""
+    owner = os.geteuid() != 0  # root needs no mode, and is not to set any by a name
     with contextlib.suppress(OSError):
-        tidy(root)
-    shutil.rmtree(root, ignore_errors=True)
+        top = os.open(root, DIRECTORY)
+        try:
+            for parent, name, info in entries(top):
+                if owner and stat.S_ISDIR(info.st_mode):
+                    os.chmod(name, 0o700, dir_fd=parent)
+        finally:
+            os.close(top)
+    with contextlib.suppress(RecursionError):  # it was made deeper meanwhile
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def size(directory: Path, most: int) -> int:

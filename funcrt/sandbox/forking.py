@@ -4,13 +4,13 @@ import contextlib
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ import msgspec
 
 from funcrt.sandbox import kernel
 from funcrt.sandbox.groups import Group
+from funcrt.tree import remove
 
 __all__ = [
     "MAX_ASKED",
@@ -52,13 +53,25 @@ class Forked:
     status: int = 0
     """Its wait status, once it has ended."""
 
-    def over(self) -> None:
-        """It was waited for."""
+    def over(self) -> "Forked | None":
+        """It was waited for. Returns a process that removes what it has left, if it may have left
+        anything: its parent does not wait for a disk."""
         if self.go >= 0:
             os.close(self.go)
-        if self.tmp:
-            shutil.rmtree(self.tmp, ignore_errors=True)
+        removing = _removing(Path(self.tmp)) if self.tmp else None
         self.after()
+        return removing
+
+
+def _removing(left: Path) -> "Forked | None":
+    try:
+        pid = os.fork()
+    except OSError:
+        remove(left)
+        return None
+    if pid == 0:
+        child(partial(remove, left), [])
+    return Forked(pid)
 
 
 def serve(
@@ -88,7 +101,9 @@ def serve(
                 ended.status = os.waitpid(ended.pid, 0)[1]
                 os.close(ready)
                 strays.end({each.pid for each in children.values()})
-                ended.over()
+                removing = ended.over()
+                if removing is not None:
+                    _watch(removing, children, poll)
                 continue
             if fd < 0:
                 continue

@@ -10,7 +10,6 @@ import fcntl
 import itertools
 import os
 import resource
-import shutil
 import signal
 import socket
 import tempfile
@@ -34,6 +33,7 @@ from funcrt.sandbox.told import is_below, pid_of
 from funcrt.sandbox.users import installs, may_have, user_of
 from funcrt.sandbox.view import runtime_paths
 from funcrt.sandbox.zygote import asked_for, begin
+from funcrt.tree import remove
 
 __all__ = ["Ask", "Fork", "Gone", "Kill", "Place", "Probe", "runtime"]
 
@@ -189,7 +189,7 @@ class _Runtime:
                 held = msgspec.structs.replace(held, grouped=tuple(group.directories))
             if held.level == "process":
                 tmp = self.room.make(held.user)
-                undo.callback(shutil.rmtree, tmp, ignore_errors=True)
+                undo.callback(remove, Path(tmp))
                 held = msgspec.structs.replace(held, tmp=tmp)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours, theirs:
@@ -322,7 +322,7 @@ class _Room:
                 held = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(left.parent, ignore_errors=True)
+                    remove(left.parent)
                 finally:
                     os.close(held)
 
@@ -350,4 +350,4 @@ class _Room:
     def close(self) -> None:
         """The runtime ends, and with it all that used it."""
         if self.path:
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove(Path(self.path))

@@ -10,7 +10,6 @@ import gc
 import os
 import random
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -32,6 +31,7 @@ from funcrt.sandbox.packages import add_packages
 from funcrt.sandbox.said import Printed
 from funcrt.sandbox.streaming import StreamWorker
 from funcrt.sandbox.worker import Worker
+from funcrt.tree import remove
 
 __all__ = [
     "Spawn",
@@ -315,7 +315,7 @@ def tidy(room: str, kept: set[str]) -> None:
         if path.name in kept:
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
         else:
             with contextlib.suppress(OSError):
                 path.unlink()

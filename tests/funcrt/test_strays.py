@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call
 from mesh import Event
 
+TMP, LOCK = "funcrt-runtime-", "lock"
+"""Of the directories of level `process`, as R names them."""
 LEVELS: list[Level] = ["none", "process", "sandbox"]
 SOURCE = """
 import ctypes, os, signal, time
@@ -188,3 +191,63 @@ def test_with_a_runtime_that_was_killed(tmp_path: Path, level: Level, name: str)
         await sandbox.close()
 
     uvloop.run(main())
+
+
+DEEP = """
+import os, tempfile
+os.chdir(tempfile.gettempdir())
+for _ in range(1500):
+    os.mkdir({name!r})
+    os.chdir({name!r})
+os.chdir("/")
+def handler(event):
+    return 1
+"""
+
+
+def rooms(name: str) -> list[Path]:
+    """Directories of level `process` with such an entry."""
+    return list(Path(tempfile.gettempdir()).glob(f"{TMP}*/*/{name}"))
+
+
+def test_directories_too_deep_for_python_s_stack_end_nothing_but_themselves(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "main.py").write_text(DEEP.format(name=name))
+
+    async def main() -> None:
+        sandbox, zygote = await made("process", tmp_path)
+        try:
+            assert len(rooms(name)) == 1
+            await zygote.stop()
+            (tmp_path / "main.py").write_text(SOURCE)
+            again = await sandbox.load(Code(name="g", version="1", path=tmp_path))
+            async with asyncio.timeout(10):
+                while rooms(name):
+                    await asyncio.sleep(0.02)
+            await again.stop()
+        finally:
+            await sandbox.close()
+
+    uvloop.run(main())
+
+
+def test_a_runtime_begins_beside_what_one_before_could_not_remove(tmp_path: Path) -> None:
+    left = Path(tempfile.mkdtemp(prefix=TMP))
+    (left / LOCK).touch()
+    at = os.open(left, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    (tmp_path / "main.py").write_text(SOURCE)
+
+    async def main() -> None:
+        sandbox, zygote = await made("none", tmp_path)
+        await zygote.stop()
+        await sandbox.close()
+
+    uvloop.run(main())
+    assert not left.exists()
