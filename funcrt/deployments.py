@@ -14,6 +14,7 @@ __all__ = [
     "Deployed",
     "DeploymentsApi",
     "Description",
+    "InstanceDetail",
     "Queue",
     "Removed",
     "TriggerDetail",
@@ -106,6 +107,22 @@ class TriggerDetail(msgspec.Struct, frozen=True, kw_only=True):
     """Why the last pull failed."""
 
 
+class InstanceDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance of a function, and what it uses; None where nobody counts."""
+
+    pid: int
+    """As the host sees it."""
+    calls: int
+    """That it holds."""
+    answered: int
+    cpu_s: float | None = None
+    memory_bytes: int | None = None
+    peak_bytes: int | None = None
+    """The most memory that it has had at once."""
+    throttled_s: float = 0.0
+    """How long `limits.cpu` kept it from the CPU."""
+
+
 class Description(msgspec.Struct, frozen=True, kw_only=True):
     """All there is to say of a function in service."""
 
@@ -129,6 +146,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     """Why the last instance could not be started."""
     packages: list[str] = []
     """What it needs, with versions."""
+    instances: list[InstanceDetail] = []
 
 
 class DeploymentsApi(Protocol):

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 from funcrt import registry
 from funcrt.bundle import Bundle
-from funcrt.deployments import Deployed, Description, Removed, TriggerDetail, VersionRow
+from funcrt.deployments import (
+    Deployed,
+    Description,
+    InstanceDetail,
+    Removed,
+    TriggerDetail,
+    VersionRow,
+)
+from funcrt.pool import Member
 from funcrt.receive import deployed, receive
 from funcrt.registry import Deployment
 from funcrt.upload import Head
@@ -94,7 +102,21 @@ class Operations:
             secrets=manifest.secrets,
             trouble=function.pool.trouble,
             packages=list(function.installed.packages) if function.installed else [],
+            instances=[_instance(member) for member in function.pool.members.values()],
         )
+
+
+def _instance(member: Member) -> InstanceDetail:
+    used = member.instance.usage()
+    return InstanceDetail(
+        pid=member.instance.pid,
+        calls=len(member.calls),
+        answered=member.answered,
+        cpu_s=used.cpu_s,
+        memory_bytes=used.memory_bytes,
+        peak_bytes=used.peak_bytes,
+        throttled_s=used.throttled_s,
+    )
 
 
 def _row(one: Deployment, in_service: bool) -> VersionRow:

@@ -33,7 +33,7 @@ from funcrt.zygotes import Zygotes
 from mesh.failpoint import point
 from mesh.transport import Clock, Delivery
 
-__all__ = ["GRACE_S", "Pending", "Pool"]
+__all__ = ["GRACE_S", "Member", "Pending", "Pool"]
 
 GRACE_S = 2.0
 """What a call may take beyond its timeout before its instance is killed."""

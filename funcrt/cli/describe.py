@@ -14,6 +14,8 @@ from funcrt.cli.versions import came_from
 __all__ = ["app", "describe"]
 
 app = typer.Typer()
+MOST_SHOWN = 10
+"""Instances; there may be a thousand."""
 
 
 @app.command()
@@ -28,8 +30,8 @@ def describe(
 
     Example: funcrt describe label
 
-    Its version, triggers and what waits for them, and its scale with the scaler's reason. Counts
-    are since the host started.
+    Its version, triggers and what waits for them, its scale with the scaler's reason, and what its
+    instances use. Counts are since the host started.
     """
     client = client_of(host, place(data, admin_socket=admin_socket).admin_socket)
     found = client.get("functions", name)
@@ -70,8 +72,7 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     over = ", ".join(f"{count} over {limit}" for limit, count in status["limited"].items())
     if over:
         yield "limits", paint(RED, over)
-        used = f"{status['cpu_s']:.1f} s CPU, an instance at most {_mib(status['peak_bytes'])}"
-        yield "used", used
+    yield from _used(found)
     yield "retry", f"{found['attempts']} attempts, timeout {found['timeout_s']:g} s"
     for at, (name, source) in enumerate(found["secrets"].items()):
         yield "" if at else "secrets", f"{name} from {source}"
@@ -83,6 +84,27 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "dlq", paint(RED, "off: what fails for good is dropped")
     yield from _triggers(found)
+
+
+def _used(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What it has used in all, and each instance that there is."""
+    status, instances = found["status"], found["instances"]
+    if status["cpu_s"] or status["peak_bytes"]:
+        now = f", {_mib(status['memory_bytes'])} of memory" if instances else ""
+        most = _mib(status["peak_bytes"])
+        yield "used", f"{status['cpu_s']:.1f} s of CPU{now}, an instance at most {most}"
+    for each in instances[:MOST_SHOWN]:
+        parts = [_many(each["calls"], "call") if each["calls"] else "idle"]
+        if each["cpu_s"] is not None:
+            parts.append(f"{each['cpu_s']:.1f} s of CPU")
+        if each["throttled_s"]:
+            parts.append(f"{each['throttled_s']:.1f} s kept from it by limits.cpu")
+        if each["memory_bytes"] is not None:
+            most = f", at most {_mib(each['peak_bytes'])}" if each["peak_bytes"] else ""
+            parts.append(f"{_mib(each['memory_bytes'])} of memory{most}")
+        yield "instance", f"process {each['pid']}: {', '.join(parts)}"
+    if (more := len(instances) - MOST_SHOWN) > 0:
+        yield "", f"and {more} more; --json has all"
 
 
 def _mib(size: int) -> str:

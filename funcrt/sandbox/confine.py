@@ -22,7 +22,7 @@ from funcrt.sandbox import kernel, landlock, notify
 from funcrt.sandbox.groups import USUAL_MEMORY, Bounds
 from funcrt.sandbox.levels import Level
 from funcrt.sandbox.neighbours import uncut, unwalled
-from funcrt.sandbox.syscalls import program, rules, supervised
+from funcrt.sandbox.syscalls import NAMELESS, Rule, program, rules, supervised
 from funcrt.sandbox.view import DEVICES, NAMES, name_files, resolved
 
 __all__ = [
@@ -357,6 +357,8 @@ def _program(held: Confinement, signals_to: int | None = None) -> bytes:
     more = list(unwalled(own_user=bool(held.user), quiet=held.programs)) if alone else []
     if alone and kernel.landlock_abi() < 3:
         more += uncut()
+    if "memory" not in held.grouped and held.level != "container":
+        more.append(Rule(NAMELESS, errno.ENOSYS))  # files in memory, which nothing else counts
     try:
         return program(kernel.MACHINE, [*made, *more])
     except KeyError:

@@ -15,6 +15,7 @@ __all__ = [
     "ASK",
     "CONNECT",
     "LISTEN",
+    "NAMELESS",
     "NOTHING",
     "SOCKET",
     "SOCKETPAIR",
@@ -83,6 +84,8 @@ CONNECT = (42, 203)
 LISTEN = (50, 201)
 BIND = (49, 200)
 SENDTO, SENDMSG, SENDMMSG = (44, 206), (46, 211), (307, 269)
+NAMELESS = (319, 279)
+"""memfd_create."""
 PRCTL = (157, 167)
 SIGNALS = {"kill": (62, 129), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
            "rt_tgsigqueueinfo": (297, 240)}  # fmt: skip

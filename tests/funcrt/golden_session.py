@@ -43,6 +43,8 @@ RULES = [(re.compile(pattern, re.M), put) for pattern, put in (
     (r"(?<=next in )[\d.]+(?= s\b)", "0.0"),
     (r'(?<=ms":)\d[\d.e-]*', "0.0"),
     (r'("(?:cpu_s|memory_bytes|peak_bytes)":)\d[\d.e-]*', r"\g<1>0"),
+    (r"\b\d+\.\d (?=s of CPU\b)", "N "),
+    (r"\b\d+ (?=MiB of memory\b)|(?<=at most )\d+ (?=MiB\b)", "N "),
     (r'("(?:p50|p99|seconds|per_s)":)\d[\d.e-]*', r"\g<1>0.0"),
     (r'(?<="instance":)[1-9]\d+', "1"),
     (r"(?<=\t)\d{2,}(?=\t[0-9a-f]{12}\t)", "1"),

@@ -249,7 +249,18 @@ trigger      echo: http /echo
     )
     host.run("resume", "echo")
     until(lambda: "1 done" in host.run("describe", "echo").stdout)
-    assert "last fetch 2" in host.run("describe", "echo").stdout
+    said = host.run("describe", "echo").stdout
+    assert "last fetch 2" in said
+    used = r"\d+\.\d s of CPU, \d+ MiB of memory, "
+    assert re.search(rf"^used +{used}an instance at most \d+ MiB$", said, re.M), said
+    (shown,) = rows(host.run("describe", "echo", "--json"))
+    (one,) = shown["instances"]
+    process = f"process {one['pid']}: idle"
+    assert re.search(rf"^instance +{process}, {used}at most \d+ MiB$", said, re.M), said
+    assert (one["calls"], one["answered"]) == (0, 1)
+    assert 0 < one["cpu_s"] < 60
+    assert 0 < one["memory_bytes"] <= one["peak_bytes"] < 1 << 30
+    assert Path(f"/proc/{one['pid']}").exists()
 
 
 def test_describe_says_which_event_the_filter_refused_last_and_why(host: Serving) -> None:

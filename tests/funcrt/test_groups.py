@@ -1,6 +1,7 @@
 """Control groups: what they hold an instance to, how its end is told, that none is left."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -43,6 +44,15 @@ def nothing(n):
 def fill(n):
     while True:
         held.append(os.urandom(1 << 20))
+def nameless(n):
+    try:
+        for _ in range(30):
+            held.append(os.memfd_create("x"))
+            for _ in range(10):
+                os.write(held[-1], bytes(1 << 20))
+    except OSError as error:
+        return error.errno
+    return "300 MiB"
 def spin(n):
     until, start = time.monotonic() + n, time.process_time()
     while time.monotonic() < until:
@@ -144,6 +154,10 @@ def test_an_instance_over_its_memory_ends_by_name_and_its_neighbour_goes_on(
         assert ended.reason == 'out of memory: over limits.memory = "64MiB"'
         assert ended.limit == "memory"
         assert await running.call(neighbour, "nothing", 2) == 2
+        two = await running.spawn()
+        ended = await running.call(two, "nameless")
+        assert isinstance(ended, Exit)
+        assert ended.limit == "memory"
 
     run(tmp_path, body, level=level, memory_bytes=64 << 20)
 
@@ -266,6 +280,8 @@ def test_without_groups_memory_is_address_space(tmp_path: Path, level: Level) ->
         assert told.failure is not None
         assert told.failure.error == "MemoryError"
         assert await running.call(one, "nothing", 3) == 3
+        two = await running.spawn()
+        assert await running.call(two, "nameless") == errno.ENOSYS  # which no address space bounds
 
     run(tmp_path, body, level=level, memory_bytes=256 << 20, with_groups=False)
 
