@@ -231,7 +231,7 @@ class Host:
             here = repr((sorted((env or {}).items()), given))
             version += f"+{hashlib.sha256(here.encode()).hexdigest()[:4]}"
         needs = needs_of(path, manifest)
-        python = await python_of(manifest, self.packages)
+        python = await python_of(manifest, needs, self.packages)
         installed = await self.packages.get(
             manifest.name, needs, builds=manifest.source_builds, python=python
         )

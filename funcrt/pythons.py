@@ -11,14 +11,17 @@ from pathlib import Path
 
 import msgspec
 
-from funcrt.errors import DeployError
+from funcrt.errors import DeployError, LoadError, Problem
 from funcrt.manifest import Manifest
 from funcrt.manifest_kinds import OLDEST_PYTHON
 from funcrt.packages import Packages
+from funcrt.requirements import PROJECT, Needs, allows
 from funcrt.sandbox.interpreter import Interpreter
+from funcrt.wrong import describe
 
 __all__ = ["Looked", "PythonMissing", "find", "is_own", "look", "python_of"]
 
+OWN = "{}.{}.{}".format(*sys.version_info[:3])
 ALWAYS = ("/usr/local/bin", "/usr/bin")
 ANSWER_S = 20.0
 SHIMS = "shims"
@@ -89,20 +92,45 @@ class PythonMissing(DeployError):
 
 def is_own(asked: str) -> bool:
     """Whether a version, `3.12` or `3.12.1`, is that of the Python that this runs in."""
-    return _fits(asked, "{}.{}.{}".format(*sys.version_info[:3]))
+    return _fits(asked, OWN)
 
 
 def _fits(asked: str, version: str) -> bool:
     return version == asked or version.startswith(f"{asked}.")
 
 
-async def python_of(manifest: Manifest, packages: Packages) -> Interpreter | None:
+async def python_of(manifest: Manifest, needs: Needs, packages: Packages) -> Interpreter | None:
     """What a function runs in, with what its process needs there installed; None for this Python.
-    Raises PythonMissing, PythonUnusable, InstallerMissing."""
+    Raises PythonMissing, PythonUnusable, InstallerMissing, and LoadError where its project excludes
+    that Python."""
     if not manifest.python or is_own(manifest.python):
+        await _check(needs, OWN)
         return None
     found = await asyncio.to_thread(find, manifest.name, manifest.python, os.environ)
+    await _check(needs, found.version)
     return await packages.library(manifest.name, found)
+
+
+async def _check(needs: Needs, version: str) -> None:
+    """Raises LoadError."""
+    if allows(needs.python, version):
+        return
+    there = (await asyncio.to_thread(look, os.environ)).found
+    fit = [each.version for each in there if allows(needs.python, each.version)]
+    mend = "install one that fits, and ask for it by python in its manifest"
+    if fit:
+        minor = ".".join(fit[0].split(".")[:2])
+        asked = minor if is_own(minor) is is_own(fit[0]) else fit[0]
+        mend = f'python = "{asked}" in its manifest runs it in {fit[0]}, which is here'
+    message = f"{describe(needs.python)}, and the function runs in Python {version}; {mend}"
+    raise LoadError(
+        Problem(
+            file=PROJECT,
+            line=needs.python_line,
+            path="project.requires-python",
+            message=message,
+        )
+    )
 
 
 def find(function: str, asked: str, environ: Mapping[str, str]) -> Interpreter:

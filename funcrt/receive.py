@@ -123,7 +123,7 @@ async def _install(host: "Host", read: _Read, path: Path) -> None:
     one = read.found[path]
     builds = one.manifest.source_builds
     try:
-        python = await python_of(one.manifest, host.packages)
+        python = await python_of(one.manifest, one.needs, host.packages)
         one.installed = await host.packages.get(
             one.manifest.name, one.needs, builds=builds, python=python
         )

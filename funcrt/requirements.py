@@ -14,7 +14,7 @@ from funcrt.errors import ManifestError, Problem
 from funcrt.locate import read_toml
 from funcrt.wrong import Wrong, describe, wrong
 
-__all__ = ["FILE", "PROJECT", "Needs", "name_of", "read_needs", "requirement"]
+__all__ = ["FILE", "PROJECT", "Needs", "allows", "name_of", "read_needs", "requirement"]
 
 FILE = "requirements.txt"
 PROJECT = "pyproject.toml"
@@ -28,6 +28,7 @@ _REQUIREMENT = re.compile(
     re.ASCII | re.DOTALL,
 )
 _INCLUDE = re.compile(r"(?:-r|--requirement)[\s=]+(\S+)")
+_CLAUSE = re.compile(r"(===?|!=|~=|>=?|<=?)\s*([0-9]+(?:\.[0-9]+)*)(\.\*)?", re.ASCII)
 _NO_EFFECT = re.compile(r"--(?:require-hashes|only-binary[\s=]+\S+|prefer-binary)")
 """Options that ask for what is done anyway."""
 
@@ -41,6 +42,10 @@ class Needs(msgspec.Struct, frozen=True):
     """Where they are written: its name in the function's folder."""
     places: dict[str, int] = {}
     """Line in `file` by the name of a package; not of what is included from another."""
+    python: str = ""
+    """The versions of Python that its project says it runs in: `>=3.12`; empty for any."""
+    python_line: int | None = None
+    """Of `pyproject.toml`."""
 
     @property
     def names(self) -> list[str]:
@@ -80,7 +85,49 @@ def read_needs(directory: Path, manifest: str = "", own: Sequence[str] = ()) -> 
         both = " and ".join(place for place, _ in found)
         message = f"what it needs is said in {both}; keep one of them"
         raise ManifestError([Problem(file=str(directory / found[0][1].file), message=message)])
-    return found[0][1] if found else Needs()
+    python, line = _python(directory)
+    needs = found[0][1] if found else Needs()
+    return msgspec.structs.replace(needs, python=python, python_line=line)
+
+
+def _python(directory: Path) -> tuple[str, int | None]:
+    raw, lines = read_toml(directory / PROJECT)
+    project = raw.get("project")
+    asked = project.get("requires-python") if isinstance(project, dict) else None
+    if not isinstance(asked, str):
+        return "", None
+    return asked, lines.get(("project", "requires-python"))
+
+
+def allows(asked: str, version: str) -> bool:
+    """Whether `>=3.12,<4` takes a version of Python, `3.12.1`, by PEP 440. A part that is none of
+    its clauses excludes nothing."""
+    own = tuple(int(part) for part in version.split("."))
+    return all(_holds(own, clause.strip()) for clause in asked.split(","))
+
+
+def _holds(own: tuple[int, ...], clause: str) -> bool:
+    found = _CLAUSE.fullmatch(clause)
+    if found is None:
+        return True
+    given = tuple(int(part) for part in found[2].split("."))
+    width = max(len(own), len(given))
+    one, other = ((*each, *[0] * (width - len(each))) for each in (own, given))
+    alike = own[: len(given)] == given if found[3] else one == other
+    match found[1]:
+        case "==" | "===":
+            return alike
+        case "!=":
+            return not alike
+        case "~=":
+            return one >= other and own[: len(given) - 1] == given[:-1]
+        case ">=":
+            return one >= other
+        case "<=":
+            return one <= other
+        case ">":
+            return one > other
+    return one < other
 
 
 def _needs(lines: Sequence[str], file: str, places: dict[str, int]) -> Needs:

@@ -152,12 +152,10 @@ async def trial(
             try:
                 install = packages is not None
                 store = Packages(packages or Path(root), sandbox.workshop, install=install)
-                python = await python_of(manifest, store)
+                needs = needs_of(path, manifest)
+                python = await python_of(manifest, needs, store)
                 installed = await store.get(
-                    manifest.name,
-                    needs_of(path, manifest),
-                    builds=manifest.source_builds,
-                    python=python,
+                    manifest.name, needs, builds=manifest.source_builds, python=python
                 )
                 code = code_of(manifest, packed.digest[:12], path, {}, installed, python=python)
                 zygote = await sandbox.load(code)

@@ -22,6 +22,7 @@ from funcrt.requirements import Needs
 from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.workshop import Job, Place, Workshop
 from funcrt.testing import load
+from funcrt.trial import trial
 from tests.installs import run_in_sandbox
 from tests.pythons import same
 from tests.wheels import offline, wheel
@@ -143,7 +144,34 @@ def test_the_host_s_own_needs_no_looking_for(tmp_path: Path) -> None:
     assert not is_own("3.1")
     for asked in ("", minor, OWN):
         manifest = Manifest(name="f", python=asked)
-        assert asyncio.run(python_of(manifest, Packages(tmp_path))) is None
+        assert asyncio.run(python_of(manifest, Needs(), Packages(tmp_path))) is None
+
+
+def test_a_python_that_its_project_excludes_is_refused_with_one_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever would run it: what uv and pip refuse is not tried."""
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/main.py").write_text("def handler(event): pass\n")
+    project = tmp_path / "f/pyproject.toml"
+
+    async def tried() -> None:
+        async with trial(tmp_path / "f"):
+            pass
+
+    project.write_text('[project]\nname = "f"\nrequires-python = ">=3.98"\n')
+    with pytest.raises(LoadError) as caught:
+        asyncio.run(tried())
+    assert str(caught.value) == (
+        f'{project}:3: project.requires-python: ">=3.98", and the function runs in Python {OWN};'
+        " install one that fits, and ask for it by python in its manifest"
+    )
+    fake(tmp_path / "bin", "3.98.1")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    with pytest.raises(LoadError, match=r'; python = "3.98" in its manifest runs it in 3.98.1, w'):
+        asyncio.run(tried())
+    project.write_text('[project]\nname = "f"\nrequires-python = ">=3.11"\n')
+    asyncio.run(tried())
 
 
 # The manifest

@@ -6,6 +6,7 @@ import pytest
 
 from funcrt.errors import ManifestError
 from funcrt.manifest import load_manifest, needs_of
+from funcrt.requirements import allows, read_needs
 
 
 @pytest.fixture
@@ -131,3 +132,31 @@ def test_what_a_container_has_is_its_image_s(folder: Path) -> None:
     assert lines(folder) == ()
     (folder / "requirements.txt").write_text("-e .\n")
     assert refused(folder)[0].startswith("f/requirements.txt:1: -e is not taken here")
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken", "refused"),
+    [
+        ("", ["3.11.0"], []),
+        (">=3.12", ["3.12.0", "3.12.1", "4.0.0"], ["3.11.9"]),
+        (">=3.11, <3.13", ["3.11.0", "3.12.9"], ["3.13.0", "3.10.1"]),
+        ("==3.12.*", ["3.12.0", "3.12.30"], ["3.11.0", "3.13.0"]),
+        ("==3.12", ["3.12.0"], ["3.12.1"]),
+        ("!=3.12.*,>3.11", ["3.11.1", "3.13.0"], ["3.12.4", "3.11.0"]),
+        ("~=3.11", ["3.11.0", "3.14.2"], ["4.0.0", "3.10.9"]),
+        ("~=3.11.2", ["3.11.2", "3.11.9"], ["3.11.1", "3.12.0"]),
+        ("<=3.12.1", ["3.12.1"], ["3.12.2"]),
+        ("^3.11, whatever", ["3.10.0"], []),
+    ],
+)
+def test_what_a_project_says_of_python(asked: str, taken: list[str], refused: list[str]) -> None:
+    assert [each for each in taken + refused if allows(asked, each)] == taken
+
+
+def test_a_project_s_python_is_read_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.12"\n')
+    (tmp_path / "requirements.txt").write_text("pillow\n")
+    needs = read_needs(tmp_path)
+    assert (needs.names, needs.python, needs.python_line) == (["pillow"], ">=3.12", 2)
+    (tmp_path / "pyproject.toml").write_text("[project]\nrequires-python = 3\n")
+    assert read_needs(tmp_path).python == ""
