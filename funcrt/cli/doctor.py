@@ -88,7 +88,7 @@ def doctor(
         said = f"{MARKS[check.status]} {check.check:<11} {safe(check.found)}"
         line(marked(folded(said, 14)))
         if check.hint:
-            line(f"  try: {check.hint}")
+            line(folded(f"  try: {check.hint}", 7))
     return FAILED if failed else 0
 
 

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from funcrt.cli.output import folded
@@ -88,11 +89,24 @@ def explain(error: BaseException) -> CliError | None:
             return CliError(str(error), "funcrt doctor --repair")
         case mesh_errors.MeshError():
             return CliError(str(error))
-        case FileNotFoundError() | IsADirectoryError() | PermissionError() if error.filename:
+        case PermissionError() if error.filename:
+            hint = _whose(Path(os.fsdecode(error.filename)))
+            return CliError(f"{error.filename}: {error.strerror}", hint, USAGE)
+        case FileNotFoundError() | IsADirectoryError() if error.filename:
             return CliError(f"{error.filename}: {error.strerror}", code=USAGE)
         case OSError():
             return CliError(str(error))
     return _ours(error)
+
+
+def _whose(path: Path) -> str:
+    """What to do about a file that this user has no right to; nothing where that is not why."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    own, owner = os.geteuid(), path.lstat().st_uid
+    if own in (0, owner):
+        return ""
+    return f"this runs as user {own}, and {path} is user {owner}'s: chown it, or run as that user"
 
 
 def _ours(error: BaseException) -> CliError | None:

@@ -172,6 +172,47 @@ def called(docker: Docker, name: str) -> Any:
     return row["outputs"][0]["event"]["data"]
 
 
+def test_what_the_page_types_works(docker: Docker, tmp_path: Path) -> None:
+    """A function of the samples in the place of all, which need packages."""
+    page = (ROOT / "docs/image.md").read_text()
+    (tmp_path / "functions").mkdir()
+    shutil.copytree(ROOT / "functions/label", tmp_path / "functions/label")
+    running, opened = re.findall(r"```sh\n(.*?)```", page, re.S)[1:3]
+    said = []
+    try:
+        for line in (*running.splitlines(), *opened.splitlines()[:1]):
+            done = subprocess.run(
+                ["sh", "-c", line], env=docker.env, cwd=tmp_path, capture_output=True, text=True,
+                timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, (line, done.stderr)
+            said.append(done.stdout + done.stderr)
+            if " -d " in line:
+                until(lambda: "funcrt serve" in docker.run("logs", "funcrt").stderr)
+    finally:
+        docker.run("rm", "--force", "--volumes", "funcrt", check=False)
+        docker.run("volume", "rm", "--force", "funcrt", check=False)
+    _, publish, tail, logs, token = said
+    assert publish.startswith("stored\t")
+    assert tail.endswith('{"label":"large"}\n')
+    assert "  label  mesh orders" in logs
+    assert token.startswith("funcrt_")
+
+
+def test_a_directory_that_is_not_its_users_is_told_whose_it_is(
+    docker: Docker, name: str, tmp_path: Path
+) -> None:
+    data = f"--volume={tmp_path}:/data"
+    done = docker.run("run", "--rm", data, "funcrt", check=False)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-2:]
+    assert last[0].startswith("✗ /data/mesh.db.lock: Permission denied")
+    assert last[1].startswith("  try: this runs as user 10001, and /data is user 0's: chown it")
+    os.chown(tmp_path, 1234, 1234)
+    docker.host(name, data, "--user=1234:1234")
+    assert docker.doctor(name)["host"]["status"] == "ok"
+
+
 def test_without_options_functions_run_at_process_which_is_said_in_red(
     docker: Docker, name: str, tmp_path: Path
 ) -> None:
