@@ -110,7 +110,8 @@ class Workshop:
         if policy.forced == "container":  # whose functions have what their image has
             policy = Policy(allowed=policy.allowed)
         missing = await self._probed()
-        level = choose(f"{function}, to install what it needs", "sandbox", missing, policy)
+        best: Level = "process" if "sandbox" in missing else "sandbox"
+        level = choose(f"{function}, to install what it needs", best, missing, policy)
         user = 0
         if self._root and level != "none":
             number = next(self._builders) % MOST_BUILDERS
@@ -122,7 +123,7 @@ class Workshop:
         held = self._confinement(job, place)
         if place.user:
             await self._hand(job.work, place.user)
-            if job.cache is not None:
+            if job.cache is not None and _owner(job.cache) != place.user:
                 await self._hand(job.cache, place.user)
         try:
             try:
@@ -314,3 +315,7 @@ def _free(directory: Path) -> int:
 def _memory_bytes() -> int:
     """Half of what the machine has."""
     return max(1 << 30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+
+
+def _owner(directory: Path) -> int:
+    return directory.stat().st_uid

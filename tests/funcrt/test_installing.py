@@ -24,9 +24,10 @@ from funcrt.installer import DependencyError
 from funcrt.packages import Installed, Packages
 from funcrt.requirements import Needs
 from funcrt.sandbox import workshop
-from funcrt.sandbox.levels import IsolationMissing, Policy
+from funcrt.sandbox.levels import IsolationMissing, Level, Policy
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.users import INSTALLER, installs
+from funcrt.sandbox.workshop import Workshop
 from tests.installs import in_sandbox
 from tests.users import CLOSED
 from tests.wheels import built, offline, wheel
@@ -227,6 +228,32 @@ def test_one_that_leaves_its_disk_too_little_is_ended(
     assert workshop._too_much(tmp_path, 100 << 20) == "", "it had no more at first"
 
 
+def test_it_is_the_best_level_that_the_machine_gives() -> None:
+    async def chosen(policy: Policy, *missing: Level) -> str:
+        async def probed() -> dict[Level, str]:
+            return dict.fromkeys(missing, "not here")
+
+        made = Workshop(policy, probed, lambda *_: None, lambda _: None)
+        try:
+            return (await made.place("f", builds=True)).level
+        except IsolationMissing as error:
+            return str(error)
+
+    async def main() -> None:
+        assert await chosen(Policy()) == "sandbox"
+        assert await chosen(Policy(), "sandbox") == "process"
+        assert (await chosen(Policy(), "sandbox", "process")).startswith(
+            "f, to install what it needs: isolation 'process' cannot be had here: not here"
+        )
+        assert await chosen(Policy(allowed="none"), "sandbox", "process") == "none"
+        assert await chosen(Policy(forced="process")) == "process"
+        assert "isolation 'sandbox' cannot" in await chosen(Policy(forced="sandbox"), "sandbox")
+        assert await chosen(Policy(forced="none")) == "none"
+        assert await chosen(Policy(forced="container"), "container") == "sandbox"
+
+    asyncio.run(main())
+
+
 EATS = """
 def run():
     held = []
@@ -385,3 +412,62 @@ def test_a_host_takes_nothing_but_what_an_installer_has(tmp_path: Path) -> None:
         await sandbox.close()
 
     asyncio.run(main())
+
+
+def test_settings_that_only_the_host_may_read_are_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path)
+    wheel(tmp_path / "wheels", "paint", "1.0")
+    for name, value in offline(tmp_path / "none").items():
+        monkeypatch.setenv(name, value)
+    for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name)
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "pip.conf").write_text(f"[global]\nno-index = true\nfind-links = {tmp_path}/wheels\n")
+    (closed / "pip.conf").chmod(0o600)
+    closed.chmod(0o700)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(closed / "pip.conf"))
+    found = get(Packages(tmp_path / "packages"), "paint")
+    assert found.packages == ("paint 1.0",)
+    assert not list((tmp_path / "packages").rglob("pip_config_file"))
+
+
+def test_downloads_that_have_become_too_many_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path)
+    wheel(tmp_path / "wheels", "paint", "1.0")
+    for name, value in offline(tmp_path / "wheels", "uv").items():
+        monkeypatch.setenv(name, value)
+    packages = Packages(tmp_path / "packages")
+    found = get(packages, "paint")
+    (cache,) = packages.root.glob(".cache*")
+    assert cache.stat().st_uid == (INSTALLER if os.geteuid() == 0 else os.geteuid())
+
+    async def sweep() -> None:
+        await packages.swept([found.path])
+
+    asyncio.run(in_sandbox(packages, sweep))
+    assert cache.is_dir(), "there is room for them"
+    monkeypatch.setattr("funcrt.packages.MOST_CACHED", 1)
+    asyncio.run(in_sandbox(packages, sweep))
+    assert not cache.exists()
+    assert get(packages, "paint>0").packages == ("paint 1.0",)
+
+
+def test_an_operators_own_directory_of_downloads_is_used_by_a_host_that_root_did_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path)
+    wheel(tmp_path / "wheels", "paint", "1.0")
+    built(tmp_path / "wheels", "made", "1.0", "def run(): ...\n")
+    for name, value in offline(tmp_path / "wheels", "uv").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "own" / "uv"))
+    packages = Packages(tmp_path / "packages")
+    get(packages, "made", builds=True)
+    assert not (tmp_path / "own").exists(), "a build has none but its own"
+    get(packages, "paint")
+    assert (tmp_path / "own").exists() == (os.geteuid() != 0)

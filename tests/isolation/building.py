@@ -16,7 +16,7 @@ from funcrt.sandbox import Code
 from funcrt.sandbox.levels import Policy
 from funcrt.sandbox.process import ProcessSandbox
 from tests.isolation import attacks, builds
-from tests.isolation.run import Calls, victims
+from tests.isolation.run import Calls, environment, victims
 from tests.wheels import built, offline, wheel
 
 HARMLESS = [
@@ -109,7 +109,8 @@ async def main(level: str, kind: str, root: Path) -> None:
     neighbour.mkdir()
     neighbour.chmod(0o755)
     (neighbour / "main.py").write_bytes(Path(attacks.__file__).read_bytes())
-    other = Calls(await sandbox.load(Code(name="other", version="1", path=neighbour)))
+    code = Code(name="other", version="1", path=neighbour, env=environment())
+    other = Calls(await sandbox.load(code))
     await other.call(1, {"attack": "bpf"})
     asked = {name: each for name, each in (victim["asked"] | around).items() if name != "kept"}
     asked |= {"neighbour": other.instance.pid, "other": str(neighbour / "main.py")}

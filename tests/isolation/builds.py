@@ -22,7 +22,7 @@ WAIT_S = 10
 PASSED = {
     *attacks.BOMBS, "start a program", "change its own code", "change the mode of its own code",
     "signal its zygote", "read another function's /tmp", "a file's size",
-    "cut a file that it may read", "find another function's environment",
+    "cut a file that it may read",
 }  # fmt: skip
 """What a build may do, or what there is not to attack."""
 

@@ -26,8 +26,8 @@ def told(level: str, kind: str, directory: Path, user: int) -> dict[str, str]:
         run = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *run]
     later = 'echo 300 > /proc/sys/kernel/ns_last_pid; "$@"; exit $?'
     done = subprocess.run(
-        [*INSIDE, "sh", "-c", later, "sh", *run], cwd=ROOT, capture_output=True, text=True,
-        timeout=170, check=False,
+        [*INSIDE, "--kill-child", "sh", "-c", later, "sh", *run], cwd=ROOT, capture_output=True,
+        text=True, timeout=110, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return dict(json.loads(line) for line in done.stdout.splitlines())
