@@ -21,6 +21,8 @@ PACKAGES = "python3-venv"
 NEEDED = ("dockerd", "unshare", "debootstrap")
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"
 UP_S = 30
+TIMEOUT_S = 500
+"""Of a test: on a new machine the first of them fetches and makes what all are run with."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "funcrt-tests"
 """What is made, or fetched, once a machine."""
 

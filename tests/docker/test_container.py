@@ -30,11 +30,12 @@ from funcrt.sandbox.levels import DockerUnavailable
 from funcrt.sandbox.protocol import Call, Result
 from funcrt.sandbox.syscalls import KERNEL
 from mesh import Event
-from tests.docker.conftest import IMAGE
+from tests.docker.conftest import IMAGE, TIMEOUT_S
 from tests.isolation.test_isolation import USER, table
 from tests.serving import Serving
 from tests.users import others
 
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 ROOT = Path(__file__).parents[2]
 PAUSE_S = 0.3
 

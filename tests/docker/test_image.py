@@ -20,13 +20,14 @@ from typing import Any
 import pytest
 
 from funcrt.sandbox.kernel import landlock_abi
-from tests.docker.conftest import CACHE, IMAGE, PATH
+from tests.docker.conftest import CACHE, IMAGE, PATH, TIMEOUT_S
 from tests.docker.test_container import OTHERWISE
 from tests.isolation.attacks import BOMBS
 from tests.isolation.test_isolation import table
 from tests.serving import until
 from tests.terminal import Running
 
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 ROOT = Path(__file__).parents[2]
 PYTHON = "3.11"
 """Of the base."""
@@ -83,7 +84,7 @@ class Docker:
     def run(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
             ["docker", *words], env=self.env, cwd=ROOT, capture_output=True, text=True,
-            timeout=100, check=False,
+            timeout=300, check=False,
         )  # fmt: skip
         assert not check or done.returncode == 0, (words, done.stdout, done.stderr)
         return done
@@ -254,6 +255,16 @@ def test_with_the_options_of_the_page_functions_run_at_sandbox(
         "who": "sandbox", "net": "sandbox",
     }  # fmt: skip
     assert called(docker, name) == [10001, "function"]
+
+
+def test_started_as_root_it_makes_each_function_a_user_and_becomes_one(
+    docker: Docker, name: str, tmp_path: Path
+) -> None:
+    docker.host(name, "--user=0", functions(tmp_path, who=WHO))
+    assert f"! isolation 'process' {ASKED} (mount, pid, net, " in docker.run("logs", name).stderr
+    assert 61184 <= called(docker, name)[0] <= 65183
+    first, *_ = docker.run("top", name, "-o", "user,pid").stdout.splitlines()[1:]
+    assert first.split()[0] == "10001"
 
 
 def test_a_container_that_is_stopped_gives_back_what_runs_and_its_volume_goes_on(
