@@ -68,6 +68,10 @@ def _of(error: BaseException, held: "Confinement") -> tuple[str, str]:
             return "", _network() if held.level != "none" else ""
         case errno.EROFS if walled:
             return "", f"at isolation {held.level!r} only /tmp can be written to"
+        case errno.EACCES if held.level == "process" and _in(
+            error, "multiprocessing/synchronize.py", "multiprocessing/shared_memory.py"
+        ):
+            return "", "at isolation 'process' processes share no locks and no memory by name"
         case errno.EACCES if held.level == "process" and error.filename:
             return (
                 "",

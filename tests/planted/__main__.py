@@ -1,5 +1,6 @@
-"""`python -m tests.planted`: plant each bug in a copy of the code and run the suites over it.
-Prints which suite found which; exit 1 where one was found by none."""
+"""`python -m tests.planted`: plant each bug in a copy of the code and run its suites over it.
+Prints which suite found which; exit 1 where one was found by none. Those of isolation are for root
+to find."""
 
 import argparse
 import os
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +28,14 @@ SUITES: dict[str, tuple[str, ...]] = {
         "tests/funcrt/test_outcome.py",
         "tests/funcrt/test_pool.py",
     ),
+    "isolation": (
+        *PYTEST,
+        "tests/funcrt/test_syscalls.py",
+        "tests/funcrt/test_network.py",
+        "tests/isolation/test_network.py::test_what_is_reached[sandbox-outbound]",
+        "tests/isolation/test_isolation.py::test_a_level_stops_what_the_table_says[process-root]",
+        "tests/isolation/test_isolation.py::test_a_level_stops_what_the_table_says[sandbox-root]",
+    ),
 }
 TIMEOUT_S = 300
 
@@ -43,26 +53,30 @@ def found(suite: tuple[str, ...], tree: Path) -> bool:
     return ended.returncode != 0
 
 
-def try_one(bug: Bug | None) -> dict[str, bool]:
+def try_one(bug: Bug | None, suites: Iterable[str]) -> dict[str, bool]:
     """Suite -> whether it found the bug; None plants nothing."""
     with tempfile.TemporaryDirectory(prefix="funcrt-planted-") as directory:
         tree = Path(directory)
-        for name in ("mesh", "triggers", "funcrt", "tests", "functions"):
+        tree.chmod(0o755)  # functions run as other users
+        for name in ("mesh", "triggers", "funcrt", "tests", "functions", "docs"):
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, tree / name, ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", tree)
         if bug is not None:
             file = tree / bug.file
             file.write_text(file.read_text().replace(bug.old, bug.new))
-        return {name: found(suite, tree) for name, suite in SUITES.items()}
+        return {name: found(SUITES[name], tree) for name in suites}
 
 
 def main() -> int:
     """Run, print, say whether all were found."""
     parser = argparse.ArgumentParser(prog="python -m tests.planted", description=__doc__)
-    parser.add_argument("name", nargs="?", default="", help="part of a bug's name; default all")
+    parser.add_argument(
+        "name", nargs="?", default="", help="part of a bug's name, or a suite; default all"
+    )
     asked = parser.parse_args()
-    chosen = [bug for bug in BUGS if asked.name in bug.name]
+    chosen = [bug for bug in BUGS if asked.name in bug.name or asked.name in bug.suites]
+    suites = [name for name in SUITES if any(name in bug.suites for bug in chosen)]
     for bug in chosen:
         if (ROOT / bug.file).read_text().count(bug.old) != 1:
             sys.exit(f"{bug.name}: {bug.file} has changed; mend tests/planted/bugs.py")
@@ -72,9 +86,11 @@ def main() -> int:
         table.add_column(name, justify="center")
     missed = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        clean = pool.submit(try_one, None)
-        for bug, by in zip(chosen, pool.map(try_one, chosen), strict=True):
-            table.add_row(bug.name, *("found" if by[name] else "-" for name in SUITES))
+        clean = pool.submit(try_one, None, suites)
+        tried = pool.map(try_one, chosen, [bug.suites for bug in chosen])
+        for bug, by in zip(chosen, tried, strict=True):
+            said = {True: "found", False: "-", None: ""}
+            table.add_row(bug.name, *(said[by.get(name)] for name in SUITES))
             print(bug.name, by, file=sys.stderr, flush=True)
             if not any(by.values()):
                 missed.append(bug.name)

@@ -1,5 +1,5 @@
-"""Bugs of the kind that lose or double events, each as one change of the code, to see which suite
-finds it. A suite that finds none of them proves nothing by passing."""
+"""Bugs of the kind that lose or double events, or let a function out, each as one change of the
+code, to see which suite finds it. A suite that finds none of them proves nothing by passing."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,11 @@ class Bug:
     file: str
     old: str
     new: str
+    suites: tuple[str, ...] = ("conformance", "simulation", "unit")
+    """Those that could find it."""
 
 
+ISOLATION = ("isolation",)
 BUGS = (
     Bug(
         "acknowledge before the output",
@@ -119,5 +122,61 @@ BUGS = (
         "mesh/engine.py",
         "            self._version = -1  # what others wrote is not routed yet: look again\n",
         "",
+    ),
+    Bug(
+        "no seccomp",
+        "funcrt/sandbox/confine.py",
+        "        kernel.seccomp(_program(held, signals_to))\n",
+        "        _program(held, signals_to)\n",
+        ISOLATION,
+    ),
+    Bug(
+        "no landlock",
+        "funcrt/sandbox/landlock.py",
+        "        kernel.restrict_self(ruleset)\n",
+        "        pass\n",
+        ISOLATION,
+    ),
+    Bug(
+        "the user is kept",
+        "funcrt/sandbox/confine.py",
+        "            os.setresuid(held.user, held.user, held.user)\n",
+        "",
+        ISOLATION,
+    ),
+    Bug(
+        "the host's environment in R",
+        "funcrt/sandbox/process.py",
+        'env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"},',
+        'env={**os.environ, "LANG": "C.UTF-8"},',
+        ISOLATION,
+    ),
+    Bug(
+        "the host's network",
+        "funcrt/sandbox/confine.py",
+        " | kernel.NEW_UTS | kernel.NEW_NET\n",
+        " | kernel.NEW_UTS\n",
+        ISOLATION,
+    ),
+    Bug(
+        "no end with the parent",
+        "funcrt/sandbox/syscalls.py",
+        "    yield Rule(PRCTL, errno.EPERM, at=1, but=(SIGKILL,), when=(0, PDEATHSIG))\n",
+        "",
+        ISOLATION,
+    ),
+    Bug(
+        "a NUL in a name",
+        "funcrt/sandbox/dns.py",
+        "                if not _LABEL.fullmatch(label):\n                    return None\n",
+        "",
+        ISOLATION,
+    ),
+    Bug(
+        "an address of the host's own",
+        "funcrt/sandbox/destinations.py",
+        "public(address) and not self._own(address)\n",
+        "public(address)\n",
+        ISOLATION,
     ),
 )
