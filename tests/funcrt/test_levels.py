@@ -97,6 +97,20 @@ def test_a_host_says_it_in_red_on_a_terminal_and_as_json_in_a_pipe(tmp_path: Pat
     assert told["text"].startswith("isolation 'process' instead of 'sandbox' for f: --isolation")
 
 
+def test_dev_says_it_in_red_too(tmp_path: Path) -> None:
+    function(tmp_path / "functions", "f")
+    dev = [*FUNCRT, "dev", "functions", "--port", "0", "--isolation", "process"]
+    running = Running(dev, cwd=tmp_path, env=dict(os.environ))
+    try:
+        running.until(
+            r"\x1b\[31m! isolation 'process' instead of 'sandbox' for f: --isolation says"
+        )
+        running.type("\x03")
+        assert running.ended() == 0
+    finally:
+        running.close()
+
+
 def test_the_profile_of_the_host_is_that_of_functions_and_what_makes_namespaces() -> None:
     own = json.loads((ROOT / "funcrt/sandbox/seccomp.json").read_text())
     profile = json.loads((ROOT / "docs/seccomp.json").read_text())
