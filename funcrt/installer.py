@@ -168,7 +168,13 @@ async def run_installer(
     command = _for(python, installer(os.environ))
     options = [*command, *_options(command, work / SITE, place.builds, python)]
     job = await asyncio.to_thread(_job, options, needs, work, packages, place)
-    job = msgspec.structs.replace(job, readable=job.readable + _tools(command[0], python))
+    job = msgspec.structs.replace(
+        job,
+        readable=job.readable + _tools(command[0], python),
+        # pip builds what is named by a URL, by a wheel's metadata too, whatever it is told: in a
+        # process of its own.
+        alone=not (place.builds or _is_uv(command)),
+    )
     try:
         async with asyncio.timeout(MOST_S):
             code, said = await workshop.run(job, place)
@@ -185,7 +191,10 @@ def _for(python: Interpreter | None, command: list[str]) -> list[str]:
         return command
     if python.pip:
         return [python.executable, "-I", "-m", "pip"]
-    return [*command, "--python", python.executable]
+    # As its --python does, which is one more process.
+    pip = find_spec("pip")
+    runner = Path(str(pip and pip.origin)).parent / "__pip-runner__.py"
+    return [python.executable, "-I", str(runner)]
 
 
 def _is_uv(command: Sequence[str]) -> bool:
@@ -314,8 +323,15 @@ _WHY = {
     "hash": "what was downloaded does not have its hash",
     "no match": "no package of that name, or none with a wheel for Python {python}{mend}",
     "conflict": "what is asked for contradicts itself",
+    "build": "it comes as a source{mend}",
     "": "the installer failed",
 }
+_BUILDS = re.compile(r"Operation not permitted while executing")
+"""What pip says that may start no process."""
+_TAKEN_UP = re.compile(
+    r"(?:Collecting|Processing) (?:\S*/)?([A-Za-z0-9][A-Za-z0-9._-]*?)(?:-\d[^/\s]*)?(?: ?@|\s)"
+)
+"""`evil @ https://...`, or `./evil-1.0.tar.gz`."""
 _NOISE = re.compile(
     r"(INFO|WARNING|Collecting|Downloading|Looking in|Processing|Using cached|Using CPython|"
     r"Resolved|Prepared|Requirement already|\[notice\]|\s+(Downloading|Using cached)) ?"
@@ -331,6 +347,8 @@ def _told(needs: Needs, said: str, builds: bool, other: Interpreter | None) -> D
             if found := re.search(pattern, flat):
                 name, kind = name_of(found[1]), meaning
                 break
+        if not builds and _BUILDS.search(flat):
+            name, kind = name_of((_TAKEN_UP.findall(flat) or [""])[-1]), "build"
         if kind == "no match" and re.search(r"from versions: (?!none)", flat):
             kind = "no version"
     version = other.version if other is not None else platform.python_version()

@@ -12,6 +12,7 @@ import msgspec
 
 from funcrt.sandbox import kernel
 from funcrt.sandbox.confine import Confinement
+from funcrt.sandbox.syscalls import childless, program
 from funcrt.tree import entries
 
 __all__ = ["Hand", "Install", "hand", "install"]
@@ -30,6 +31,8 @@ class Install(msgspec.Struct, frozen=True):
     directory: str
     """Where it begins."""
     confine: Confinement
+    alone: bool = False
+    """It may start no process of its own."""
 
 
 class Hand(msgspec.Struct, frozen=True, tag="hand"):
@@ -74,6 +77,8 @@ def _be(asked: Install, out: int) -> None:
         os.umask(0o022)
         os.nice(NICENESS)
         os.chdir(asked.directory)
+        if asked.alone:
+            kernel.seccomp(program(kernel.MACHINE, list(childless())))
         os.execvpe(asked.command[0], list(asked.command), env)
     except OSError as error:
         os.write(2, f"error: {asked.command[0]}: {error.strerror}\n".encode())

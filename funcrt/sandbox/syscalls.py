@@ -20,6 +20,7 @@ __all__ = [
     "SOCKET",
     "SOCKETPAIR",
     "Rule",
+    "childless",
     "number_of",
     "program",
     "rules",
@@ -75,6 +76,7 @@ KERNEL = {
     "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "ptrace": (101, 117),
 }  # fmt: skip
 PROGRAMS = {"execve": (59, 221), "execveat": (322, 281)}
+FORKS = {"fork": (57, None), "vfork": (58, None)}
 UNSHARE, CLONE, CLONE3 = (272, 97), (56, 220), (435, 435)
 IOCTL = (16, 29)
 SOCKETPAIR = (53, 199)
@@ -203,6 +205,14 @@ def _of_all(signals_to: int | None, programs: bool) -> Iterator[Rule]:
             yield Rule(numbers, errno.EPERM, but=(signals_to,))
         for numbers in SIGNALS_AT_ANY.values():
             yield Rule(numbers, errno.EPERM)
+
+
+def childless() -> Iterator[Rule]:
+    """The rules of a program that starts threads, and no process."""
+    yield Rule(CLONE3, errno.ENOSYS)
+    yield Rule(CLONE, errno.EPERM, mask=CLONE_THREAD, but=(CLONE_THREAD,))
+    for numbers in FORKS.values():
+        yield Rule(numbers, errno.EPERM)
 
 
 # The program. Codes of instructions: linux/bpf_common.h.

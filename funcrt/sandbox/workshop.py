@@ -69,6 +69,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     readable: tuple[str, ...] = ()
     network: tuple[str, ...] = ()
     """Where packages come from, as `host:port`; public addresses are open to it besides."""
+    alone: bool = False
+    """It may start no program of its own."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -181,7 +183,11 @@ class Workshop:
 
     async def _run(self, job: Job, held: Confinement) -> tuple[int, str]:
         asked = Install(
-            command=list(job.command), env=dict(job.env), directory=str(job.directory), confine=held
+            command=list(job.command),
+            env=dict(job.env),
+            directory=str(job.directory),
+            confine=held,
+            alone=job.alone,
         )
         ours, theirs = socketpair(socket.SOCK_SEQPACKET)
         read, write = os.pipe()

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from funcrt.errors import SandboxError
@@ -29,8 +30,9 @@ from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.users import INSTALLER, installs
 from funcrt.sandbox.workshop import Workshop
 from tests.installs import in_sandbox
+from tests.pythons import same
 from tests.users import CLOSED
-from tests.wheels import built, offline, wheel
+from tests.wheels import built, offline, sdist, wheel
 
 KINDS = ["pip", "uv"]
 TRIES = """
@@ -471,3 +473,50 @@ def test_an_operators_own_directory_of_downloads_is_used_by_a_host_that_root_did
     assert not (tmp_path / "own").exists(), "a build has none but its own"
     get(packages, "paint")
     assert (tmp_path / "own").exists() == (os.geteuid() != 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("by", ["setup", "backend"])
+@pytest.mark.parametrize("level", ["none", "process", "sandbox"])
+def test_what_a_wheel_names_by_a_url_is_not_built_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, kind: str, by: str
+) -> None:
+    """It is found by no index, so no --only-binary is asked of it; and it would be built with the
+    downloads of others at hand."""
+    at_level(level)
+    opened(tmp_path)
+    for name, value in offline(tmp_path / "wheels", kind).items():
+        monkeypatch.setenv(name, value)
+    if by == "setup":
+        sdist(tmp_path / "wheels", "evil", "1.0", "open('/tmp/built', 'w')\n")
+    else:
+        built(tmp_path / "wheels", "evil", "1.0", "def run():\n    return 1\n")
+    source = f"evil @ file://{tmp_path}/wheels/evil-1.0.tar.gz"
+    wheel(tmp_path / "wheels", "paint", "1.0", needs=[source])
+    policy = Policy(forced=level)  # type: ignore[arg-type]
+    with pytest.raises(DependencyError) as caught:
+        get(Packages(tmp_path / "packages"), "paint", policy=policy)
+    if kind == "pip":
+        assert caught.value.problem.message.startswith(
+            "cannot install evil: it comes as a source; source_builds = true would let it be built"
+        )
+    packages = Packages(tmp_path / "packages")
+    if kind == "pip" and by == "backend":
+        found = get(packages, "paint", builds=True, policy=policy)
+        assert found.packages == ("evil 1.0", "paint 1.0")
+
+
+def test_a_python_without_pip_has_the_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one process: nothing that it starts would be let."""
+    opened(tmp_path)
+    for name, value in offline(tmp_path / "wheels").items():
+        monkeypatch.setenv(name, value)
+    wheel(tmp_path / "wheels", "paint", "1.0")
+    python = msgspec.structs.replace(same(tmp_path), pip=False)
+    packages = Packages(tmp_path / "packages")
+    needs = Needs(("paint",), "requirements.txt")
+    got = asyncio.run(in_sandbox(packages, lambda: packages.get("f", needs, python=python)))
+    assert got is not None
+    assert got.packages == ("paint 1.0",)

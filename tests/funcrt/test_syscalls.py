@@ -171,3 +171,20 @@ def test_a_call_is_named_once_by_each_number() -> None:
         numbers = [call[which] for group in groups for call in group.values()]
         found = [number for number in numbers if number is not None]
         assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_a_program_that_is_alone_starts_threads_and_no_process(machine: str) -> None:
+    which, arch = list(ARCHITECTURES).index(machine), ARCHITECTURES[machine]
+    code = program(machine, list(syscalls.childless()))
+    clone, clone3 = syscalls.CLONE[which], syscalls.CLONE3[which]
+    vfork, thread = 0x4111, 0x3D0F00  # of posix_spawn, and of pthread_create
+    for flags in (0, 17, vfork, HIGH):
+        assert answer(code, clone, arch, [flags]) == ERROR | errno.EPERM
+    for flags in (thread, thread | HIGH):
+        assert answer(code, clone, arch, [flags]) == ALLOW
+    assert answer(code, clone3, arch, []) == ERROR | errno.ENOSYS
+    for numbers in syscalls.FORKS.values():
+        if (number := numbers[which]) is not None:
+            assert answer(code, number, arch, []) == ERROR | errno.EPERM
+    assert answer(code, syscalls.PROGRAMS["execve"][which], arch, []) == ALLOW
