@@ -431,6 +431,10 @@ def _build_view(held: Confinement, root: tuple[str, ...]) -> None:
             _show(path, devices=path in DEVICES)
         for path in held.writable:
             _show(path, writable=True)
+            # Who asks may be root no more: it is not to be shown what is root's, nor is what is
+            # written below to land there.
+            if held.user and os.lstat(path).st_uid != held.user:
+                raise OSError(errno.EPERM, "", path)
         for path, target in links:
             _parent(path)
             if not os.path.lexists(path):  # one with .. in it leads there by now

@@ -48,9 +48,9 @@ async def heard(sandbox, message, *descriptors, then=None):
         if "zygote" not in told:
             return told
 
-async def ran(sandbox, **held):
-    run = f"echo {held.get('level')} > {made}/$(id -u)"
-    confine = Confinement(programs=True, readable=("/bin", "/usr"), writable=(made,), **held)
+async def ran(sandbox, into=made, **held):
+    run = f"echo {held.get('level')} > {into}/$(id -u)"
+    confine = Confinement(programs=True, readable=("/bin", "/usr"), writable=(into,), **held)
     then = Install(["/bin/sh", "-c", run], {}, "/", confine)
     told = await heard(sandbox, Fork(confine, installs=True), then=then)
     return told.get("refused") or f"exit {told.get('exit')}"
@@ -74,6 +74,9 @@ async def main():
         "a function": await ran(sandbox, user=FIRST_USER, level="process"),
         "an installer": await ran(sandbox, user=INSTALLER, level="process"),
     }
+    walled = {"user": FIRST_USER, "level": "sandbox"}
+    found["what is root's"] = await ran(sandbox, f"{made}/closed/open", **walled)
+    found["its own"] = await ran(sandbox, f"{made}/its", **walled)
     sandbox._send(msgspec.msgpack.encode(Kill()), [victim])
     told = await heard(sandbox, Ask("instance-7", Bounds(1 << 20, 1, 0.0)))
     found["a group"] = told.get("refused", "made")
@@ -91,6 +94,11 @@ asyncio.run(main())
 @others
 def test_a_host_that_was_taken_over_gets_nothing_more(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
+    (tmp_path / "closed" / "open").mkdir(parents=True)
+    (tmp_path / "closed" / "open").chmod(0o777)
+    (tmp_path / "closed").chmod(0o700)
+    (tmp_path / "its").mkdir()
+    os.chown(tmp_path / "its", FIRST_USER, FIRST_USER)
     victim = subprocess.Popen(["sleep", "60"])
     try:
         done = subprocess.run(
@@ -107,13 +115,17 @@ def test_a_host_that_was_taken_over_gets_nothing_more(tmp_path: Path) -> None:
     refused = {name: found.pop(name) for name in ("root", "root, held", "root, walled")}
     assert set(refused.values()) == {nobody.format(0)}
     assert found.pop("an account") == nobody.format(1000)
+    assert found.pop("what is root's").startswith("bind mounts: ")
+    assert list((tmp_path / "closed" / "open").iterdir()) == []
+    assert found.pop("its own") == "exit 0"
+    assert [each.name for each in (tmp_path / "its").iterdir()] == [str(FIRST_USER)]
     assert "Expected `str` matching regex" in found.pop("a group elsewhere")
     assert found == {
         "itself": "exit 0", "a function": "exit 0", "an installer": "exit 0",
         "a group": "made", "moved": 0,
     }  # fmt: skip
     users = {str(user) for user in (HOST_USER, FIRST_USER, INSTALLER)}
-    assert {each.name for each in tmp_path.iterdir()} == users
+    assert {each.name for each in tmp_path.iterdir()} == {*users, "closed", "its"}
 
 
 def test_what_is_below_a_process_is_told_from_what_is_not() -> None:
