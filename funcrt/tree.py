@@ -162,9 +162,18 @@ def tidy(root: Path) -> None:
                 os.unlink(name, dir_fd=parent)
                 continue
             if stat.S_IMODE(info.st_mode) != mode:
-                os.chmod(name, mode, dir_fd=parent)
+                _set_mode(parent, name, mode)
     finally:
         os.close(top)
+
+
+def _set_mode(parent: int, name: str, mode: int) -> None:
+    """Of what has the name now, and not of what a link leads to that has taken its place."""
+    opened = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        Path(f"/proc/self/fd/{opened}").chmod(mode)
+    finally:
+        os.close(opened)
 
 
 def remove(root: Path) -> None:

@@ -1,7 +1,10 @@
 """What others have written is walked, made plain and removed, whatever they made of it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from funcrt.tree import DEEPEST, DIRECTORY, entries, remove, size, tidy
 
@@ -92,3 +95,25 @@ def test_its_size_is_counted_up_to_a_bound(tmp_path: Path) -> None:
     deep(tmp_path / "a", 3000)
     assert size(tmp_path, 1 << 30) > 200_000
     remove(tmp_path / "a")  # which the test's own end could not
+
+
+def test_a_link_that_takes_a_file_s_place_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that is root looks at what a build has written: a process may have been left of it."""
+    root, secret = tmp_path / "root", tmp_path / "secret"
+    root.mkdir()
+    for file in (root / "file", secret):
+        file.write_text("s")
+        file.chmod(0o600)
+
+    def swapped(top: int) -> Iterator[tuple[int, str, os.stat_result]]:
+        for each in entries(top):
+            (root / "file").unlink()
+            (root / "file").symlink_to(secret)
+            yield each
+
+    monkeypatch.setattr("funcrt.tree.entries", swapped)
+    with pytest.raises(OSError, match=r"not supported|symbolic links"):
+        tidy(root)
+    assert secret.stat().st_mode & 0o7777 == 0o600
