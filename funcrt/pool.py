@@ -39,9 +39,14 @@ GRACE_S = 2.0
 """What a call may take beyond its timeout before its instance is killed."""
 AHEAD_S = 0.02
 """How much work an instance may hold ahead, by the function's own duration."""
+LONG_S = 0.1
+"""Behind a call that has run for longer than this, an instance is given none ahead: another may be
+free before."""
 MOST_AHEAD = 256
 MOST_BYTES = 16 << 20
 """Of data that a function's instances and what waits for them may hold; one event more at most."""
+WAITING_UNSURE = 4
+"""Deliveries taken for each instance whose call may be long, for whichever is free first."""
 WAITING_UNSERVED = 16
 """Deliveries taken while there is no instance: enough to wake one."""
 
@@ -145,21 +150,26 @@ class Pool:
             return 0
         if not self.members:
             return WAITING_UNSERVED - self.waiting_events
-        return sum(self._free(member) for member in self.members.values()) - self.waiting_events
+        now = self.clock.monotonic()
+        free = sum(self._free(member, now, WAITING_UNSURE) for member in self.members.values())
+        return free - self.waiting_events
 
     def room_bytes(self) -> int:
         """How many more bytes of data may come in."""
         return max(MOST_BYTES - self.bytes, 1)
 
-    def _free(self, member: Member) -> int:
+    def _free(self, member: Member, now: float, unsure: int = 0) -> int:
+        """How many events it may be given. `unsure`: how many ahead of its call's end where that
+        may be long, as the first of a function and one that has run for a while may."""
         if member.retiring or member.held:
             return 0
         service = self.scaler.service_s
-        ahead = (
-            MOST_AHEAD
-            if 0 < service * MOST_AHEAD < AHEAD_S
-            else (int(AHEAD_S / service) if service else 4)
-        )
+        oldest = next(iter(member.calls.values()), None)
+        long = oldest is not None and now - oldest.started > LONG_S
+        if not service or (long and service < AHEAD_S):
+            ahead = unsure
+        else:
+            ahead = MOST_AHEAD if service * MOST_AHEAD < AHEAD_S else int(AHEAD_S / service)
         return max(self.concurrency + ahead - member.events, 0)
 
     def submit(self, pendings: Sequence[Pending]) -> None:
@@ -219,7 +229,7 @@ class Pool:
         self._assigning = False
         now = self.clock.monotonic()
         batches: dict[Any, list[Call]] = {}
-        members = [(m, free) for m in self.members.values() if (free := self._free(m)) > 0]
+        members = [(m, free) for m in self.members.values() if (free := self._free(m, now)) > 0]
         order = [(member.events, at) for at, (member, _) in enumerate(members)]
         full = [member.events + free for member, free in members]
         heapify(order)

@@ -59,6 +59,7 @@ def test_only_calls_that_had_started_are_charged_when_an_instance_dies() -> None
             )
             for n in range(5)
         ]
+        pool.scaler.finished(0.0, 0.004)
         pool.submit(calls)
         member = await until_held(pool, 5)
         member.instance._end(None, "ended by SIGKILL", 9)
@@ -67,6 +68,32 @@ def test_only_calls_that_had_started_are_charged_when_an_instance_dies() -> None
         assert pool.bytes == 0
         await pool.drain(0.0)
         assert not failures
+
+    run(clock, main())
+
+
+@pytest.mark.parametrize("known", [0.0, 0.001])
+def test_none_waits_behind_a_long_call_while_there_could_be_an_instance(known: float) -> None:
+    clock = VirtualClock()
+
+    async def main() -> None:
+        manners = {"f": Manner(hang=1.0)}
+        sandbox = SimSandbox(random.Random(1), manners, set(), lambda *told: None)
+        code = Code(name="f", version="1", path=Path("/"))
+        pool = Pool(
+            code, SimZygote(sandbox, code).info, Zygotes(sandbox), ScaleSpec(max=4), clock,
+            failed=lambda _: None,
+        )  # fmt: skip
+        if known:  # what ended before was quick, and this is not
+            pool.scaler.finished(0.0, known)
+        for number in range(4):
+            event = Event(str(number), "/s", "t", data=b"x")
+            call = Call(number, "t", [event], 1, 3, 30.0)
+            pool.submit([Pending(call, (), lambda *_: None, lambda _: None)])
+            await asyncio.sleep(2)
+            held = [list(member.calls) for member in pool.members.values()]
+            assert held == [[before] for before in range(number + 1)]
+        await pool.drain(0.0)
 
     run(clock, main())
 
