@@ -27,8 +27,8 @@ BROKEN: list[tuple[str | bytes, str | bytes | None, str]] = [
     # manifest, main.py, what is said behind `functions/NAME/`
     (MESH + "fliters = []", GOOD, 'funcrt.toml:3: trigger[0].fliters: unknown key, did you mean "'),
     ("bad = 1", GOOD, "funcrt.toml:1: bad: unknown key; known here: concurrency, dependencies,"
-     " dlq, env, handler, idempotency, limits, name, output, profile, retry, sandbox, scale,"
-     " secrets, source_builds, timeout, trigger"),
+     " dlq, env, handler, idempotency, limits, name, output, profile, python, retry, sandbox,"
+     " scale, secrets, source_builds, timeout, trigger"),
     ("attempts = 3", GOOD, "funcrt.toml:1: attempts: unknown key here; it belongs in [retry]"),
     ("[[trigger]]", GOOD, "funcrt.toml:1: trigger[0].topic: missing; add topic = ..."),
     ("[trigger]\n", GOOD, "funcrt.toml:1: trigger: expected an array of at most 100, found a table;"

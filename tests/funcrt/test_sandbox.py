@@ -495,9 +495,15 @@ def test_what_the_import_opened_is_open_in_instances(tmp_path: Path) -> None:
 def kept_by(pid: int) -> int:
     """How many directories a runtime zygote has for its functions: of control groups, and at level
     `process` to write to."""
-    open_ = [os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd")]
-    roots = {each.removesuffix("/lock") for each in open_ if "/funcrt-" in each}
-    return sum(path.is_dir() for root in roots for path in Path(root).iterdir())
+    roots, count = set(), 0
+    for each in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            roots.add(os.readlink(f"/proc/{pid}/fd/{each}").removesuffix("/lock"))
+    for root in roots:
+        if "/funcrt-" in root:
+            with contextlib.suppress(FileNotFoundError):  # it is removed just now
+                count += sum(path.is_dir() for path in Path(root).iterdir())
+    return count
 
 
 @pytest.mark.parametrize("level", ["process", "sandbox"])
