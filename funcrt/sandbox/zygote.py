@@ -30,6 +30,7 @@ from funcrt.sandbox.loop import LoopWorker
 from funcrt.sandbox.packages import add_packages
 from funcrt.sandbox.said import Printed
 from funcrt.sandbox.streaming import StreamWorker
+from funcrt.sandbox.tracker import without_tracker
 from funcrt.sandbox.worker import Worker
 from funcrt.tree import remove
 
@@ -192,6 +193,8 @@ def _function(spec: Spec, control: socket.socket) -> None:
         why = f"user {user} may not enter {spec.path}, or a directory above it; make it readable"
         control.send(msgspec.msgpack.encode({"refused": why}))
         return
+    if spec.confine.level != "none":
+        without_tracker()
     sys.path.insert(0, spec.path)
     if spec.source:
         name_sources(spec.path, spec.source)
@@ -334,8 +337,9 @@ def _instance(spec: Spec, bound: Bound | None, asked: Spawn, descriptors: list[i
     enter_alone(spec.confine)
     _standard(out, err)
     _streams()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # Python's own: an error, and not the end
     random.seed()
     bound = bound or import_handler(spec.named, spec.handler)
     default = ASYNC_CALLS if bound.kind.startswith("async") else 1

@@ -19,6 +19,7 @@ from mesh import Event
 
 SOURCE = """
 import asyncio
+import socket
 import ssl  # before the fork, as an author would
 import subprocess
 
@@ -36,6 +37,15 @@ def pool(method):
     import multiprocessing
     with multiprocessing.get_context(method).Pool(2) as made:
         return made.map(square, range(5))
+
+
+def a_reader_that_left():
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    try:
+        ours.send(b"x")
+    except BrokenPipeError:
+        return "told"
 
 
 def processes():
@@ -225,6 +235,7 @@ DO = {
     "an executor of threads": lambda: executor("ThreadPoolExecutor"),
     "an executor of processes": lambda: executor("ProcessPoolExecutor"),
     "threads": threads,
+    "a reader that left": a_reader_that_left,
     "asyncio": lambda: loop(asyncio.run),
     "uvloop": on_uvloop,
     "a database": database,
@@ -250,6 +261,7 @@ WORKS: dict[str, Any] = {
     "processes": ["hello", 0, -15],
     "an executor of threads": SQUARES,
     "threads": True,
+    "a reader that left": "told",
     "asyncio": TASKS,
     "uvloop": TASKS,
     "a database": ["wal", 499500],
@@ -325,10 +337,12 @@ def told(level: Level, path: Path) -> dict[str, Any]:
                     found[name] = json.loads(said.outputs[0].event.data or b"")["got"]
                 elif isinstance(said, Result) and said.failure is not None:
                     found[name] = f"{said.failure.error}: {said.failure.message}"
-                else:
+                else:  # it has ended
                     found[name] = said
+                    continue
                 instance.kill("done")
-                await came.get()
+                async with asyncio.timeout(20):
+                    await came.get()
         finally:
             await sandbox.close()
 
