@@ -28,7 +28,7 @@ docs: setup
 
 # A worker a core, of which each takes whole files: a file's host is started once.
 test: lint
-	$(BIN)/python -m pytest -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 	$(BIN)/python -m pytest -m alone
 
 test-docker: setup
