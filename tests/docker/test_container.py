@@ -137,7 +137,9 @@ def load(wanted: Code) -> None:
 
 def ours(client: Any, host: str = "") -> list[Any]:
     label = f"{HOST}={host or host_id()}"
-    found: list[Any] = client.containers.list(all=True, filters={"label": label})
+    found: list[Any] = client.containers.list(
+        all=True, filters={"label": label}, ignore_removed=True
+    )
     return found
 
 
