@@ -85,7 +85,7 @@ class Stops:
             for pid in chance.sample(instances(host), 1):
                 await run.fault("instance-kill", str(pid))  # which the host will do
                 os.kill(pid, signal.SIGSTOP)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     while pid in instances(host):
                         await asyncio.sleep(0.02)
             await asyncio.sleep(chance.uniform(0.1, 0.3))
