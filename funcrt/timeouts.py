@@ -17,13 +17,16 @@ class Timeout:
     ) -> None:
         self.due = due
         """By `time.monotonic()`."""
-        self.callback = callback
+        self.callback: Callable[[], None] | None = callback
+        """None once it was called or cancelled: it may hold on to who holds this, and such a ring
+        would stay until the collector comes."""
         self._among = among
         among[self] = None
 
     def cancel(self) -> None:
         """It is not called; nothing, where it was."""
         self._among.pop(self, None)
+        self.callback = None
 
 
 class Timeouts:
@@ -57,5 +60,6 @@ class Timeouts:
                 break
             over.append(each)
         for each in over:
-            del self._waiting[each]
-            loop.call_soon(each.callback)
+            if each.callback is not None:
+                loop.call_soon(each.callback)
+            each.cancel()

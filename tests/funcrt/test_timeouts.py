@@ -1,7 +1,9 @@
 """Many timeouts with one timer."""
 
 import asyncio
+import gc
 import random
+import weakref
 
 import uvloop
 
@@ -41,6 +43,29 @@ def test_each_is_called_in_its_time_but_those_that_were_cancelled() -> None:
     assert list(called) == sorted(called)
     late = [called[number] - started[number] for number in called]
     assert min(late) > 0.09
+
+
+def test_what_was_cancelled_or_called_goes_without_the_collector() -> None:
+    class Holder:
+        def __init__(self, timeouts: Timeouts) -> None:
+            self.timeout = timeouts.start(self.called)
+
+        def called(self) -> None: ...
+
+    async def main() -> None:
+        timeouts = Timeouts(0.02)
+        cancelled, called = Holder(timeouts), Holder(timeouts)
+        gone = [weakref.ref(cancelled), weakref.ref(called)]
+        cancelled.timeout.cancel()
+        await asyncio.sleep(0.1)
+        del cancelled, called
+        assert [each() for each in gone] == [None, None]
+
+    gc.disable()
+    try:
+        uvloop.run(main())
+    finally:
+        gc.enable()
 
 
 def test_it_stands_still_and_goes_on() -> None:
