@@ -133,32 +133,23 @@ class WarmProcesses:
         where nothing is imported ahead, and no interpreter has to start. Raises OSError."""
         # Two at once would each close the other's, which waits for its imports.
         async with self._locks.setdefault(code.name, asyncio.Lock()):
-            return await self._get(code, held, send, said)
-
-    async def _get(
-        self,
-        code: Code,
-        held: Confinement,
-        send: Send,
-        said: Callable[[Sequence[Log]], None],
-    ) -> Warmed | None:
-        modules = self._ahead + leading_imports(code.path, code.handler)
-        packages, python = str(code.packages or ""), code.python
-        key = (modules, dict(code.env), held, packages, python, _installed())
-        before = self._held.get(code.name)
-        if before is not None and before.fresh(key):
-            return before
-        self.drop(code.name)
-        if not modules and python is None:
-            return None
-        own = _prefixes() if python is None else {*python.paths, python.library}
-        wanted = Warm(
-            modules=modules, env=dict(code.env), confine=held, packages=packages, python=python,
-            prefixes=[*own, *filter(None, [packages])],
-        )  # fmt: skip
-        made = self._held[code.name] = Warmed(wanted, key)
-        await made.start(send, said)
-        return made if made.usable else None
+            modules = self._ahead + leading_imports(code.path, code.handler)
+            packages, python = str(code.packages or ""), code.python
+            key = (modules, dict(code.env), held, packages, python, _installed())
+            before = self._held.get(code.name)
+            if before is not None and before.fresh(key):
+                return before
+            self.drop(code.name)
+            if not modules and python is None:
+                return None
+            own = _prefixes() if python is None else {*python.paths, python.library}
+            wanted = Warm(
+                modules=modules, env=dict(code.env), confine=held, packages=packages, python=python,
+                prefixes=[*own, *filter(None, [packages])],
+            )  # fmt: skip
+            made = self._held[code.name] = Warmed(wanted, key)
+            await made.start(send, said)
+            return made if made.usable else None
 
     def drop(self, name: str) -> None:
         """The function's is not needed any more."""
