@@ -78,6 +78,13 @@ def get(
     return found
 
 
+def only_wheels_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages come from its `wheels`, and whoever installs may enter it."""
+    opened(tmp_path)
+    for name, value in offline(tmp_path / "wheels").items():
+        monkeypatch.setenv(name, value)
+
+
 def opened(tmp_path: Path) -> Path:
     """Where other users may go."""
     for each in (tmp_path, *tmp_path.parents[:2]):
@@ -208,9 +215,7 @@ def run():
 def test_one_that_takes_too_much_disk_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened(tmp_path)
-    for name, value in offline(tmp_path / "wheels").items():
-        monkeypatch.setenv(name, value)
+    only_wheels_of(tmp_path, monkeypatch)
     monkeypatch.setattr(workshop, "MOST_BYTES", 2 << 20)
     monkeypatch.setattr(workshop, "LOOK_S", 0.2)
     built(tmp_path / "wheels", "grows", "1.0", GROWS)
@@ -267,9 +272,7 @@ def run():
 def test_one_that_takes_too_much_memory_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened(tmp_path)
-    for name, value in offline(tmp_path / "wheels").items():
-        monkeypatch.setenv(name, value)
+    only_wheels_of(tmp_path, monkeypatch)
     monkeypatch.setattr(workshop, "_memory_bytes", lambda: 400 << 20)
     built(tmp_path / "wheels", "eats", "1.0", EATS)
     with pytest.raises(DependencyError) as caught:
@@ -307,9 +310,7 @@ def test_who_waits_no_longer_leaves_nothing_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
     at_level(level)
-    opened(tmp_path)
-    for name, value in offline(tmp_path / "wheels").items():
-        monkeypatch.setenv(name, value)
+    only_wheels_of(tmp_path, monkeypatch)
     mark = f"mark-{os.urandom(8).hex()}"
     built(tmp_path / "wheels", "sleeps", "1.0", f"MARK = {mark!r}\n{SLEEPS}")
     packages = Packages(tmp_path / "packages")
@@ -510,9 +511,7 @@ def test_a_python_without_pip_has_the_hosts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one process: nothing that it starts would be let."""
-    opened(tmp_path)
-    for name, value in offline(tmp_path / "wheels").items():
-        monkeypatch.setenv(name, value)
+    only_wheels_of(tmp_path, monkeypatch)
     wheel(tmp_path / "wheels", "paint", "1.0")
     python = msgspec.structs.replace(same(tmp_path), pip=False)
     packages = Packages(tmp_path / "packages")
