@@ -253,7 +253,7 @@ def _job(
     # A build could leave a wheel of its own for others, where it had the cache that they have; and
     # whoever installs as somebody else has another.
     shared = packages / (f"{CACHE}-{place.user}" if place.user else CACHE)
-    cache = home / CACHE if place.builds else shared
+    cache = shared if place.keeps else home / CACHE
     cache.mkdir(exist_ok=True)
     env = environment(os.environ, home, cache, uv=uv)
     if place.builds or place.user:
@@ -267,7 +267,7 @@ def _job(
         env=env,
         directory=home,
         work=work,
-        cache=None if place.builds else cache,
+        cache=cache if place.keeps else None,
         writable=tuple(str(other.absolute()) for other in others),
         readable=files,
         network=places(env).hosts,

@@ -243,30 +243,28 @@ class Packages:
         installations that were killed left behind."""
         if not self.root.is_dir():
             return
-        for large in await asyncio.to_thread(self._sweep, used, time.time()):
-            if self.workshop is not None:
-                await self.workshop.reclaim(large)
-            await asyncio.to_thread(remove, large)
+        await asyncio.to_thread(self._sweep, used, time.time())
 
-    def _sweep(self, used: Collection[Path], now: float) -> list[Path]:
-        """Returns directories of downloads that have become too large."""
-        large = []
+    def _sweep(self, used: Collection[Path], now: float) -> None:
         kept = {path.parent.name for path in used}
         for directory in self.root.iterdir():
             name = directory.name
             if name.startswith(INSTALLING):
                 _remove_free(directory)
             elif name == CACHE or name.startswith(f"{CACHE}-"):
-                if size(directory, MOST_CACHED) > MOST_CACHED:
-                    large.append(directory)
+                lent = directory.stat().st_uid != os.geteuid()
+                if not lent and size(directory, MOST_CACHED) > MOST_CACHED:
+                    self._drop(directory)
             elif name in kept:
                 os.utime(directory)
             elif now - directory.stat().st_mtime > KEPT_S:
-                # Renamed first: half of it would pass for the whole.
-                hidden = Path(tempfile.mkdtemp(prefix=INSTALLING, dir=self.root))
-                directory.rename(hidden / name)
-                shutil.rmtree(hidden, ignore_errors=True)
-        return large
+                self._drop(directory)
+
+    def _drop(self, directory: Path) -> None:
+        """Renamed first: half of it would pass for the whole."""
+        hidden = Path(tempfile.mkdtemp(prefix=INSTALLING, dir=self.root))
+        directory.rename(hidden / directory.name)
+        remove(hidden)
 
 
 def _key(needs: Needs, builds: bool, python: Interpreter | None = None) -> str:

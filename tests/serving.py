@@ -13,7 +13,8 @@ FUNCRT = [sys.executable, "-m", "funcrt"]
 
 
 class Serving:
-    """A host on `data`; what it says on standard error is in `serve.err` beside that."""
+    """A host on `data`, started with the words `within`; what it says on standard error is in
+    `serve.err` beside that."""
 
     def __init__(
         self,
@@ -22,6 +23,7 @@ class Serving:
         *,
         env: Mapping[str, str] | None = None,
         files: int | None = None,
+        within: Sequence[str] = (),
         **functions: str,
     ) -> None:
         self.env = {**os.environ, "FUNCRT_DATA": str(data), **(env or {})}
@@ -35,7 +37,7 @@ class Serving:
         limited = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"] if files else []
         with (data.parent / "serve.err").open("a") as log:
             self.process = subprocess.Popen(
-                [*limited, *FUNCRT, "serve", str(root), "--port", "0", "--json", *options],
+                [*within, *limited, *FUNCRT, "serve", str(root), "--port", "0", "--json", *options],
                 env=self.env,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -41,6 +41,7 @@ from funcrt.sandbox import (
     logs,
     process,
     protocol,
+    users,
     workshop,
     zygote,
 )
@@ -152,6 +153,7 @@ VALUES: dict[str, float | None] = {
     "processes of a container": box.PROCESSES,
     "start of a container": box.START_S,
     "what Docker keeps of a container's log": int(box.LOG["max-size"].removesuffix("k")) << 10,
+    "user ids for functions, of a host that root started": users.MOST_FUNCTIONS,
     "zygotes without instances": zygotes.MOST_IDLE,
     "nesting of a dialect's filters": dialects.MAX_DEPTH,
     "nesting of a pattern": pattern.MAX_DEPTH,

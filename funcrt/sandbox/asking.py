@@ -1,24 +1,38 @@
-"""What the host asks of the runtime zygote: whether something can be had, control groups, and that
-directories are handed over."""
+"""What the host asks of the runtime zygote: whether something can be had, control groups, ids of
+users, and that directories are handed over."""
 
 import asyncio
 import itertools
 import os
 import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from funcrt.errors import SandboxError
+from funcrt.sandbox.claims import Kind
 from funcrt.sandbox.confine import Confinement, bounds_of
 from funcrt.sandbox.forking import MAX_ASKED, MAX_MESSAGE
 from funcrt.sandbox.groups import Group
 from funcrt.sandbox.installing import Hand
-from funcrt.sandbox.runtime import Ask, Gone, Place, Probe
+from funcrt.sandbox.levels import Level
+from funcrt.sandbox.runtime import Ask, Claim, Gone, Place, Probe
 from funcrt.sandbox.warm import Send
 from funcrt.sandbox.zygote import Spec
 
-__all__ = ["Grouping", "ask", "check_size", "readable", "socketpair"]
+__all__ = [
+    "Grouping",
+    "Unclaimed",
+    "Users",
+    "ask",
+    "check_size",
+    "claimed",
+    "readable",
+    "socketpair",
+]
 
 MOST_ENTRIES = 8
 
@@ -40,7 +54,7 @@ def check_size(function: str, spec: Spec) -> None:
 
 
 async def ask(
-    send: Send, question: Probe | Ask | Hand, *of: int
+    send: Send, question: Probe | Ask | Claim | Hand, *of: int
 ) -> tuple[dict[str, Any], list[int]]:
     """What the runtime zygote answers, asked with these descriptors, and descriptors that are the
     caller's to close. Raises SandboxError where it is gone."""
@@ -112,3 +126,60 @@ class Grouping:
             self._send(msgspec.msgpack.encode(message), descriptors)
         except OSError:
             pass  # it is gone, and with it all that it made
+
+
+class Unclaimed(SandboxError):
+    """There is no user id for a process that this host wants to make."""
+
+
+async def claimed(send: Send, kind: Kind) -> int:
+    """An id of a user that no other host has. Raises Unclaimed, and SandboxError where the runtime
+    zygote is gone."""
+    told, _ = await ask(send, Claim(kind))
+    if "user" not in told:
+        raise Unclaimed(told.get("refused", "the runtime zygote did not say why"))
+    return int(told["user"])
+
+
+class Users:
+    """Whom functions run as where the runtime zygote is root: each as somebody of its own.
+    `another` claims an id that nobody has, and raises Unclaimed."""
+
+    def __init__(self, another: Callable[[], Awaitable[int]]) -> None:
+        self.alive: list[Callable[[], Iterable[str]]] = []
+        """Each tells of functions that have processes."""
+        self._claim = another
+        self._root = os.geteuid() == 0
+        self._ids: dict[str, int] = {}
+        """By function; the one that was loaded last comes last."""
+        self._loading: Counter[str] = Counter()
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def of(self, function: str, level: Level) -> AsyncIterator[int]:
+        """Its id, which stays its own until no process of it is left and others have none; at level
+        `none` the host's, and 0 where no process is made another's. Raises Unclaimed,
+        SandboxError."""
+        if not self._root or level == "none":
+            yield os.geteuid() if self._root else 0
+            return
+        self._loading[function] += 1
+        try:
+            async with self._lock:
+                user = self._ids.pop(function, 0)
+                if not user:
+                    user = await self._another(function)
+                self._ids[function] = user
+            yield user
+        finally:
+            self._loading -= Counter([function])
+
+    async def _another(self, function: str) -> int:
+        try:
+            return await self._claim()
+        except Unclaimed as error:
+            busy = {name for told in self.alive for name in told()} | set(self._loading)
+            idle = [name for name in self._ids if name not in busy]
+            if not idle:
+                raise Unclaimed(f"{function}: {error}" if function else str(error)) from None
+            return self._ids.pop(idle[0])

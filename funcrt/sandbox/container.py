@@ -23,6 +23,7 @@ import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
 from funcrt.sandbox import Code, HandlerInfo, Instance, OnExit, OnMessages
+from funcrt.sandbox.asking import Users
 from funcrt.sandbox.box import Container, peer
 from funcrt.sandbox.cgroup import Cgroup
 from funcrt.sandbox.confine import Confinement
@@ -55,8 +56,10 @@ class ContainerSandbox(ProcessSandbox):
     sandbox removes those that are left when the host is killed, and the next host what that left.
     """
 
-    def __init__(self, *, pause_after_s: float = PAUSE_AFTER_S) -> None:
+    def __init__(self, users: Users, *, pause_after_s: float = PAUSE_AFTER_S) -> None:
         super().__init__()
+        self.users = users  # of who has a runtime zygote
+        users.alive.append(self._loaded_names)
         self.daemon = Daemon()
         self.grouping.there = False  # a container has its own
         self.pause_after_s = pause_after_s
@@ -88,7 +91,8 @@ class ContainerSandbox(ProcessSandbox):
         """As the contract says. Raises DockerUnavailable and ImageUnusable, too."""
         if code.python is not None:
             raise PythonRefused(code.name, code.python, NOT_ITS_OWN)
-        return await self._load(code, self._confinement(code, "container"))
+        async with self.users.of(code.name, "container") as user:
+            return await self._load(code, self._confinement(code, "container", user))
 
     async def _parent(self, code: Code, held: Confinement) -> Send:
         return self._send  # of no use: each container's first process is the zygote

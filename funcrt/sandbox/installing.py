@@ -37,7 +37,7 @@ class Install(msgspec.Struct, frozen=True):
 
 class Hand(msgspec.Struct, frozen=True, tag="hand"):
     """Make what is the host's in a directory, whose descriptor comes with it, the user's, who is
-    one of those that install; or, `back`, what is the user's the host's."""
+    one that the host has claimed; or, `back`, what is the user's the host's."""
 
     user: int
     back: bool

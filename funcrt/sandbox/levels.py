@@ -141,6 +141,7 @@ _MENDS = {
     "pid namespace of its own": "start it where the Docker daemon runs, not in a container",
     "docker package": 'install it: pip install "funcrt[docker]"',
     "DOCKER_HOST": "set it to a unix:// socket of this machine, or leave it out",
+    "user ids of its own": "let root write to /run, or start the host as an ordinary user",
     "user namespace": (
         "allow them (sysctl user.max_user_namespaces; kernel.apparmor_restrict_unprivileged_userns"
         " on Ubuntu; in a container, the profile of docs/image.md)"
@@ -166,6 +167,7 @@ _OPTIONS = (
 _PROFILE = f"start this container with {_OPTIONS}"
 _CONTAINED = {
     "no Docker daemon": "start the host where the Docker daemon runs, not in a container",
+    "user ids of its own": "start this container with --tmpfs /run, or as an ordinary user",
     "user namespace": _PROFILE,
     "supervised connections": _PROFILE,
     "namespaces": f"start this container as an ordinary user, with {_OPTIONS}",

@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,15 @@ import msgspec
 
 from funcrt.errors import LoadError, Problem, SandboxError
 from funcrt.sandbox import Code, HandlerInfo, OnExit, OnMessages
-from funcrt.sandbox.asking import Grouping, ask, check_size, socketpair
+from funcrt.sandbox.asking import (
+    Grouping,
+    Unclaimed,
+    Users,
+    ask,
+    check_size,
+    claimed,
+    socketpair,
+)
 from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.daemon import docker_missing
 from funcrt.sandbox.debugging import Debug
@@ -32,7 +40,6 @@ from funcrt.sandbox.protocol import Log
 from funcrt.sandbox.runtime import Fork, Kill, Probe
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.sandbox.told import Forged, Told, info_of, is_child, pid_of, read, received
-from funcrt.sandbox.users import FIRST_USER, MOST_USERS
 from funcrt.sandbox.warm import Send, WarmProcesses
 from funcrt.sandbox.workshop import Workshop
 from funcrt.sandbox.zygote import Spawn, Spec
@@ -72,14 +79,14 @@ class ProcessSandbox:
         self.missing: dict[Level, str] = {}
         """The levels that cannot be had here, and why."""
         self._probed: asyncio.Future[None] | None = None
-        self._users: dict[str, int] = {}
+        self.users = Users(partial(claimed, self._send, "function"))
+        """Whom functions run as."""
+        self.users.alive.append(self._loaded_names)
         self.grouping = Grouping(self._send)
         self.workshop = Workshop(self.policy, self.probed, self._send, self.end)
         """Where what functions need is installed."""
         self._with = f"grouped={grouped}"
         self._containers: asyncio.Future[ProcessSandbox] | None = None
-        self._root = os.geteuid() == 0
-        """The runtime zygote may make others of processes."""
         self._runtime: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._zygotes: set[ProcessZygote] = set()
@@ -128,7 +135,8 @@ class ProcessSandbox:
                 why = "in a container, nothing looks at which hosts are connected to"
                 raise NetworkUnenforced(code.name, level, why)
             return await (await self._in_containers()).load(code)
-        return await self._load(code, self._confinement(code, level))
+        async with self.users.of(code.name, level) as user:
+            return await self._load(code, self._confinement(code, level, user))
 
     async def _load(self, code: Code, held: Confinement) -> "ProcessZygote":
         spec = Spec(
@@ -158,7 +166,7 @@ class ProcessSandbox:
         if self._containers is None:
             from funcrt.sandbox.container import ContainerSandbox
 
-            made = ContainerSandbox()
+            made = ContainerSandbox(self.users)
             made.heard = self._heard
             self._containers = asyncio.ensure_future(made.started())
         try:
@@ -193,12 +201,15 @@ class ProcessSandbox:
             self.missing["container"] = why
         levels: tuple[Level, ...] = ("process", "sandbox")
         for level in levels:
-            held = Confinement(level=level, user=FIRST_USER if self._root else 0)
-            told, _ = await ask(self._send, Probe(held))
+            try:
+                async with self.users.of("", level) as user:
+                    told, _ = await ask(self._send, Probe(Confinement(level=level, user=user)))
+            except Unclaimed as error:
+                told = {"refused": str(error)}
             if "had" not in told:
                 self.missing[level] = told.get("refused", "the process that tried it ended")
 
-    def _confinement(self, code: Code, level: Level) -> Confinement:
+    def _confinement(self, code: Code, level: Level, user: int) -> Confinement:
         warm = self._warm is not None
         readable = [str(code.path.parent if warm else code.path)]
         if code.packages:
@@ -214,24 +225,12 @@ class ProcessSandbox:
             tmp_bytes=code.tmp_bytes,
             memory_bytes=code.memory_bytes or 0,
             cpu=code.cpu or 0.0,
-            user=self._user(code.name, level),
+            user=user,
         )
 
-    def _user(self, name: str, level: Level) -> int:
-        """Whom the function runs as, where the runtime zygote is root: somebody of its own or, at
-        level `none`, the host's user."""
-        if not self._root:
-            return 0
-        if level == "none":
-            return os.geteuid()
-        first = FIRST_USER
-        taken = set(self._users.values())
-        at = zlib.crc32(name.encode()) % MOST_USERS
-        while name not in self._users:
-            if first + at not in taken:
-                self._users[name] = first + at
-            at = (at + 1) % MOST_USERS
-        return self._users[name]
+    def _loaded_names(self) -> set[str]:
+        """Of functions that have a zygote."""
+        return {each.code.name for each in self._zygotes}
 
     async def _parent(self, code: Code, held: Confinement) -> Send:
         """What takes the message to fork this version."""

@@ -21,6 +21,7 @@ from typing import Annotated
 import msgspec
 
 from funcrt.sandbox import kernel
+from funcrt.sandbox.claims import Claims, Kind
 from funcrt.sandbox.confine import Confinement, Refused, bounds_of, enter, fork, has_unix, step
 from funcrt.sandbox.forking import Forked, child, heard, introduce, serve, tell
 from funcrt.sandbox.groups import KEPT_S, Bounds, Group, Groups
@@ -30,12 +31,12 @@ from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.probe import tried
 from funcrt.sandbox.supervisor import supervise
 from funcrt.sandbox.told import is_below, pid_of
-from funcrt.sandbox.users import installs, may_have, user_of
+from funcrt.sandbox.users import user_of
 from funcrt.sandbox.view import runtime_paths
 from funcrt.sandbox.zygote import asked_for, begin
 from funcrt.tree import remove
 
-__all__ = ["Ask", "Fork", "Gone", "Kill", "Place", "Probe", "runtime"]
+__all__ = ["Ask", "Claim", "Fork", "Gone", "Kill", "Place", "Probe", "runtime"]
 
 TMP, LOCK = "funcrt-runtime-", "lock"
 Name = Annotated[str, msgspec.Meta(pattern=r"^instance-[0-9]{1,12}\Z")]
@@ -58,6 +59,12 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
 
     confine: Confinement
     primitives: bool = False
+
+
+class Claim(msgspec.Struct, frozen=True, tag="claim"):
+    """An id of a user that no other host has. It stays this host's."""
+
+    kind: Kind
 
 
 class Kill(msgspec.Struct, frozen=True, tag="kill"):
@@ -108,9 +115,10 @@ class _Runtime:
         root = str(Path(__file__).parents[2])
         self.paths = tuple(runtime_paths(root))
         self.decode = msgspec.msgpack.Decoder(
-            Fork | Probe | Hand | Kill | Ask | Place | Gone
+            Fork | Probe | Claim | Hand | Kill | Ask | Place | Gone
         ).decode
         self.room = _Room()
+        self.claims = Claims()
         self.groups = Groups(grouped)
         self.numbers = itertools.count(1)
 
@@ -127,7 +135,9 @@ class _Runtime:
         return ()
 
     def _answer(
-        self, message: Fork | Probe | Hand | Kill | Ask | Place | Gone, descriptors: list[int]
+        self,
+        message: Fork | Probe | Claim | Hand | Kill | Ask | Place | Gone,
+        descriptors: list[int],
     ) -> Sequence[Forked]:
         if isinstance(message, Kill):
             self.end(descriptors[0])
@@ -142,7 +152,12 @@ class _Runtime:
         if isinstance(message, Gone):
             self.groups.remove(message.name)
             return ()
+        if isinstance(message, Claim):
+            tell(descriptors[0], {"user": self.claims.claim(message.kind)})
+            return ()
         if isinstance(message, Hand):
+            if not self.claims.holds(message.user):
+                raise ValueError(f"user {message.user} installs nothing for this host")
             return (_hand(message, user_of(self.host), descriptors[0], descriptors[1]),)
         if isinstance(message, Probe) and message.primitives:
             return (_probe_primitives(descriptors[0], self.groups.lacks),)
@@ -166,6 +181,11 @@ class _Runtime:
         for entry in entries:
             os.close(entry)
 
+    def may_have(self, user: int) -> bool:
+        """Whether a process of that user may be made for the host: root's only where the host is,
+        and else nobody's who is somebody, nor another host's."""
+        return user_of(self.host) in (0, user) or self.claims.holds(user)
+
     def group_of(self, held: Confinement) -> Group | None:
         """A zygote's own group. Its import may use a CPU for itself. Raises Refused."""
         bounds = bounds_of(held)
@@ -179,7 +199,7 @@ class _Runtime:
     def fork(self, message: Fork | Probe, descriptors: list[int]) -> Sequence[Forked]:
         """Raises Refused, OSError, ValueError, and leaves nothing of it then."""
         held, tmp = message.confine, ""
-        if os.geteuid() == 0 and not may_have(held.user, user_of(self.host)):
+        if os.geteuid() == 0 and not self.may_have(held.user):
             raise ValueError(f"no process of user {held.user} is made for this host")
         with contextlib.ExitStack() as undo:
             group = None if isinstance(message, Probe) else self.group_of(held)
@@ -267,9 +287,7 @@ def _supervisor(held: Confinement, line: socket.socket) -> int:
 
 
 def _hand(message: Hand, host: int, control: int, directory: int) -> Forked:
-    """In a process of its own: R does not wait for a disk. Raises ValueError."""
-    if not installs(message.user):
-        raise ValueError(f"user {message.user} installs nothing")
+    """In a process of its own: R does not wait for a disk."""
     pid = os.fork()
     if pid == 0:
         child(partial(_handed, message, host, control, directory), [control, directory])

@@ -2,17 +2,17 @@
 sees that it ends."""
 
 import asyncio
-import itertools
+import contextlib
 import os
-import random
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from funcrt.errors import SandboxError
-from funcrt.sandbox.asking import ask, readable, socketpair
+from funcrt.sandbox.asking import Unclaimed, ask, claimed, readable, socketpair
 from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.destinations import OUTBOUND
 from funcrt.sandbox.groups import Group
@@ -20,7 +20,7 @@ from funcrt.sandbox.installing import Hand, Install
 from funcrt.sandbox.levels import Level, Policy, choose, mend
 from funcrt.sandbox.runtime import Fork
 from funcrt.sandbox.told import received
-from funcrt.sandbox.users import FIRST_BUILDER, INSTALLER, MOST_BUILDERS
+from funcrt.sandbox.users import INSTALLER
 from funcrt.sandbox.view import covering
 from funcrt.sandbox.warm import Send
 from funcrt.tree import DIRECTORY, size
@@ -84,6 +84,11 @@ class Place(msgspec.Struct, frozen=True):
     user: int = 0
     """Who installs it, where that is somebody of its own; else 0."""
 
+    @property
+    def keeps(self) -> bool:
+        """Downloads are kept for the next installation."""
+        return not self.builds and self.user in (0, INSTALLER)
+
 
 class Workshop:
     """Installs for one host. `probed` finds the levels that cannot be had, and why; `send` hands
@@ -101,11 +106,11 @@ class Workshop:
         self._send = send
         self._end = end
         self._root = os.geteuid() == 0
-        first = random.randrange(MOST_BUILDERS)
-        self._builders = itertools.count(first)
+        self._handing = asyncio.Lock()
+        self._borrowers: Counter[Path] = Counter()
 
     async def place(self, function: str, *, builds: bool) -> Place:
-        """At which level, and as whom, it is installed. Raises IsolationMissing."""
+        """At which level, and as whom, it is installed. Raises IsolationMissing, Unclaimed."""
         policy = self.policy
         if policy.forced == "none":
             return Place(function, builds, "none")
@@ -116,34 +121,49 @@ class Workshop:
         level = choose(f"{function}, to install what it needs", best, missing, policy)
         user = 0
         if self._root and level != "none":
-            number = next(self._builders) % MOST_BUILDERS
-            user = FIRST_BUILDER + number if builds else INSTALLER
+            user = await self._installer(builds)
         return Place(function, builds, level, user)
+
+    async def _installer(self, builds: bool) -> int:
+        """Another each time; for wheels always the same, unless that is another host's. Raises
+        Unclaimed."""
+        if not builds:
+            with contextlib.suppress(Unclaimed):
+                return await claimed(self._send, "installer")
+        return await claimed(self._send, "builder")
 
     async def run(self, job: Job, place: Place) -> tuple[int, str]:
         """Its exit code, and what it wrote. Raises InstallUnconfined, SandboxError."""
         held = self._confinement(job, place)
-        if place.user:
-            await self._hand(job.work, place.user)
-            if job.cache is not None and _owner(job.cache) != place.user:
-                await self._hand(job.cache, place.user)
-        try:
+        async with self._lent(job.work, place.user), self._lent(job.cache, place.user):
             try:
+                try:
+                    return await self._run(job, held)
+                except _Refused as refused:
+                    held = self._less(place, held, refused.why)
                 return await self._run(job, held)
             except _Refused as refused:
-                held = self._less(place, held, refused.why)
-            return await self._run(job, held)
-        except _Refused as refused:
-            what = f"isolation {held.level!r}, to install what it needs: {refused.why}"
-            raise SandboxError(f"{place.function}: {what}") from None
-        finally:
-            if place.user:
-                await self._hand(job.work, place.user, back=True)
+                what = f"isolation {held.level!r}, to install what it needs: {refused.why}"
+                raise SandboxError(f"{place.function}: {what}") from None
 
-    async def reclaim(self, directory: Path) -> None:
-        """Make what the installer of wheels keeps the host's again. Raises SandboxError."""
-        if self._root:
-            await self._hand(directory, INSTALLER, back=True)
+    @contextlib.asynccontextmanager
+    async def _lent(self, directory: Path | None, user: int) -> AsyncIterator[None]:
+        """A directory is the installer's while any installation has it, and else the host's: by
+        then the user may be another host's."""
+        if directory is None or not user:
+            yield
+            return
+        async with self._handing:
+            if not self._borrowers[directory]:
+                await self._hand(directory, user)
+            self._borrowers[directory] += 1
+        try:
+            yield
+        finally:
+            async with self._handing:
+                self._borrowers -= Counter([directory])
+                if not self._borrowers[directory]:
+                    await self._hand(directory, user, back=True)
 
     def _less(self, place: Place, held: Confinement, why: str) -> Confinement:
         """What will do instead, where a step failed. Raises _Refused, InstallUnconfined."""
@@ -321,7 +341,3 @@ def _free(directory: Path) -> int:
 def _memory_bytes() -> int:
     """Half of what the machine has."""
     return max(1 << 30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-
-
-def _owner(directory: Path) -> int:
-    return directory.stat().st_uid

@@ -23,12 +23,14 @@ import uvloop
 
 from funcrt.errors import ImageUnusable, LoadError, SandboxError
 from funcrt.sandbox import Code, Exit, box
+from funcrt.sandbox.asking import Users
 from funcrt.sandbox.cgroup import Cgroup
 from funcrt.sandbox.container import ContainerSandbox, ContainerZygote
 from funcrt.sandbox.daemon import DIRECTORY, HOST, ended, host_id
 from funcrt.sandbox.levels import DockerUnavailable
 from funcrt.sandbox.protocol import Call, Result
 from funcrt.sandbox.syscalls import KERNEL
+from funcrt.sandbox.users import FUNCTIONS
 from mesh import Event
 from tests.docker.conftest import IMAGE, TIMEOUT_S
 from tests.isolation.test_isolation import USER, table
@@ -38,6 +40,15 @@ from tests.users import others
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
 ROOT = Path(__file__).parents[2]
 PAUSE_S = 0.3
+
+
+async def somebody() -> int:
+    return FUNCTIONS[0]
+
+
+def made(**options: float) -> ContainerSandbox:
+    """A sandbox without a host's runtime zygote, which would claim whom functions run as."""
+    return ContainerSandbox(Users(somebody), **options)
 
 
 class Running:
@@ -116,7 +127,7 @@ def code(directory: Path, source: str, **more: Any) -> Code:
 
 def run(wanted: Code, body: Body, pause_after_s: float = PAUSE_S) -> None:
     async def main() -> None:
-        sandbox = ContainerSandbox(pause_after_s=pause_after_s)
+        sandbox = made(pause_after_s=pause_after_s)
         try:
             await sandbox.start()
             zygote = await sandbox.load(wanted)
@@ -288,10 +299,10 @@ IN_A_CONTAINER = """
 import asyncio, sys
 from pathlib import Path
 from funcrt.sandbox import Code
-from funcrt.sandbox.container import ContainerSandbox
+from tests.docker.test_container import made
 
 async def main():
-    sandbox = ContainerSandbox()
+    sandbox = made()
     await sandbox.start()
     try:
         await sandbox.load(Code(name="f", version="1", path=Path(sys.argv[1]), image=sys.argv[2]))
@@ -538,12 +549,11 @@ A_USERS_HOST = """
 import asyncio, os, sys
 from pathlib import Path
 from funcrt.sandbox import Code
-from funcrt.sandbox.container import ContainerSandbox
 from funcrt.sandbox.daemon import host_id
-from tests.docker.test_container import spawn
+from tests.docker.test_container import made, spawn
 
 async def main():
-    sandbox = ContainerSandbox(pause_after_s=0.1)
+    sandbox = made(pause_after_s=0.1)
     await sandbox.start()
     code = Code(name="f", version="1", path=Path(sys.argv[1]), image=sys.argv[2])
     zygote = await sandbox.load(code)
@@ -582,11 +592,11 @@ import asyncio, sys
 from pathlib import Path
 from funcrt.sandbox import Code
 from funcrt.sandbox.cgroup import Cgroup
-from funcrt.sandbox.container import ContainerSandbox
 from funcrt.sandbox.daemon import host_id
+from tests.docker.test_container import made
 
 async def main():
-    sandbox = ContainerSandbox(pause_after_s=0.1)
+    sandbox = made(pause_after_s=0.1)
     await sandbox.start()
     code = Code(name="f", version="1", path=Path(sys.argv[1]), image=sys.argv[2])
     zygote = await sandbox.load(code)
@@ -642,7 +652,7 @@ def test_a_host_that_runs_keeps_its_containers_when_another_starts(
     client: Any, directory: Path
 ) -> None:
     async def body(zygote: ContainerZygote, running: Running) -> None:
-        other = ContainerSandbox()
+        other = made()
         await other.start()
         await other.close()
         assert len(ours(client)) == 1
@@ -653,7 +663,7 @@ def test_a_host_that_runs_keeps_its_containers_when_another_starts(
 
 def test_a_load_that_is_given_up_leaves_nothing(client: Any, directory: Path) -> None:
     async def main() -> None:
-        sandbox = ContainerSandbox()
+        sandbox = made()
         await sandbox.start()
         wanted = code(directory, "def handler(event): pass\n")
         for wait_s in (0, 0.02, 0.1, 0.3):

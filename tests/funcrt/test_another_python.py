@@ -290,7 +290,7 @@ def test_syntax_of_the_other_is_no_matter_to_the_host(tmp_path: Path, python: In
 def test_a_container_s_python_is_its_image_s(tmp_path: Path) -> None:
     python = Interpreter("/x/python3.99", "3.99.1", "cpython-399", "linux", ())
     with pytest.raises(PythonRefused, match=r"a container has the Python of its image"):
-        asyncio.run(ContainerSandbox().load(code(tmp_path / "f", "", python)))
+        asyncio.run(ContainerSandbox(ProcessSandbox().users).load(code(tmp_path / "f", "", python)))
 
 
 CONNECTS = """

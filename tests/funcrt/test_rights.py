@@ -10,7 +10,7 @@ from pathlib import Path
 
 from funcrt.privileges import HOST_USER
 from funcrt.sandbox.told import is_below
-from funcrt.sandbox.users import FIRST_USER, INSTALLER
+from funcrt.sandbox.users import BUILDERS, FUNCTIONS, INSTALLER
 from tests.users import others
 
 ROOT = Path(__file__).parents[2]
@@ -19,13 +19,13 @@ import asyncio, json, os, signal, socket, sys
 import msgspec
 from funcrt.privileges import HOST_USER
 from funcrt.sandbox import kernel
-from funcrt.sandbox.asking import readable, socketpair
+from funcrt.sandbox.asking import claimed, readable, socketpair
 from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.groups import Bounds
 from funcrt.sandbox.installing import Install
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.runtime import Ask, Fork, Kill, Place
-from funcrt.sandbox.users import FIRST_USER, INSTALLER
+from funcrt.sandbox.users import BUILDERS, FUNCTIONS, INSTALLER
 
 made, pid = sys.argv[1], int(sys.argv[2])
 victim = os.pidfd_open(pid)
@@ -64,6 +64,8 @@ async def main():
     await sandbox.start()
     await sandbox.probed()
     os.setgroups([])
+    function, builder = [await claimed(sandbox._send, kind) for kind in ("function", "builder")]
+    os.chown(f"{made}/its", function, function)
     kernel.become(HOST_USER, HOST_USER)
     found = {
         "root": await ran(sandbox),
@@ -71,10 +73,14 @@ async def main():
         "root, walled": await ran(sandbox, level="sandbox"),
         "an account": await ran(sandbox, user=1000),
         "itself": await ran(sandbox, user=HOST_USER),
-        "a function": await ran(sandbox, user=FIRST_USER, level="process"),
-        "an installer": await ran(sandbox, user=INSTALLER, level="process"),
+        "a function": await ran(sandbox, user=function, level="process"),
+        "a builder": await ran(sandbox, user=builder, level="process"),
+        "another host's": await ran(sandbox, user=FUNCTIONS[FUNCTIONS.index(function) - 1]),
+        "another host's builder": await ran(sandbox, user=BUILDERS[BUILDERS.index(builder) - 1]),
+        "an installer": await ran(sandbox, user=INSTALLER),
+        "users": [function, builder],
     }
-    walled = {"user": FIRST_USER, "level": "sandbox"}
+    walled = {"user": function, "level": "sandbox"}
     found["what is root's"] = await ran(sandbox, f"{made}/closed/open", **walled)
     found["its own"] = await ran(sandbox, f"{made}/its", **walled)
     sandbox._send(msgspec.msgpack.encode(Kill()), [victim])
@@ -98,7 +104,6 @@ def test_a_host_that_was_taken_over_gets_nothing_more(tmp_path: Path) -> None:
     (tmp_path / "closed" / "open").chmod(0o777)
     (tmp_path / "closed").chmod(0o700)
     (tmp_path / "its").mkdir()
-    os.chown(tmp_path / "its", FIRST_USER, FIRST_USER)
     victim = subprocess.Popen(["sleep", "60"])
     try:
         done = subprocess.run(
@@ -112,19 +117,28 @@ def test_a_host_that_was_taken_over_gets_nothing_more(tmp_path: Path) -> None:
         victim.kill()
         victim.wait()
     nobody = "the runtime zygote: no process of user {} is made for this host"
+    function, builder = found.pop("users")
     refused = {name: found.pop(name) for name in ("root", "root, held", "root, walled")}
     assert set(refused.values()) == {nobody.format(0)}
     assert found.pop("an account") == nobody.format(1000)
+    assert found.pop("an installer") == nobody.format(INSTALLER), "which it has not claimed"
+    near = {
+        "another host's": FUNCTIONS[FUNCTIONS.index(function) - 1],
+        "another host's builder": BUILDERS[BUILDERS.index(builder) - 1],
+    }
+    assert {name: found.pop(name) for name in near} == {
+        name: nobody.format(user) for name, user in near.items()
+    }
     assert found.pop("what is root's").startswith("bind mounts: ")
     assert list((tmp_path / "closed" / "open").iterdir()) == []
     assert found.pop("its own") == "exit 0"
-    assert [each.name for each in (tmp_path / "its").iterdir()] == [str(FIRST_USER)]
+    assert [each.name for each in (tmp_path / "its").iterdir()] == [str(function)]
     assert "Expected `str` matching regex" in found.pop("a group elsewhere")
     assert found == {
-        "itself": "exit 0", "a function": "exit 0", "an installer": "exit 0",
+        "itself": "exit 0", "a function": "exit 0", "a builder": "exit 0",
         "a group": "made", "moved": 0,
     }  # fmt: skip
-    users = {str(user) for user in (HOST_USER, FIRST_USER, INSTALLER)}
+    users = {str(user) for user in (HOST_USER, function, builder)}
     assert {each.name for each in tmp_path.iterdir()} == {*users, "closed", "its"}
 
 
