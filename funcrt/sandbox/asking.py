@@ -16,7 +16,7 @@ from funcrt.errors import SandboxError
 from funcrt.sandbox.claims import Kind
 from funcrt.sandbox.confine import Confinement, bounds_of
 from funcrt.sandbox.forking import MAX_ASKED, MAX_MESSAGE
-from funcrt.sandbox.groups import Group
+from funcrt.sandbox.groups import Bounds, Group
 from funcrt.sandbox.installing import Hand
 from funcrt.sandbox.levels import Level
 from funcrt.sandbox.runtime import Ask, Claim, Gone, Place, Probe
@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 MOST_ENTRIES = 8
+MOST_SPARE = 4
+"""Control groups, each of other bounds, that are ready for an instance."""
+PREPARED_AFTER_S = 0.05
 
 
 def socketpair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
@@ -87,22 +90,33 @@ async def readable(descriptor: int) -> None:
 
 
 class Grouping:
-    """The control groups of instances, where there are any."""
+    """The control groups of instances, where there are any. One is kept ready for the next instance
+    with the same bounds, which would wait a millisecond for it."""
 
     def __init__(self, send: Send) -> None:
         self.there = True
         """As far as is known."""
         self._send = send
         self._numbers = itertools.count(1)
+        self._spare: dict[Bounds, tuple[Group, list[int]]] = {}
+        """The one used last at the end."""
+        self._wanted: set[Bounds] = set()
+        self._preparing: asyncio.Task[None] | None = None
 
     async def make(self, held: Confinement) -> tuple[Group | None, list[int]]:
         """A group, and descriptors to enter it by, the caller's to close; None where there are
         none. Raises SandboxError."""
+        bounds = bounds_of(held)
+        found = self._spare.pop(bounds, None)
+        self.prepare(held)
+        return found or await self._made(bounds)
+
+    async def _made(self, bounds: Bounds) -> tuple[Group | None, list[int]]:
         if not self.there:
             return None, []
         name = f"instance-{next(self._numbers)}"
         try:
-            told, entries = await ask(self._send, Ask(name, bounds_of(held)))
+            told, entries = await ask(self._send, Ask(name, bounds))
         except BaseException:
             self._tell(Gone(name), [])
             raise
@@ -111,6 +125,44 @@ class Grouping:
         found = msgspec.convert(told.get("group"), Group | None)
         self.there = found is not None
         return found, entries
+
+    def prepare(self, held: Confinement) -> None:
+        """Have a group ready for an instance that is held so; soon, as something else is in more of
+        a hurry."""
+        if self.there:
+            self._wanted.add(bounds_of(held))
+            if self._preparing is None:
+                self._preparing = asyncio.get_running_loop().create_task(self._prepare())
+
+    async def _prepare(self) -> None:
+        try:
+            await asyncio.sleep(PREPARED_AFTER_S)
+            while self._wanted:
+                bounds = self._wanted.pop()
+                if bounds not in self._spare:
+                    group, entries = await self._made(bounds)
+                    if group is not None:
+                        self._spare[bounds] = group, entries
+                if len(self._spare) > MOST_SPARE:
+                    self._let_go(next(iter(self._spare)))
+        except SandboxError:
+            pass  # whoever needs one is told
+        finally:
+            self._preparing = None
+
+    def _let_go(self, bounds: Bounds) -> None:
+        group, entries = self._spare.pop(bounds)
+        for entry in entries:
+            os.close(entry)
+        self.release(group)
+
+    def close(self) -> None:
+        """Let go of what is ready; nothing more is made."""
+        self.there = False
+        if self._preparing is not None:
+            self._preparing.cancel()
+        for bounds in list(self._spare):
+            self._let_go(bounds)
 
     def place(self, group: Group, watch: int) -> None:
         """Have the process of a descriptor put into a group that it cannot enter by itself."""

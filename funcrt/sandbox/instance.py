@@ -25,12 +25,13 @@ from funcrt.sandbox.protocol import (
     LINED,
     MAX_FRAME,
     Failure,
-    FromChannel,
     FromInstance,
     Given,
     Log,
     Started,
     ToInstance,
+    encode,
+    read_from_instance,
 )
 from funcrt.sandbox.secrets import NO_SECRETS
 from funcrt.sandbox.told import exit_code, signal_name
@@ -122,8 +123,6 @@ class ProcessInstance(asyncio.Protocol):
         self._opening: asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]] | None = None
         self._out: list[ToInstance] = []
         self._in = bytearray()
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(list[FromChannel]).decode
         self._reason = ""
         self._used = Usage()
         self._over = False
@@ -201,7 +200,7 @@ class ProcessInstance(asyncio.Protocol):
     def give(self) -> None:
         """Tell it its secrets, if it has any, before anything else."""
         if self.secrets and self._transport is not None:
-            body = self._encode(Given(self.secrets.values))
+            body = encode(Given(self.secrets.values))
             self._transport.writelines((HEADER.pack(len(body)), body))
 
     def _said(self, lines: Sequence[Log]) -> None:
@@ -227,7 +226,7 @@ class ProcessInstance(asyncio.Protocol):
     def _flush(self) -> None:
         if self._out and self._transport is not None and not self._transport.is_closing():
             point("call.before")
-            body = self._encode(self._out)
+            body = encode(self._out)
             self._transport.writelines((HEADER.pack(len(body)), body))
             self._out = []
             point("call.sent")
@@ -247,7 +246,7 @@ class ProcessInstance(asyncio.Protocol):
             if size - start - 4 < length:
                 break
             try:
-                messages = self._decode(memoryview(buffer)[start + 4 : start + 4 + length])
+                messages = read_from_instance(memoryview(buffer)[start + 4 : start + 4 + length])
             except (msgspec.DecodeError, UnicodeDecodeError):
                 self.kill("sent a frame that is not of the protocol")
                 return

@@ -15,6 +15,8 @@ from funcrt.sandbox.protocol import (
     FromInstance,
     Result,
     ToInstance,
+    encode,
+    read_to_instance,
 )
 from funcrt.sandbox.watchdog import Watchdog
 from funcrt.sandbox.worker import STARTING, Worker
@@ -76,7 +78,7 @@ class LoopWorker(Worker):
         try:
             while True:
                 (length,) = HEADER.unpack(await reader.readexactly(4))
-                for message in self.decode(await reader.readexactly(length)):
+                for message in read_to_instance(await reader.readexactly(length)):
                     self.take(message)
         except asyncio.IncompleteReadError:
             pass
@@ -127,10 +129,10 @@ class LoopWorker(Worker):
             ready, lined = self._ready()
         if not ready:
             return
-        body = self.encode(ready)
+        body = encode(ready)
         if len(body) <= MAX_FRAME:
             self.writer.writelines((HEADER.pack(len(body) | lined), body))
             return
         for message in ready:
-            body = self.encode([message])
+            body = encode([message])
             self.writer.writelines((HEADER.pack(len(body) | lined), body))

@@ -90,8 +90,6 @@ class ProcessSandbox:
         self._runtime: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._zygotes: set[ProcessZygote] = set()
-        self.apart: Callable[[str], Sequence[Path]] = lambda _: ()
-        """What a function of this name is never shown, wherever the names of its files lead."""
         self.heard: Callable[[Code, str, str], None] = lambda *_: None
         """Told of each line (level, text) that an import writes."""
 
@@ -211,7 +209,7 @@ class ProcessSandbox:
 
     def _confinement(self, code: Code, level: Level, user: int) -> Confinement:
         warm = self._warm is not None
-        readable = [str(code.path.parent if warm else code.path)]
+        readable = [str(code.path.parent if warm else code.path), *code.files]
         if code.packages:
             readable.append(str(code.packages))
         if code.source:
@@ -219,8 +217,6 @@ class ProcessSandbox:
         return Confinement(
             level=level,
             readable=tuple(readable),
-            files=code.files,
-            apart=tuple(map(os.path.realpath, self.apart(code.name))) if code.files else (),
             network=code.network,
             tmp_bytes=code.tmp_bytes,
             memory_bytes=code.memory_bytes or 0,
@@ -269,6 +265,7 @@ class ProcessSandbox:
                 os.close(write)
         self._zygotes.add(zygote)
         await self._loaded(zygote, info)
+        self.grouping.prepare(spec.confine)
         return zygote
 
     async def _loaded(self, zygote: "ProcessZygote", info: HandlerInfo | None) -> None:
@@ -295,6 +292,7 @@ class ProcessSandbox:
 
     async def close(self) -> None:
         """As the contract says."""
+        self.grouping.close()
         for zygote in list(self._zygotes):
             await zygote.stop()
         if self._containers is not None:

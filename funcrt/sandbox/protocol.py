@@ -36,7 +36,10 @@ __all__ = [
     "Started",
     "Taken",
     "ToInstance",
+    "encode",
     "late",
+    "read_from_instance",
+    "read_to_instance",
     "weight",
 ]
 
@@ -210,6 +213,11 @@ Aside = Start | Chunk | Made
 """What a call says before its Result."""
 FromChannel = Result | Start | Chunk | Made | Started
 FromInstance = FromChannel | Log
+
+encode = msgspec.msgpack.Encoder().encode
+read_to_instance = msgspec.msgpack.Decoder(list[ToInstance]).decode
+read_from_instance = msgspec.msgpack.Decoder(list[FromChannel]).decode
+"""Made as this is imported, and so before instances are forked: it takes a millisecond."""
 
 
 def late(call: Call) -> str:

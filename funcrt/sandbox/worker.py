@@ -37,8 +37,9 @@ from funcrt.sandbox.protocol import (
     Out,
     Result,
     Started,
-    ToInstance,
+    encode,
     late,
+    read_to_instance,
 )
 from funcrt.sandbox.said import CALL, LINE, Printed, tagged
 
@@ -111,8 +112,6 @@ class Worker:
         self.terminal: Terminal | None = None
         self.scopes: weakref.WeakSet[asyncio.Timeout] = weakref.WeakSet()
         """Of the calls that run, where there is a terminal."""
-        self.decode = msgspec.msgpack.Decoder(list[ToInstance]).decode
-        self.encode = msgspec.msgpack.Encoder().encode
 
     def listen(self) -> None:
         """Take what calls print, which is told with the call from then on, through a descriptor of
@@ -202,7 +201,7 @@ class Worker:
                 (length,) = HEADER.unpack_from(buffer)
                 if len(buffer) < 4 + length:
                     break
-                messages = self.decode(memoryview(buffer)[4 : 4 + length])
+                messages = read_to_instance(memoryview(buffer)[4 : 4 + length])
                 del buffer[: 4 + length]
                 yield messages
             data = self.channel.recv(1 << 18)
@@ -233,12 +232,12 @@ class Worker:
             ready, lined = self._ready()
             if not ready:
                 return
-            body = self.encode(ready)
+            body = encode(ready)
             if len(body) <= MAX_FRAME:
                 self.channel.sendall(HEADER.pack(len(body) | lined) + body)
                 return
             for message in ready:
-                body = self.encode([message])
+                body = encode([message])
                 self.channel.sendall(HEADER.pack(len(body) | lined) + body)
 
     # The ways to serve without an event loop

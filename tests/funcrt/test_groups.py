@@ -225,6 +225,30 @@ def test_what_an_instance_leaves_behind_ends_with_it(tmp_path: Path) -> None:
 
 
 @grouped
+def test_a_group_is_ready_before_an_instance_asks_for_it(tmp_path: Path) -> None:
+    """One with its own function's bounds, and for one instance."""
+    small = 64 << 20
+
+    def bound(instance: Any) -> int:
+        name = "limit_in_bytes" if instance.group.version == 1 else "max"
+        return int(Path(instance.group.directories["memory"], f"memory.{name}").read_text())
+
+    async def body(running: Running) -> None:
+        code = Code(name="small", version="1", path=tmp_path, memory_bytes=small)
+        other = Running(running.sandbox, await running.sandbox.load(code))
+        for _ in range(2):
+            await asyncio.sleep(0.5)
+            ready = {each.name for each in left()}
+            got = [await each.spawn() for each in (running, other, running, other)]
+            assert [bound(each) for each in got] == [groups.USUAL_MEMORY, small] * 2
+            names = [each.group.name for each in got]
+            assert len(set(names)) == 4
+            assert [name in ready for name in names] == [True, True, False, False]
+
+    run(tmp_path, body)
+
+
+@grouped
 def test_no_group_is_left(tmp_path: Path) -> None:
     before = left()
     seen = []

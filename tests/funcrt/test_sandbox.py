@@ -513,6 +513,7 @@ def test_a_runtime_without_room_refuses_and_goes_on(tmp_path: Path, level: Level
     async def main() -> None:
         sandbox = ProcessSandbox(policy=Policy(forced=level))
         await sandbox.start()
+        sandbox.grouping.close()  # no group is made ready for an instance
         code = Code(name="f", version="1", path=tmp_path)
         try:
             if why := (await sandbox.probed()).get(level):
