@@ -158,6 +158,7 @@ class Host:
         self.deployed: dict[str, Function] = {}
         self._routes: Paths[Route] = Paths(())
         self._letters: dict[str, str] = {}
+        self._subscribed: dict[str, Function] = {}
         self._changing = asyncio.Lock()
         self.settler = Settler(mesh)
         self.in_flight: dict[str, InFlight] = {}
@@ -182,6 +183,7 @@ class Host:
         """Begin to route and to settle."""
         bundle.sweep(self.code_root)
         self.mesh.set_router(self.router.route)
+        self.mesh.set_coming(self._coming)
         self.tasks.start(self.settler.run(), "settler")
 
     def meter(self, name: str) -> Meter:
@@ -333,17 +335,6 @@ class Host:
                 check_apart(other, shown, {f"the folder of {name}": directory})
         self._folders[name] = directory, files
 
-    def apart(self, name: str) -> list[Path]:
-        """What a function is not shown by its files, wherever links lead once it is loaded: what is
-        kept from all, and the folders of others."""
-        found = list(self.kept.values())
-        for other, (folder, _) in self._folders.items():
-            if other != name and other in self.deployed:
-                found.append(folder)
-        if self.secrets.directory is not None:
-            found.append(self.secrets.directory)
-        return found
-
     def _check_paths(self, manifest: Manifest, together: Collection[str]) -> None:
         for function in self.deployed.values():
             if function.name in (manifest.name, *together):
@@ -380,8 +371,10 @@ class Host:
         topics: dict[str, dict[str, Filter]] = {}
         routes: list[tuple[str, Route]] = []
         letters: dict[str, str] = {}
+        subscribed: dict[str, Function] = {}
         for function in self.deployed.values():
             for served in function.mesh_triggers:
+                subscribed[served.name] = function
                 topics.setdefault(served.spec.topic, {})[served.name] = served.filter
             for http in function.http_triggers:
                 allowed = methods(http, requests=function.kind == "request")
@@ -390,7 +383,11 @@ class Host:
             if function.manifest.dlq is not None:
                 letters[function.manifest.dlq.topic] = function.name
         self.router.update(topics)
-        self._routes, self._letters = Paths(routes), letters
+        self._routes, self._letters, self._subscribed = Paths(routes), letters, subscribed
+
+    def _coming(self, subscription: str) -> bool:
+        function = self._subscribed.get(subscription)
+        return function is not None and not function.paused and function.pool.wake()
 
     def ready_depth(self, function: Function) -> int | None:
         """Events of a function that wait in the mesh and are due; None where that is not known at

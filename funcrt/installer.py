@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from funcrt.errors import DeployError, LoadError, Problem
-from funcrt.indexes import FILES, passwords, places
+from funcrt.indexes import FILES, places
 from funcrt.privileges import unreadable
 from funcrt.requirements import Needs, name_of
 from funcrt.sandbox.interpreter import Interpreter
@@ -28,7 +28,6 @@ __all__ = [
     "SITE",
     "DependencyError",
     "InstallerMissing",
-    "PasswordExposed",
     "compile_in",
     "installer",
     "pinned",
@@ -86,18 +85,6 @@ class InstallerMissing(DeployError):
         )
 
 
-class PasswordExposed(DeployError):
-    """A package from a URL, by a uv whose environment holds passwords: it puts what a package's
-    metadata asks for of that (`${UV_INDEX_URL}`) into the URLs that it names."""
-
-    def __init__(self, line: str, variables: Sequence[str]) -> None:
-        super().__init__(
-            f"{line}: nothing is taken from a URL while {', '.join(variables)} of this host's"
-            " environment holds a password, which uv would tell to whom that package names; keep"
-            " it in a file that NETRC or UV_CONFIG_FILE names, or let pip install"
-        )
-
-
 class DependencyError(LoadError):
     """Dependencies that cannot be installed, with the package's name and the installer's words."""
 
@@ -147,25 +134,18 @@ def _user_file(environ: Mapping[str, str], *names: str) -> Path | None:
     return None
 
 
-def environment(environ: Mapping[str, str], home: Path, cache: Path, *, uv: bool) -> dict[str, str]:
-    """What the installer sees of the host's environment: nothing that only the other one reads."""
-    other = "PIP_" if uv else "UV_"
+def environment(environ: Mapping[str, str], home: Path, cache: Path) -> dict[str, str]:
+    """What the installer sees of the host's environment."""
     made = OWN | {name: environ[name] for name in PASSED if environ.get(name)}
     made |= {
         name: value
         for name, value in environ.items()
         if re.fullmatch(r"UV_INDEX_\w+_(USERNAME|PASSWORD)", name)
     }
-    made = {name: value for name, value in made.items() if not name.startswith(other)}
-    for name in [name for name in made if uv and name.endswith("_PROXY")]:
-        made.setdefault(name.lower(), made[name])
-        del made[name]  # whose value a package's metadata could ask uv for: only of capitals
+    pip = _user_file(environ, "pip/pip.conf", ".pip/pip.conf")
+    uv = _user_file(environ, "uv/uv.toml")
     made |= {"HOME": str(home), "TMPDIR": str(home), "XDG_CONFIG_HOME": str(home / "config")}
-    files = {
-        "PIP_CONFIG_FILE": _user_file(environ, "pip/pip.conf", ".pip/pip.conf"),
-        "UV_CONFIG_FILE": _user_file(environ, "uv/uv.toml"),
-    }
-    for name, value in files.items():
+    for name, value in (("PIP_CONFIG_FILE", pip), ("UV_CONFIG_FILE", uv)):
         if value is not None:
             made.setdefault(name, str(value))
     for name, kind in CACHES.items():
@@ -186,20 +166,14 @@ async def run_installer(
     it, for this one. Downloads are kept in `packages`. Raises DependencyError, InstallerMissing,
     SandboxError."""
     command = _for(python, installer(os.environ))
-    uv = _is_uv(command)
     options = [*command, *_options(command, work / SITE, place.builds, python)]
-    job = await asyncio.to_thread(_job, options, needs, work, packages, place, uv=uv)
-    secrets = passwords(job.env)
-    exposed = sorted({name for name in secrets.values() if name.isupper()})
-    for line in needs.lines:
-        if uv and exposed and "://" in line and not place.builds:
-            raise PasswordExposed(line, exposed)
+    job = await asyncio.to_thread(_job, options, needs, work, packages, place)
     job = msgspec.structs.replace(
         job,
         readable=job.readable + _tools(command[0], python),
         # pip builds what is named by a URL, by a wheel's metadata too, whatever it is told: in a
         # process of its own.
-        alone=not (place.builds or uv),
+        alone=not (place.builds or _is_uv(command)),
     )
     try:
         async with asyncio.timeout(MOST_S):
@@ -207,8 +181,6 @@ async def run_installer(
     except TimeoutError:
         code, said = 1, f"error: given up after {MOST_S:g} s"
     if code:
-        for secret in secrets:
-            said = said.replace(secret, "****") if len(secret) > 3 else said
         raise _told(needs, said, place.builds, python)
 
 
@@ -242,9 +214,7 @@ async def compile_in(work: Path, python: Interpreter, workshop: Workshop, place:
     await workshop.run(job, place)
 
 
-def _job(
-    command: list[str], needs: Needs, work: Path, packages: Path, place: Place, *, uv: bool
-) -> Job:
+def _job(command: list[str], needs: Needs, work: Path, packages: Path, place: Place) -> Job:
     """What is to run, with its home and what that holds."""
     home = work / HOME
     home.mkdir()
@@ -255,7 +225,7 @@ def _job(
     shared = packages / (f"{CACHE}-{place.user}" if place.user else CACHE)
     cache = shared if place.keeps else home / CACHE
     cache.mkdir(exist_ok=True)
-    env = environment(os.environ, home, cache, uv=uv)
+    env = environment(os.environ, home, cache)
     if place.builds or place.user:
         env |= {name: str(cache / kind) for name, kind in CACHES.items()}
     others = [Path(env[name]) for name in CACHES if cache not in Path(env[name]).parents]

@@ -181,6 +181,17 @@ class Pool:
         self.scaler.arrived(self.clock.monotonic(), count)
         self._assign()
 
+    def wake(self) -> bool:
+        """Begin an instance where there is none, for events that will be there in a moment; whether
+        one was begun. It ends as any other where they do not come."""
+        if self.members or self.starting or self.draining or self.trouble:
+            return False
+        if not self.scaler.spec.max:
+            return False
+        self._start()
+        self._check_in(1.0)
+        return True
+
     def give_back(self) -> None:
         """Release the deliveries that wait for an instance; calls that somebody waits for stay."""
         kept = [pending for pending in self.waiting if not pending.deliveries]

@@ -135,7 +135,7 @@ async def hosting(
             host.packages.workshop = sandbox.workshop
             host.packages.install = config.install
             host.packages.builds = config.source_builds
-            sandbox.heard, sandbox.apart = host.observation.imported, host.apart
+            sandbox.heard = host.observation.imported
             await host.start()
             try:
                 yield host

@@ -21,7 +21,7 @@ from mesh.records import (
 )
 from mesh.store import TopicRow
 from mesh.topics import Topic
-from mesh.transport import Output
+from mesh.transport import Coming, Output
 
 if TYPE_CHECKING:
     from mesh.engine import Engine
@@ -280,6 +280,11 @@ class Batch:
 
     def _keys_left(self, queue: Queue, count: int) -> None:
         self.after.append(partial(setattr, queue, "done_keys", count))
+
+    def announced(self, coming: Coming) -> bool:
+        """Say which subscriptions are about to get events; whether somebody has begun something."""
+        begun = [coming(queue.name) for queue, counts in self.counts.items() if counts[0] > 0]
+        return any(begun)
 
     def applied(self) -> None:
         """The transaction is durable: let memory follow."""

@@ -42,6 +42,7 @@ from mesh.server import Server, new_address
 from mesh.transport import (
     Check,
     Clock,
+    Coming,
     Dead,
     Depth,
     Features,
@@ -436,6 +437,10 @@ class Embedded(Admin):
     def set_check(self, check: Check) -> None:
         """As the contract says."""
         self.engine_or_raise().check = check
+
+    def set_coming(self, coming: Coming) -> None:
+        """As the contract says."""
+        self.engine_or_raise().coming = coming
 
     async def subscribe(
         self, subscription: Subscription, *, key_of: KeyOf | None = None

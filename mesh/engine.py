@@ -36,12 +36,23 @@ from mesh.failpoint import point
 from mesh.ids import WINDOWS, IdWindow
 from mesh.options import Options
 from mesh.queue import Entry, Fences, Queue
+from mesh.recent import Recent
 from mesh.records import Chunk, Record, decode_records, event_bytes
 from mesh.retention import Retention
 from mesh.settle import Settler
 from mesh.store import Store, SubRow, TopicRow
 from mesh.topics import Topic, load
-from mesh.transport import Check, Clock, Delivery, Gone, Receipt, Router, Settlement, Subscription
+from mesh.transport import (
+    Check,
+    Clock,
+    Coming,
+    Delivery,
+    Gone,
+    Receipt,
+    Router,
+    Settlement,
+    Subscription,
+)
 
 __all__ = ["Engine"]
 
@@ -56,9 +67,6 @@ PENDING_BYTES = 64 << 20
 BUSY = 4
 """Publishes in a commit that make the next one wait for more, at most `TURNS` turns of the loop."""
 TURNS = 16
-RECENT_BYTES = 8 << 20
-RECENT_COST = 1000  # of a chunk, perhaps the only one of its topic, beside its body
-
 
 CLOSED = Receipt("refused", reason="the mesh is closed", error="closed")
 FAILED = Receipt("ambiguous", reason="the mesh's writer failed")
@@ -95,11 +103,10 @@ class Engine:
         self.fences = Fences(self.store.next_epoch())
         self.router: Router | None = None
         self.check: Check | None = None
+        self.coming: Coming | None = None
         self.topics: dict[str, Topic] = {}
         self.queues: dict[str, Queue] = {}
-        self.recent: dict[str, deque[Chunk]] = {}
-        self._recent_order: deque[str] = deque()
-        self._recent_bytes = 0
+        self._recent = Recent()
         self.replies: dict[str, Callable[[list[Event] | None], None]] = {}
         self.fatal: BaseException | None = None
         self.on_fatal: Callable[[BaseException], None] | None = None
@@ -272,6 +279,8 @@ class Engine:
             point("transaction.worked")
             self._retention.sweep(batch)
             batch.write()
+            if self.coming is not None and not self.memory and batch.announced(self.coming):
+                await asyncio.sleep(0)  # what was begun gets a turn before the disk has the loop
             await self.committer.commit()
         except BaseException:
             batch.undone()
@@ -474,17 +483,7 @@ class Engine:
     def published(self, topic: Topic, chunk: Chunk) -> None:
         """A chunk is durable: keep it at hand, and wake those that tail its topic."""
         name = topic.name
-        recent = self.recent.get(name)
-        if recent is None:
-            recent = self.recent[name] = deque()
-        recent.append(chunk)
-        self._recent_order.append(name)
-        self._recent_bytes += len(chunk.body) + RECENT_COST
-        while self._recent_bytes > RECENT_BYTES:
-            oldest = self._recent_order.popleft()
-            self._recent_bytes -= len(self.recent[oldest].popleft().body) + RECENT_COST
-            if not self.recent[oldest]:
-                del self.recent[oldest]
+        self._recent.add(name, chunk)
         self._wake_tails(name)
 
     def read(self, name: str, offset: int, limit: int = 16) -> list[Chunk]:
@@ -492,15 +491,10 @@ class Engine:
         topic = self.topics.get(name)
         if topic is None or offset >= topic.row.next:
             return []
-        recent = self.recent.get(name)
-        if recent and recent[0].first <= offset >= topic.recent_from:
-            found: list[Chunk] = []
-            for chunk in reversed(recent):
-                found.append(chunk)
-                if chunk.first <= offset:
-                    break
-            found.reverse()
-            return found[:limit]
+        if offset >= topic.recent_from:
+            found = self._recent.read(name, offset, limit)
+            if found is not None:
+                return found
         try:
             return self.reader.chunks(topic.row.id, offset, limit)
         except sqlite3.DatabaseError as error:

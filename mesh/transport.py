@@ -17,6 +17,7 @@ from mesh.event import Event
 __all__ = [
     "Check",
     "Clock",
+    "Coming",
     "Dead",
     "DeadLetter",
     "Delivery",
@@ -125,6 +126,10 @@ KeyOf = Callable[[Event], str | None]
 
 Router = Callable[[str, Event], Sequence[str]]
 """(topic, event) -> names of the subscriptions it goes to. Pure; must not raise."""
+
+
+Coming = Callable[[str], bool]
+"""(subscription) -> whether something was begun that is to get on meanwhile. Must not raise."""
 
 
 Check = Callable[[str, Event], str]
@@ -346,6 +351,12 @@ class Transport(Protocol):
 
         It holds for what is published through this transport, and through a host for its clients;
         an event that does not pass is refused as `invalid`. Outputs of functions are not asked.
+        """
+
+    def set_coming(self, coming: Coming) -> None:
+        """Swap what is told that a subscription is about to get events, as one reference: before
+        they are durable, so they may yet come to nothing, and nobody may be given one. It is for
+        what takes its time, as starting an instance does. A transport may leave it out.
         """
 
     async def subscribe(self, subscription: Subscription, *, key_of: KeyOf | None = None) -> Feed:

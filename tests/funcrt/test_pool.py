@@ -98,6 +98,33 @@ def test_none_waits_behind_a_long_call_while_there_could_be_an_instance(known: f
     run(clock, main())
 
 
+def test_an_instance_that_was_begun_for_events_that_never_came_ends() -> None:
+    clock = VirtualClock()
+
+    async def main() -> None:
+        sandbox = SimSandbox(random.Random(1), {"f": Manner()}, set(), lambda *told: None)
+        code = Code(name="f", version="1", path=Path("/"))
+        pool = Pool(
+            code, SimZygote(sandbox, code).info, Zygotes(sandbox), ScaleSpec(max=4), clock,
+            failed=lambda _: None,
+        )  # fmt: skip
+        assert [pool.wake(), pool.wake()] == [True, False]
+        await asyncio.sleep(0.5)
+        assert [len(pool.members), pool.wake()] == [1, False]
+        await asyncio.sleep(30)
+        assert not pool.members
+        assert pool.wake()
+        call = Call(1, "t", [Event("1", "/s", "t", data=b"x")], 1, 3, 30.0)
+        done = asyncio.get_running_loop().create_future()
+        pool.submit([Pending(call, (), lambda _, result: done.set_result(result), lambda _: None)])
+        assert (await done).status == "ok"
+        assert len(pool.members) == 1  # the one that was begun is the one that is wanted
+        await pool.drain(0.0)
+        assert not pool.wake()
+
+    run(clock, main())
+
+
 async def until_held(pool: Pool, count: int) -> Any:
     """The one instance, once it holds so many calls."""
     for _ in range(1000):

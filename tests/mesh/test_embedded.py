@@ -17,6 +17,7 @@ import mesh
 from mesh import Event
 from mesh.client import FileClient
 from mesh.errors import MeshBusy, MeshClosed
+from mesh.store import Store
 from mesh.transport import (
     Delivery,
     Done,
@@ -346,6 +347,36 @@ def test_what_does_not_pass_the_check_is_refused(run: Any) -> None:
         assert (await t.publish("other", [event(1)]))[0].status == "stored"
 
     run(body)
+
+
+def test_what_is_about_to_come_is_told_before_it_is_there(run_file: Any) -> None:
+    """Of each subscription that gets events, and of none that does not."""
+
+    async def body(open_: Any, clock: FakeClock) -> None:
+        t = await open_()
+        feeds = [
+            await t.subscribe(sub(function=name, topic=topic))
+            for name, topic in (("f", "in"), ("g", "in"), ("h", "other"))
+        ]
+        file = Store(t.path)  # as another process sees it
+        told: list[tuple[str, int]] = []
+
+        def coming(subscription: str) -> bool:
+            row = file.topic("default/in")
+            told.append((subscription, row.next if row is not None else 0))
+            return True
+
+        t.set_coming(coming)
+        await t.publish("in", [event(1), event(2)])
+        await t.publish("in", [event(1)])  # again: nothing comes of it
+        assert sorted(told) == [("f/t", 0), ("g/t", 0)]
+        (first, second) = await feeds[0].pull(9, 1.0)
+        told.clear()
+        await t.commit([settle(first, Done(), Output("other", event(3))), settle(second, Done())])
+        assert told == [("h/t", 2)]
+        file.close()
+
+    run_file(body)
 
 
 def test_a_tail_misses_nothing_that_others_wrote_to_the_file(run_file: Any) -> None:
