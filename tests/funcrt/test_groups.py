@@ -132,13 +132,10 @@ def run(
     uvloop.run(main())
 
 
-def left() -> list[Path]:
-    """Directories of funcrt's below this process's groups."""
-    own = hierarchies(
-        Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
-    )
-    found = [Path(place.directory) for place in own]
-    return [each for place in found for each in place.glob(f"{groups.NAMED}*/*")]
+def beside(instance: Any) -> list[Path]:
+    """Directories of its runtime's groups."""
+    roots = {Path(each).parent for each in instance.group.places()}
+    return [each for root in roots for each in root.iterdir() if each.is_dir()]
 
 
 @grouped
@@ -236,9 +233,10 @@ def test_a_group_is_ready_before_an_instance_asks_for_it(tmp_path: Path) -> None
     async def body(running: Running) -> None:
         code = Code(name="small", version="1", path=tmp_path, memory_bytes=small)
         other = Running(running.sandbox, await running.sandbox.load(code))
+        one = await running.spawn()
         for _ in range(2):
             await asyncio.sleep(0.5)
-            ready = {each.name for each in left()}
+            ready = {each.name for each in beside(one)}
             got = [await each.spawn() for each in (running, other, running, other)]
             assert [bound(each) for each in got] == [groups.USUAL_MEMORY, small] * 2
             names = [each.group.name for each in got]
@@ -250,16 +248,15 @@ def test_a_group_is_ready_before_an_instance_asks_for_it(tmp_path: Path) -> None
 
 @grouped
 def test_no_group_is_left(tmp_path: Path) -> None:
-    before = left()
     seen = []
 
     async def body(running: Running) -> None:
         for _ in range(3):
-            await running.spawn()
-        seen.extend(set(left()) - set(before))
+            one = await running.spawn()
+        seen.extend(beside(one))
 
     run(tmp_path, body)
-    assert len(seen) >= 4
+    assert len({each.name for each in seen}) >= 4
     assert [each for each in seen if each.exists()] == []
 
 
