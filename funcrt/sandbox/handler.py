@@ -70,12 +70,13 @@ class Bound(msgspec.Struct, frozen=True):
 # Finding it
 
 
-def import_handler(path: Path, spec: str) -> Bound:
+def import_handler(path: Path, spec: str, held: "Confinement | None" = None) -> Bound:
     """Import the code under `path` and bind its handler: `spec` is `module:attribute`, or empty
-    for `handler`, `handle` or `main` of `main.py`. Raises LoadError."""
+    for `handler`, `handle` or `main` of `main.py`. Raises LoadError, which names what it was `held`
+    to where that is why."""
     name, _, attribute = spec.partition(":")
     name = name or "main"
-    return bind_handler(_import(path, name), f"{name.replace('.', '/')}.py", attribute)
+    return bind_handler(_import(path, name, held), f"{name.replace('.', '/')}.py", attribute)
 
 
 def bind_handler(module: ModuleType, file: str, attribute: str = "") -> Bound:
@@ -115,7 +116,7 @@ def _absent(module: str, path: Path) -> str:
     return absent(module, path)
 
 
-def _import(path: Path, name: str) -> ModuleType:
+def _import(path: Path, name: str, held: "Confinement | None") -> ModuleType:
     file = f"{name.replace('.', '/')}.py"
     if not (path / file).is_file() and not (path / name.replace(".", "/")).is_dir():
         there = ", ".join(sorted(p.name for p in path.glob("*.py"))) or "no Python file"
@@ -128,13 +129,16 @@ def _import(path: Path, name: str) -> ModuleType:
         shown = "".join(traceback.format_exception_only(error)[1:-1]).rstrip()
         raise LoadError(problem, shown) from None
     except BaseException as error:
-        text = _frames(error, path)
+        text = _frames(error, path, _text(error))
         line = _line(error, path)
         if isinstance(error, ModuleNotFoundError):
             message = _absent(error.name or "", path)
         else:
             said = _text(error).partition("\n")[0]
-            message = f"fails to import: {type(error).__name__}: {said}"
+            more = hint(error, held)[1] if held is not None else ""
+            message = (
+                f"fails to import: {type(error).__name__}: {said}{f' ({more})' if more else ''}"
+            )
         raise LoadError(
             Problem(file=line[0] or file, line=line[1], message=message), text
         ) from None
@@ -355,10 +359,10 @@ def _line(error: BaseException, path: Path) -> tuple[str, int | None]:
     return str(Path(own[-1].filename).relative_to(path)), own[-1].lineno
 
 
-def _frames(error: BaseException, path: Path) -> str:
-    """The traceback, cut to the author's frames."""
+def _frames(error: BaseException, path: Path, said: str) -> str:
+    """The traceback, cut to the author's frames, with what is said of the error at its end."""
     text = "".join(traceback.format_list(_own(error, path)[-20:]))
-    text += f"{type(error).__name__}: {_text(error)}"
+    text += f"{type(error).__name__}: {said}"
     return text.replace(str(path) + "/", "")[-16384:]
 
 
@@ -374,7 +378,7 @@ def failure(error: BaseException, path: Path, held: "Confinement | None" = None)
     if held is not None:
         limit, more = hint(error, held)
         text += f" ({more})" if more and text else more
-    return Failure(type(error).__name__, text, where, _frames(error, path), limit)
+    return Failure(type(error).__name__, text, where, _frames(error, path, text), limit)
 
 
 def threads() -> int:

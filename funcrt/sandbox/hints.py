@@ -60,10 +60,12 @@ def _of(error: BaseException, held: "Confinement") -> tuple[str, str]:
             return "files", f"an instance may have {most} files open"
         case errno.EAGAIN if _in(error, "fork", "popen"):
             return "processes", _processes(held)
+        case errno.EPERM if held.level != "none" and _in(error, "popen_by_program"):
+            return "", f"{_no_programs(held)}; {_beside(held)}"
         case errno.EPERM if held.level != "none" and _in(
             error, "_execute_child", "os.exec", "spawn"
         ):
-            return "", f"programs cannot be started at isolation {held.level!r}"
+            return "", f"{_no_programs(held)}: do it in Python, or in a service that it calls"
         case errno.EACCES if not held.network and _in(error, "socket"):
             return "", _network() if held.level != "none" else ""
         case errno.EROFS if walled:
@@ -71,7 +73,8 @@ def _of(error: BaseException, held: "Confinement") -> tuple[str, str]:
         case errno.EACCES if held.level == "process" and _in(
             error, "multiprocessing/synchronize.py", "multiprocessing/shared_memory.py"
         ):
-            return "", "at isolation 'process' processes share no locks and no memory by name"
+            none = "at isolation 'process' processes share no locks and no memory by name"
+            return "", f"{none}; {_beside(held)}"
         case errno.EACCES if held.level == "process" and error.filename:
             return (
                 "",
@@ -85,6 +88,18 @@ def _in(error: BaseException, *words: str) -> bool:
     frames = traceback.extract_tb(error.__traceback__)[-1:]
     text = "".join(f"{frame.filename} {frame.name} {frame.line}" for frame in frames).lower()
     return any(word in text for word in words)
+
+
+def _no_programs(held: "Confinement") -> str:
+    return f"programs cannot be started at isolation {held.level!r}, nor at another but 'none'"
+
+
+def _beside(held: "Confinement") -> str:
+    """What does work beside the call's own."""
+    forks = 'multiprocessing.get_context("fork")'
+    if held.level == "process":
+        forks = f'isolation = "sandbox" and {forks}'
+    return f"use threads, {forks}, or an event for each piece of work"
 
 
 def _network() -> str:

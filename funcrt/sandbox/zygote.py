@@ -28,9 +28,9 @@ from funcrt.sandbox.hook import chosen, no_terminal
 from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.loop import LoopWorker
 from funcrt.sandbox.packages import add_packages
+from funcrt.sandbox.programs import without_programs
 from funcrt.sandbox.said import Printed
 from funcrt.sandbox.streaming import StreamWorker
-from funcrt.sandbox.tracker import without_tracker
 from funcrt.sandbox.worker import Worker
 from funcrt.tree import remove
 
@@ -194,7 +194,7 @@ def _function(spec: Spec, control: socket.socket) -> None:
         control.send(msgspec.msgpack.encode({"refused": why}))
         return
     if spec.confine.level != "none":
-        without_tracker()
+        without_programs()
     sys.path.insert(0, spec.path)
     if spec.source:
         name_sources(spec.path, spec.source)
@@ -238,7 +238,7 @@ def _load(spec: Spec, control: socket.socket) -> Bound | None:
 
     started = time.perf_counter()
     try:
-        bound = import_handler(spec.named, spec.handler)
+        bound = import_handler(spec.named, spec.handler, spec.confine)
     except LoadError as error:
         told = {"problem": msgspec.to_builtins(error.problem), "traceback": error.traceback[:30000]}
         control.send(msgspec.msgpack.encode({"error": told}))
@@ -341,7 +341,7 @@ def _instance(spec: Spec, bound: Bound | None, asked: Spawn, descriptors: list[i
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # Python's own: an error, and not the end
     random.seed()
-    bound = bound or import_handler(spec.named, spec.handler)
+    bound = bound or import_handler(spec.named, spec.handler, spec.confine)
     default = ASYNC_CALLS if bound.kind.startswith("async") else 1
     channel = socket.socket(fileno=channel_fd)
     concurrency = spec.concurrency or default

@@ -50,8 +50,8 @@ RULES = [(re.compile(pattern, re.M), put) for pattern, put in (
     (r"(?<=\t)\d{2,}(?=\t[0-9a-f]{12}\t)", "1"),
     (r"(?<=in )\d+\.\d\ds\b", "0.00s"),
     (r"^(?:\x1b\[\d+m)?.(?:\x1b\[0m)? (python|pythons|sqlite|files|process|sandbox|container)( +).*"
-     r"(\n {14}.*|\n  try: .*)*", r"? \1\2(this machine's)"),
-    (r"^(?:\x1b\[\d+m)?.(?:\x1b\[0m)? lacks .*(\n {14}.*|\n  try: .*)*\n", ""),
+     r"(\n {7,14}\S.*|\n  try: .*)*", r"? \1\2(this machine's)"),
+    (r"^(?:\x1b\[\d+m)?.(?:\x1b\[0m)? lacks .*(\n {7,14}\S.*|\n  try: .*)*\n", ""),
     (r'^\{"check":"lacks".*\n', ""),
     (r'("check":"(?:pythons?|sqlite|files|process|sandbox|container)").*', r"\1 (this machine's)"),
     (r"\bprocess \d+", "process 1"),

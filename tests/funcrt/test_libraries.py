@@ -5,12 +5,14 @@ import asyncio
 import json
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
+from funcrt.errors import LoadError
 from funcrt.sandbox import Code
 from funcrt.sandbox.levels import Level, Policy
 from funcrt.sandbox.process import ProcessSandbox
@@ -75,12 +77,34 @@ def locks():
     return total.value
 
 
-def spawned():
+def other_way(way):
     import multiprocessing
-    child = multiprocessing.get_context("spawn").Process(target=square, args=[1])
+    child = multiprocessing.get_context(way).Process(target=square, args=[1])
     child.start()
     child.join(5)
     return child.exitcode
+
+
+def spawning_executor():
+    import concurrent.futures, multiprocessing
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as made:
+        return list(made.map(square, range(5)))
+
+
+def spawning_manager():
+    import multiprocessing
+    return multiprocessing.get_context("forkserver").Manager().list([1])
+
+
+def started_beneath():
+    import os
+    return os.posix_spawn("/bin/true", ["true"], {})
+
+
+def replaced():
+    import os
+    os.execv("/bin/true", ["true"])
 
 
 def shared_memory():
@@ -230,7 +254,13 @@ DO = {
     "a pool, forked": lambda: pool("fork"),
     "processes": processes,
     "locks of processes": locks,
-    "a spawned process": spawned,
+    "a spawned process": lambda: other_way("spawn"),
+    "a process of a fork server": lambda: other_way("forkserver"),
+    "a pool, spawned": lambda: pool("spawn"),
+    "an executor, spawning": spawning_executor,
+    "a manager": spawning_manager,
+    "a program, by posix_spawn": started_beneath,
+    "a program in its place": replaced,
     "shared memory": shared_memory,
     "an executor of threads": lambda: executor("ThreadPoolExecutor"),
     "an executor of processes": lambda: executor("ProcessPoolExecutor"),
@@ -277,9 +307,25 @@ SHARED = {
     "shared memory": "hello",
 }
 """What needs memory under a name."""
+SPAWNING = ("a pool, spawned", "an executor, spawning", "a manager")
 REFUSED = {
-    "a program": "PermissionError: .*programs cannot be started at isolation",
-    "a program of asyncio": "PermissionError: .*programs cannot be started at isolation",
+    **dict.fromkeys(
+        (
+            "a program",
+            "a program of asyncio",
+            "a program, by posix_spawn",
+            "a program in its place",
+        ),
+        r"PermissionError: .* \(programs cannot be started at isolation '\w+', nor at another but "
+        r"'none': do it in Python, or in a service that it calls\)$",
+    ),
+    **{
+        f"a {what}": rf"PermissionError: \[Errno 1\] multiprocessing starts a program for its way "
+        rf'"{way}", and none for "fork" \(programs cannot be started at isolation \'\w+\', nor at '
+        r'another but \'none\'; use threads, .*multiprocessing.get_context\("fork"\), or an event '
+        r"for each piece of work\)$"
+        for what, way in (("spawned process", "spawn"), ("process of a fork server", "forkserver"))
+    },
     "a name": r'gaierror: .*\(sandbox.network is "none"\)',
     "a connection": r'URLError: .*\(sandbox.network is "none"\)',
 }
@@ -287,29 +333,86 @@ REFUSED = {
 
 @pytest.mark.parametrize("level", ["process", "sandbox"])
 def test_what_works_and_what_is_refused_with_why(tmp_path: Path, level: Level) -> None:
-    found = told(level, tmp_path)
+    said: list[str] = []
+    found = told(level, tmp_path, said)
     assert {name: found.pop(name) for name in WORKS} == WORKS
     for name, expected in REFUSED.items():
         assert re.match(expected, found[name]), found[name]
         del found[name]
     shared = {name: found.pop(name) for name in SHARED}
+    spawning = [found.pop(name) for name in SPAWNING]
     if level == "sandbox":
         assert shared == SHARED
+        assert [text for text in spawning if "multiprocessing starts a program" not in text] == []
     else:
-        why = "at isolation 'process' processes share no locks and no memory by name"
-        assert [name for name, text in shared.items() if not str(text).endswith(f"({why})")] == []
+        why = (
+            "(at isolation 'process' processes share no locks and no memory by name; use threads,"
+            ' isolation = "sandbox" and multiprocessing.get_context("fork"), or an event for each'
+            " piece of work)"
+        )
+        locks = [*shared.values(), *spawning[:2]]
+        assert [text for text in locks if not str(text).endswith(why)] == []
+        assert "multiprocessing starts a program" in spawning[2]
     copied = found.pop("copies with modes")
     own_user = level == "sandbox" or os.geteuid() == 0
     assert copied == "copied" if own_user else copied.startswith("PermissionError")
-    # Nothing raises: the C library and multiprocessing tell by a status that no program began.
-    assert found == {"a spawned process": 255, "a shell": 127 << 8}
+    assert found == {"a shell": 127 << 8}
+    assert said == ["os.system: programs cannot be started by a function, so it returns 127 << 8"]
 
 
-def told(level: Level, path: Path) -> dict[str, Any]:
-    """What came of each."""
-    (path / "main.py").write_text(SOURCE)
+@pytest.mark.parametrize("level", ["process", "sandbox"])
+def test_an_import_that_starts_a_program_is_told_why_it_cannot(
+    tmp_path: Path, level: Level
+) -> None:
+    (tmp_path / "main.py").write_text(
+        "try:\n    import subprocess\n    subprocess.run(['git'])\n"
+        "except OSError as error:\n    raise ImportError('no git') from error\n"
+    )
+    opened(tmp_path)
+
+    async def main() -> None:
+        sandbox = ProcessSandbox(policy=Policy(forced=level))
+        await sandbox.start()
+        try:
+            if why := (await sandbox.probed()).get(level):
+                pytest.skip(f"isolation {level!r} cannot be had here: {why}")
+            with pytest.raises(LoadError) as refused:
+                await sandbox.load(Code(name="f", version="1", path=tmp_path))
+            assert refused.value.problem.line == 5
+            assert refused.value.problem.message == (
+                "fails to import: ImportError: no git (programs cannot be started at isolation"
+                f" {level!r}, nor at another but 'none': do it in Python, or in a service that it"
+                " calls)"
+            )
+        finally:
+            await sandbox.close()
+
+    asyncio.run(main())
+
+
+def opened(path: Path) -> None:
+    """To the users of functions."""
     for each in (path, *path.parents[:3]):
         each.chmod(0o755)
+
+
+def took(came: "asyncio.Queue[Any]", lines: list[str]) -> Callable[[Any, Sequence[Any]], None]:
+    """Sorts what an instance says."""
+
+    def heard(_: Any, said: Sequence[Any]) -> None:
+        for one in said:
+            if isinstance(one, Log):
+                lines.append(one.text)
+            else:
+                came.put_nowait(one)
+
+    return heard
+
+
+def told(level: Level, path: Path, lines: list[str]) -> dict[str, Any]:
+    """What came of each; and what was printed."""
+    (path / "main.py").write_text(SOURCE)
+    opened(path)
     found: dict[str, Any] = {}
     table = SOURCE.split("DO = {")[1].split("def handler", maxsplit=1)[0]
     names = re.findall(r'^    "(.+)": ', table, re.M)
@@ -324,10 +427,7 @@ def told(level: Level, path: Path) -> dict[str, Any]:
             came: asyncio.Queue[Any] = asyncio.Queue()
             for number, name in enumerate(names, 1):
                 instance = await zygote.spawn(
-                    lambda _, said: (
-                        [came.put_nowait(one) for one in said if not isinstance(one, Log)] and None
-                    ),
-                    lambda _, ended: came.put_nowait(ended),
+                    took(came, lines), lambda _, ended: came.put_nowait(ended)
                 )
                 event = Event("1", "/s", "t", data=json.dumps(name).encode())
                 instance.send([Call(number, "t", [event], 1, 5, 0, "scope")])

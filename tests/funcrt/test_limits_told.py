@@ -85,7 +85,8 @@ TOLD = {
                     r"\d+ files open\)"),
     "output": ("output", "OutputTooLarge: returned 2097152 bytes, more than the 1048576 allowed"),
     "program": ("", r"PermissionError: \[Errno 1\] Operation not permitted: 'ls' \(programs "
-                r"cannot be started at isolation 'sandbox'\)"),
+                r"cannot be started at isolation 'sandbox', nor at another but 'none': do it in "
+                r"Python, or in a service that it calls\)"),
     "connect": ("", r'PermissionError: \[Errno 13\] Permission denied \(sandbox\.network is '
                 r'"none"\)'),
     "resolve": ("", r'ValueError: a client\'s own \(sandbox\.network is "none"\)'),
