@@ -335,6 +335,17 @@ class Host:
                 check_apart(other, shown, {f"the folder of {name}": directory})
         self._folders[name] = directory, files
 
+    def apart(self, name: str) -> list[Path]:
+        """What a function is not shown by its files, wherever links lead once it is loaded: what is
+        kept from all, and the folders of others."""
+        found = list(self.kept.values())
+        for other, (folder, _) in self._folders.items():
+            if other != name and other in self.deployed:
+                found.append(folder)
+        if self.secrets.directory is not None:
+            found.append(self.secrets.directory)
+        return found
+
     def _check_paths(self, manifest: Manifest, together: Collection[str]) -> None:
         for function in self.deployed.values():
             if function.name in (manifest.name, *together):

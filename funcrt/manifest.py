@@ -63,7 +63,7 @@ from funcrt.manifest_spec import (
 )
 from funcrt.paths import clash
 from funcrt.requirements import PROJECT, Needs, read_needs, requirement
-from funcrt.shown import never
+from funcrt.sandbox.view import never
 from funcrt.wrong import describe
 from mesh.errors import NameInvalid
 from mesh.transport import check_name

@@ -135,7 +135,7 @@ async def hosting(
             host.packages.workshop = sandbox.workshop
             host.packages.install = config.install
             host.packages.builds = config.source_builds
-            sandbox.heard = host.observation.imported
+            sandbox.heard, sandbox.apart = host.observation.imported, host.apart
             await host.start()
             try:
                 yield host

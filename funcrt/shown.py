@@ -2,35 +2,13 @@
 files to read, or what is somebody else's, is refused as the function is deployed."""
 
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from funcrt.errors import DeployError
+from funcrt.sandbox.view import never, no_file
 
-__all__ = ["FilesRefused", "check_apart", "check_files", "never"]
-
-_KERNEL = (
-    "shows processes, devices and settings of the kernel's; it has a /proc and /dev of its own"
-)
-_SERVICES = "is where services have their sockets and keys; a key of its own is for [secrets]"
-_MADE = "is made for it; name another file of /etc"
-BELOW = {
-    "/proc": _KERNEL, "/sys": _KERNEL, "/dev": _KERNEL,
-    "/run": _SERVICES, "/var/run": _SERVICES,
-}  # fmt: skip
-ITSELF = {
-    "/": "is the whole machine; name the directories that it needs",
-    "/tmp": "would be in the place of its own /tmp; name what is in it",
-    **dict.fromkeys(
-        ("/etc", "/etc/passwd", "/etc/group", "/etc/hosts", "/etc/resolv.conf",
-         "/etc/nsswitch.conf"), _MADE,
-    ),
-}  # fmt: skip
-KINDS = {
-    stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}  # fmt: skip
+__all__ = ["FilesRefused", "check_apart", "check_files"]
 
 
 class FilesRefused(DeployError):
@@ -39,16 +17,6 @@ class FilesRefused(DeployError):
     def __init__(self, function: str, path: str, why: str) -> None:
         self.path = path
         super().__init__(f"{function}: sandbox.files: {path} {why}")
-
-
-def never(path: str) -> str:
-    """Why no function may be shown a path, by its name alone; empty where it may."""
-    if why := ITSELF.get(path):
-        return why
-    for above, why in BELOW.items():
-        if path == above or path.startswith(f"{above}/"):
-            return why
-    return ""
 
 
 def check_files(function: str, files: Sequence[str]) -> None:
@@ -85,5 +53,4 @@ def _unusable(real: str) -> str:
     except OSError as error:
         found = os.strerror(error.errno or 0).lower()
         return f"cannot be shown: {found}; put it there on this host, or leave it out"
-    kind = KINDS.get(stat.S_IFMT(mode))
-    return f"is {kind}; only files and directories can be shown" if kind else ""
+    return no_file(mode)

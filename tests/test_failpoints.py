@@ -24,7 +24,7 @@ SHIPPED = {
 }
 
 ALLOWED = {
-    "funcrt/sandbox/confine.py _build_view": "in memory, and gone with the processes that see it",
+    "funcrt/sandbox/confine.py _show_all": "in memory, and gone with the processes that see it",
     "funcrt/sandbox/runtime.py __init__": "removes what nobody uses any more",
     "funcrt/sandbox/runtime.py _open": "a lock's file, in a directory that is made anew each time",
     "funcrt/sandbox/confine.py _write": "the kernel's own files, and those of the view",

@@ -23,7 +23,17 @@ from funcrt.sandbox.groups import USUAL_MEMORY, Bounds
 from funcrt.sandbox.levels import Level
 from funcrt.sandbox.neighbours import uncut, unwalled
 from funcrt.sandbox.syscalls import NAMELESS, Rule, program, rules, supervised
-from funcrt.sandbox.view import DEVICES, NAMES, name_files, resolved
+from funcrt.sandbox.view import (
+    DEVICES,
+    NAMES,
+    Opened,
+    covering,
+    links,
+    name_files,
+    opened,
+    opened_files,
+)
+from funcrt.tree import DIRECTORY
 
 __all__ = [
     "MOST_PROCESSES",
@@ -56,7 +66,7 @@ class Refused(Exception):
         self.step = step
         self.number = error.errno or 0
         what = f"{error.filename}: " if error.filename else ""
-        super().__init__(f"{step}: {what}{os.strerror(self.number)}")
+        super().__init__(f"{step}: {what}{error.strerror or os.strerror(self.number)}")
 
 
 class Confinement(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +74,11 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
 
     level: Level = "none"
     readable: tuple[str, ...] = ()
-    """Besides the interpreter's own: its code, its environment, its `files`."""
+    """Besides the interpreter's own: its code, its environment."""
+    files: tuple[str, ...] = ()
+    """Of its manifest, which it may read as well."""
+    apart: tuple[str, ...] = ()
+    """What none of its `files` may lead to."""
     network: tuple[str, ...] = ()
     """What it may connect to (`destinations.py`)."""
     tmp_bytes: int = 64 << 20
@@ -189,12 +203,14 @@ def own_users(more: int = 0) -> None:
         _write(f"/proc/self/{name}", text)
 
 
-def _write(path: str, text: str) -> None:
-    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _write(path: str, text: str, directory: int | None = None) -> None:
+    """A file that is there, or a new one in an open directory. Raises OSError."""
+    new = os.O_CREAT | os.O_EXCL if directory is not None else 0
+    file = os.open(path, os.O_WRONLY | new | os.O_CLOEXEC, 0o644, dir_fd=directory)
     try:
-        os.write(opened, text.encode())
+        os.write(file, text.encode())
     finally:
-        os.close(opened)
+        os.close(file)
 
 
 # What the forked process does
@@ -247,21 +263,27 @@ def enter_rest(
         return
     with step("dumpable"):
         _set_dumpable(held)
-    with step("landlock"):
-        if not kernel.landlock_abi():
-            raise OSError(95, "", "this kernel has none")
-        if held.level == "sandbox":
-            readable, tmp = ["/"], "/tmp"
-        else:
-            readable = [*root, *held.readable, *(NAMES if held.network else ())]
-            tmp = held.tmp
-        writable = [tmp, *held.writable, *DEVICES]
-        landlock.restrict(readable, writable, network=held.unwatched, programs=held.programs)
+    _wall_off(held, root)
     if held.supervised:
         _be_supervised(held, line, names)
     else:
         _filter(held)
     line.close()
+
+
+def _wall_off(held: Confinement, root: tuple[str, ...]) -> None:
+    with contextlib.ExitStack() as undo:
+        readable: list[str | int] = ["/"]
+        if held.level != "sandbox":
+            with step("sandbox.files"):
+                files = opened_files(held.files, held.apart, undo)
+            readable = [*root, *held.readable, *(NAMES if held.network else ())]
+            readable += [each.descriptor for each in files]
+        with step("landlock"):
+            if not kernel.landlock_abi():
+                raise OSError(95, "", "this kernel has none")
+            writable = ["/tmp" if held.level == "sandbox" else held.tmp, *held.writable, *DEVICES]
+            landlock.restrict(readable, writable, network=held.unwatched, programs=held.programs)
 
 
 def _set_dumpable(held: Confinement) -> None:
@@ -413,47 +435,40 @@ def _become(held: Confinement) -> None:
 
 
 def _build_view(held: Confinement, root: tuple[str, ...]) -> None:
-    """A tree of its own: what may be read, an empty /tmp, the plain devices and its own /proc."""
-    shown, links = resolved((*root, *held.readable))
+    """A tree of its own: what may be read, an empty /tmp, the plain devices and its own /proc.
+
+    Others may change what leads to what it is shown, and whose names they are while this is done,
+    as root where the host is: so that is opened once, shown by its descriptor, and a name in the
+    tree is followed through no link. Once the tree is the root nothing is made in it any more."""
     with step("a private mount tree"):
         kernel.mount("none", "/", "", kernel.RECURSIVE | kernel.PRIVATE)
-    with step("tmpfs"):
-        _tmpfs("/tmp", "size=1m,nr_inodes=8k,mode=755")
-        os.mkdir("/tmp/old")
+    with contextlib.ExitStack() as undo:
+        with step("what it is shown"):
+            readable = opened((*root, *held.readable), undo)
+            devices, writable = opened(DEVICES, undo), opened(held.writable, undo)
+        with step("sandbox.files"):
+            readable += opened_files(held.files, held.apart, undo)
+        names = dict(name_files(NAMESERVER, _text("/etc/resolv.conf")) if held.supervised else ())
+        user, group = held.user or os.geteuid(), held.user or os.getegid()
+        names["/etc/passwd"] = f"function:x:{user}:{group}::/tmp:/sbin/nologin\n"
+        names["/etc/group"] = f"function:x:{group}:\n"
+        with step("tmpfs"):
+            _tmpfs("/tmp", "size=1m,nr_inodes=8k,mode=755")
+            tree = os.open("/tmp", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            undo.callback(os.close, tree)
+            for name in ("old", "proc", "tmp"):
+                os.mkdir(name, dir_fd=tree)
+            # A page is 4 KiB: so many files of one page each fill it, too.
+            pages = held.tmp_bytes // 4096
+            _tmpfs("/tmp/tmp", f"size={held.tmp_bytes},nr_inodes={pages + 64},mode=1777")
+        with step("/proc"):  # before the machine's own is out of sight
+            kernel.mount("proc", "/tmp/proc", "proc", PLAIN | kernel.NO_EXEC)
+        with step("bind mounts"):
+            _show_all(held, tree, readable, devices, writable)
+            for path, text in names.items():
+                _make(tree, path, text)
     with step("pivot_root"):
         kernel.pivot("/tmp", "old")
-    with step("tmpfs"):
-        os.mkdir("/tmp")
-        # A page is 4 KiB: so many files of one page each fill it, too.
-        _tmpfs("/tmp", f"size={held.tmp_bytes},nr_inodes={held.tmp_bytes // 4096 + 64},mode=1777")
-    with step("bind mounts"):
-        for path in (*shown, *DEVICES):
-            _show(path, devices=path in DEVICES)
-        for path in held.writable:
-            _show(path, writable=True)
-            # Who asks may be root no more: it is not to be shown what is root's, nor is what is
-            # written below to land there.
-            if held.user and os.lstat(path).st_uid != held.user:
-                raise OSError(errno.EPERM, "", path)
-        for path, target in links:
-            _parent(path)
-            if not os.path.lexists(path):  # one with .. in it leads there by now
-                os.symlink(target, path)
-        os.symlink("/proc/self/fd", "/dev/fd")
-        os.symlink("/tmp", "/dev/shm")  # semaphores and shared memory count as its files
-    if held.supervised:
-        with step("/etc/resolv.conf"):
-            for path, text in name_files(NAMESERVER, _text("/old/etc/resolv.conf")):
-                _parent(path)
-                _write(path, text)
-    with step("/proc"):
-        os.mkdir("/proc")
-        kernel.mount("proc", "/proc", "proc", PLAIN | kernel.NO_EXEC)
-    with step("/etc/passwd"):
-        user, group = held.user or os.geteuid(), held.user or os.getegid()
-        _parent("/etc/passwd")
-        _write("/etc/passwd", f"function:x:{user}:{group}::/tmp:/sbin/nologin\n")
-        _write("/etc/group", f"function:x:{group}:\n")
     with step("umount2"):
         kernel.let_go("/old")
         os.rmdir("/old")
@@ -476,19 +491,65 @@ def _tmpfs(where: str, options: str) -> None:
     kernel.mount("tmpfs", where, "tmpfs", PLAIN, options)
 
 
-def _show(path: str, *, devices: bool = False, writable: bool = False) -> None:
-    source = f"/old{path}"
+def _show_all(
+    held: Confinement,
+    tree: int,
+    readable: list[Opened],
+    devices: list[Opened],
+    writable: list[Opened],
+) -> None:
+    """Fill the tree. Raises OSError."""
+    above = set(covering(each.path for each in readable))
+    shown = {each.path: each for each in readable if each.path in above}
+    for one in shown.values():
+        _show(tree, one)
+    for one in devices:
+        _show(tree, one, devices=True)
+    for one in writable:
+        # Who asks may be root no more: what is root's is not for it, nor is what it writes to land
+        # there.
+        if held.user and one.info.st_uid != held.user:
+            raise OSError(errno.EPERM, "", one.name)
+        _show(tree, one, writable=True)
+    led = links([*readable, *devices, *writable], [*shown.values(), *devices, *writable])
+    led += [("/dev/fd", "/proc/self/fd")]
+    led += [("/dev/shm", "/tmp")]  # semaphores and shared memory count as its files
+    for path, target in led:
+        with contextlib.suppress(FileExistsError), _parent(tree, path) as (parent, name):
+            os.symlink(target, name, dir_fd=parent)
+
+
+def _show(tree: int, one: Opened, *, devices: bool = False, writable: bool = False) -> None:
+    with _parent(tree, one.path) as (parent, name):
+        with contextlib.suppress(FileExistsError):
+            if stat.S_ISDIR(one.info.st_mode):
+                os.mkdir(name, dir_fd=parent)
+            else:
+                _write(name, "", parent)
+        kernel.bind(one.descriptor, parent, name, devices=devices, writable=writable)
+
+
+def _make(tree: int, path: str, text: str) -> None:
+    with _parent(tree, path) as (parent, name):
+        _write(name, text, parent)
+
+
+@contextlib.contextmanager
+def _parent(tree: int, path: str) -> Iterator[tuple[int, str]]:
+    """The directory of a path in the tree, made where it is not there, and the path's last name.
+    Raises FileExistsError where it leads through a link: what that leads to is there."""
+    *above, last = path.strip("/").split("/")
+    at = os.dup(tree)
     try:
-        directory = stat.S_ISDIR(os.stat(source).st_mode)
-    except FileNotFoundError:
-        return
-    _parent(path)
-    if directory:
-        os.makedirs(path, exist_ok=True)
-    elif not os.path.lexists(path):
-        _write(path, "")
-    kernel.bind(source, path, devices=devices, writable=writable)
-
-
-def _parent(path: str) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+        for name in above:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=at)
+            try:
+                below = os.open(name, DIRECTORY | os.O_PATH, dir_fd=at)
+            except NotADirectoryError:
+                raise FileExistsError(errno.EEXIST, "leads through a link", path) from None
+            os.close(at)
+            at = below
+        yield at, last
+    finally:
+        os.close(at)

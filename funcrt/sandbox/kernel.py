@@ -94,7 +94,7 @@ _PR_SET_CHILD_SUBREAPER, _PR_SET_KEEPCAPS = 36, 8
 _PR_SET_PTRACER, _ANY = 0x59616D61, 0xFFFFFFFFFFFFFFFF
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
 _MNT_DETACH = 2
-_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+_AT_SYMLINK_NOFOLLOW, _AT_RECURSIVE = 0x100, 0x8000
 _SECCOMP_SET_MODE_FILTER = 1
 _NEW_LISTENER = 1 << 3
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -218,16 +218,21 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     _checked(result, f"mount {kind or source} on {target}")
 
 
-def bind(source: str, target: str, *, devices: bool = False, writable: bool = False) -> None:
-    """Show `source`, with all that is mounted below it, at `target`, where nobody writes unless
-    that is asked for; nor do device files work."""
-    mount(source, target, "", BIND | RECURSIVE)
+def bind(
+    source: int, parent: int, name: str, *, devices: bool = False, writable: bool = False
+) -> None:
+    """Show what the descriptor `source` is of, with all that is mounted below it, by this name of
+    the directory `parent`, where nobody writes unless that is asked for; nor do device files work.
+    No link is followed."""
+    target = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        mount(f"/proc/self/fd/{source}", f"/proc/self/fd/{target}", "", BIND | RECURSIVE)
+    finally:
+        os.close(target)
     # MOUNT_ATTR_* have the values of these flags; a submount is not to be left out.
     flags = NO_SUID | (NO_EXEC if devices else NO_DEV) | (0 if writable else READ_ONLY)
-    attributes = struct.pack("=QQQQ", flags, 0, 0, 0)
-    _syscall(
-        "mount_setattr", _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, len(attributes)
-    )
+    attributes, how = struct.pack("=QQQQ", flags, 0, 0, 0), _AT_RECURSIVE | _AT_SYMLINK_NOFOLLOW
+    _syscall("mount_setattr", parent, name.encode(), how, attributes, len(attributes))
 
 
 def pivot(root: str, old: str) -> None:

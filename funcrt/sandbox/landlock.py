@@ -21,17 +21,17 @@ def _actions(abi: int) -> int:
 
 
 def restrict(
-    readable: Iterable[str] = (),
+    readable: Iterable[str | int] = (),
     writable: Iterable[str] = (),
     *,
     files: bool = True,
     network: bool = False,
     programs: bool = False,
 ) -> None:
-    """Hold this process, and those it forks, to these paths and what is beneath them, of which it
-    may execute files with `programs`; to signals and abstract sockets of its own and, unless it has
-    the network, to no TCP. Without `files`, only signals and sockets are looked at. A path that is
-    not there is passed over. Raises OSError."""
+    """Hold this process, and those it forks, to these paths, or what these descriptors are of, and
+    what is beneath them, of which it may execute files with `programs`; to signals and abstract
+    sockets of its own and, unless it has the network, to no TCP. Without `files`, only signals and
+    sockets are looked at. A path that is not there is passed over. Raises OSError."""
     abi = kernel.landlock_abi()
     handled = _actions(abi) if files else 0
     scoped = ABSTRACT_SOCKETS | OTHERS_SIGNALS if abi >= 6 else 0
@@ -52,9 +52,9 @@ def restrict(
         os.close(ruleset)
 
 
-def _allow(ruleset: int, path: str, allowed: int) -> None:
+def _allow(ruleset: int, path: str | int, allowed: int) -> None:
     try:
-        opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        opened = os.dup(path) if isinstance(path, int) else os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:

@@ -90,6 +90,8 @@ class ProcessSandbox:
         self._runtime: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._zygotes: set[ProcessZygote] = set()
+        self.apart: Callable[[str], Sequence[Path]] = lambda _: ()
+        """What a function of this name is never shown, wherever the names of its files lead."""
         self.heard: Callable[[Code, str, str], None] = lambda *_: None
         """Told of each line (level, text) that an import writes."""
 
@@ -209,7 +211,7 @@ class ProcessSandbox:
 
     def _confinement(self, code: Code, level: Level, user: int) -> Confinement:
         warm = self._warm is not None
-        readable = [str(code.path.parent if warm else code.path), *code.files]
+        readable = [str(code.path.parent if warm else code.path)]
         if code.packages:
             readable.append(str(code.packages))
         if code.source:
@@ -217,6 +219,8 @@ class ProcessSandbox:
         return Confinement(
             level=level,
             readable=tuple(readable),
+            files=code.files,
+            apart=tuple(map(os.path.realpath, self.apart(code.name))) if code.files else (),
             network=code.network,
             tmp_bytes=code.tmp_bytes,
             memory_bytes=code.memory_bytes or 0,

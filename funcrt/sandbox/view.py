@@ -1,21 +1,30 @@
 """What of the machine a function can read: the interpreter it runs in, the libraries below that,
 and what each function adds. All of it read-only."""
 
+import errno
 import os
+import stat
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from funcrt.sandbox.interpreter import Interpreter
 
 __all__ = [
     "DEVICES",
     "NAMES",
+    "Opened",
     "covering",
     "interpreter_paths",
+    "links",
     "name_files",
-    "resolved",
+    "never",
+    "no_file",
+    "opened",
+    "opened_files",
     "runtime_paths",
 ]
 
@@ -30,6 +39,43 @@ NAMES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf
 """How this machine looks names up."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 PACKAGES = ("funcrt", "mesh", "triggers")
+
+_KERNEL = (
+    "shows processes, devices and settings of the kernel's; it has a /proc and /dev of its own"
+)
+_SERVICES = "is where services have their sockets and keys; a key of its own is for [secrets]"
+_MADE = "is made for it; name another file of /etc"
+BELOW = {
+    "/proc": _KERNEL, "/sys": _KERNEL, "/dev": _KERNEL,
+    "/run": _SERVICES, "/var/run": _SERVICES,
+}  # fmt: skip
+ITSELF = {
+    "/": "is the whole machine; name the directories that it needs",
+    "/tmp": "would be in the place of its own /tmp; name what is in it",
+    **dict.fromkeys(
+        ("/etc", "/etc/passwd", "/etc/group", "/etc/hosts", "/etc/resolv.conf",
+         "/etc/nsswitch.conf"), _MADE,
+    ),
+}  # fmt: skip
+KINDS = {
+    stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+
+class Opened(NamedTuple):
+    """What a name led to, held whatever becomes of the name."""
+
+    name: str
+    path: str
+    """Where that was then."""
+    descriptor: int
+    """One that only stands for it."""
+
+    @property
+    def info(self) -> os.stat_result:
+        """What it is."""
+        return os.fstat(self.descriptor)
 
 
 def runtime_paths(root: str) -> list[str]:
@@ -74,13 +120,58 @@ def covering(paths: Iterable[str]) -> list[str]:
     return kept
 
 
-def resolved(paths: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Where these really are, and the links that lead there from the names given."""
-    named = {path: os.path.realpath(path) for path in paths}
-    real = covering(named.values())
-    links = [
-        (path, target)
-        for path, target in sorted(named.items())
-        if path != target and covering([*real, path]) != real
+def opened(names: Iterable[str], undo: ExitStack) -> list[Opened]:
+    """What these names lead to now, for as long as `undo` is not closed; those that lead nowhere
+    are left out. Raises OSError."""
+    found = []
+    for name in names:
+        try:
+            descriptor = os.open(name, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        undo.callback(os.close, descriptor)
+        one = Opened(name, str(Path(f"/proc/self/fd/{descriptor}").readlink()), descriptor)
+        if one.info.st_nlink:  # else it was removed meanwhile, and has no path
+            found.append(one)
+    return found
+
+
+def opened_files(names: Iterable[str], apart: Iterable[str], undo: ExitStack) -> list[Opened]:
+    """The same of `sandbox.files`. Where these lead was looked at as the function was deployed, and
+    others may have changed it since. Raises OSError where one leads now to what no function is
+    shown, or to one of the paths that are to be kept `apart`, or is above that."""
+    found = opened(names, undo)
+    for one in found:
+        why = never(one.path) or no_file(one.info.st_mode)
+        if any(len(covering([one.path, each])) < 2 for each in apart):
+            why = why or "would show it what is the host's, or another function's"
+        if why:
+            raise OSError(errno.EPERM, f"leads to {one.path}, which {why}", one.name)
+    return found
+
+
+def never(path: str) -> str:
+    """Why no function may be shown a path, by its name alone; empty where it may."""
+    if why := ITSELF.get(path):
+        return why
+    for above, why in BELOW.items():
+        if path == above or path.startswith(f"{above}/"):
+            return why
+    return ""
+
+
+def no_file(mode: int) -> str:
+    """Why what has this mode cannot be shown; empty where it is a file or directory."""
+    kind = KINDS.get(stat.S_IFMT(mode))
+    return f"is {kind}; only files and directories can be shown" if kind else ""
+
+
+def links(found: Iterable[Opened], shown: Iterable[Opened]) -> list[tuple[str, str]]:
+    """The links that lead from the names of what was found to where it is, but for those that are
+    in what is `shown`."""
+    real = covering(one.path for one in shown)
+    return [
+        (one.name, one.path)
+        for one in sorted(found)
+        if one.name != one.path and covering([*real, one.name]) != real
     ]
-    return real, links

@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from funcrt.shown import FilesRefused, check_apart, check_files, never
-from tests.serving import Serving
+from funcrt.sandbox.view import never
+from funcrt.shown import FilesRefused, check_apart, check_files
+from tests.serving import Serving, tree, until
 
 READS = """
 import os
@@ -136,3 +137,27 @@ def test_a_host_refuses_what_is_its_own_and_shows_the_rest(host: Serving, tmp_pa
         asked = path / "weights" if path.name == "current" else path
         answer = httpx.post(f"{host.url}/functions/reads", json=str(asked), timeout=20)
         assert answer.text == "1 2 3"
+
+
+def test_a_link_that_leads_elsewhere_since_is_not_followed(host: Serving, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    current = tmp_path / "current"
+    current.symlink_to("models")
+    assert deployed(host, current) == ""
+    url = f"{host.url}/functions/reads"
+    assert httpx.post(url, json=str(current), timeout=20).json() == []
+    (runtime,) = [pid for pid in tree(host.process.pid) if parent(pid) == host.process.pid]
+    current.unlink()
+    current.symlink_to("data")
+    for pid in tree(runtime):  # it is loaded anew
+        os.kill(pid, signal.SIGKILL)
+    httpx.post(f"{url}?timeout=1s", json=str(current), timeout=20)
+    said = f"sandbox.files: {current}: leads to {tmp_path}/data, which would show it what is the"
+    until(lambda: said in (tmp_path / "serve.err").read_text())
+    current.unlink()
+    current.symlink_to("models")
+    assert httpx.post(url, json=str(current), timeout=20).json() == []
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
