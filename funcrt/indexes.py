@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["FILES", "Places", "places"]
+__all__ = ["FILES", "Places", "passwords", "places"]
 
 USUAL = ("pypi.org:443", "files.pythonhosted.org:443")
 """Where pip and uv look that are told nothing."""
@@ -53,6 +53,27 @@ def places(given: Mapping[str, str]) -> Places:
     return Places(tuple(hosts), (*real, *(path for path in SYSTEM if os.access(path, os.R_OK))))
 
 
+def passwords(given: Mapping[str, str]) -> dict[str, str]:
+    """The passwords of indexes and proxies that an installer was told, as they are written there,
+    each with the variable that holds it; "" for one that is in a file."""
+    found: dict[str, str] = {}
+    for _, word in _of_files(given):
+        found |= dict.fromkeys(_passwords(word), "")
+    for name, value in given.items():
+        if name.startswith("UV_INDEX_") and name.endswith(("_USERNAME", "_PASSWORD")):
+            found[value] = name
+        for word in _words(value):
+            found |= dict.fromkeys(_passwords(word), name)
+    return found
+
+
+def _passwords(word: str) -> Iterator[str]:
+    """Of a URL: what stands before its host, but for a name that has a password with it."""
+    who = word.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    if secret := who.partition(":")[2] or who:
+        yield secret
+
+
 def _settings(given: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """(what it is called, one word of it), of all of them."""
     for name, value in given.items():
@@ -61,6 +82,10 @@ def _settings(given: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             continue
         key = name.removeprefix("PIP_").removeprefix("UV_").lower().replace("_", "-")
         yield from ((key, word) for word in _words(value))
+    yield from _of_files(given)
+
+
+def _of_files(given: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for file in (given.get("PIP_CONFIG_FILE", ""), *SYSTEM[:3]):
         yield from _of_pip(file)
     for file in (given.get("UV_CONFIG_FILE", ""), SYSTEM[3]):

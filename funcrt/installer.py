@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from funcrt.errors import DeployError, LoadError, Problem
-from funcrt.indexes import FILES, places
+from funcrt.indexes import FILES, passwords, places
 from funcrt.privileges import unreadable
 from funcrt.requirements import Needs, name_of
 from funcrt.sandbox.interpreter import Interpreter
@@ -28,6 +28,7 @@ __all__ = [
     "SITE",
     "DependencyError",
     "InstallerMissing",
+    "PasswordExposed",
     "compile_in",
     "installer",
     "pinned",
@@ -85,6 +86,18 @@ class InstallerMissing(DeployError):
         )
 
 
+class PasswordExposed(DeployError):
+    """A package from a URL, by a uv whose environment holds passwords: it puts what a package's
+    metadata asks for of that (`${UV_INDEX_URL}`) into the URLs that it names."""
+
+    def __init__(self, line: str, variables: Sequence[str]) -> None:
+        super().__init__(
+            f"{line}: nothing is taken from a URL while {', '.join(variables)} of this host's"
+            " environment holds a password, which uv would tell to whom that package names; keep"
+            " it in a file that NETRC or UV_CONFIG_FILE names, or let pip install"
+        )
+
+
 class DependencyError(LoadError):
     """Dependencies that cannot be installed, with the package's name and the installer's words."""
 
@@ -134,18 +147,25 @@ def _user_file(environ: Mapping[str, str], *names: str) -> Path | None:
     return None
 
 
-def environment(environ: Mapping[str, str], home: Path, cache: Path) -> dict[str, str]:
-    """What the installer sees of the host's environment."""
+def environment(environ: Mapping[str, str], home: Path, cache: Path, *, uv: bool) -> dict[str, str]:
+    """What the installer sees of the host's environment: nothing that only the other one reads."""
+    other = "PIP_" if uv else "UV_"
     made = OWN | {name: environ[name] for name in PASSED if environ.get(name)}
     made |= {
         name: value
         for name, value in environ.items()
         if re.fullmatch(r"UV_INDEX_\w+_(USERNAME|PASSWORD)", name)
     }
-    pip = _user_file(environ, "pip/pip.conf", ".pip/pip.conf")
-    uv = _user_file(environ, "uv/uv.toml")
+    made = {name: value for name, value in made.items() if not name.startswith(other)}
+    for name in [name for name in made if uv and name.endswith("_PROXY")]:
+        made.setdefault(name.lower(), made[name])
+        del made[name]  # whose value a package's metadata could ask uv for: only of capitals
     made |= {"HOME": str(home), "TMPDIR": str(home), "XDG_CONFIG_HOME": str(home / "config")}
-    for name, value in (("PIP_CONFIG_FILE", pip), ("UV_CONFIG_FILE", uv)):
+    files = {
+        "PIP_CONFIG_FILE": _user_file(environ, "pip/pip.conf", ".pip/pip.conf"),
+        "UV_CONFIG_FILE": _user_file(environ, "uv/uv.toml"),
+    }
+    for name, value in files.items():
         if value is not None:
             made.setdefault(name, str(value))
     for name, kind in CACHES.items():
@@ -166,14 +186,20 @@ async def run_installer(
     it, for this one. Downloads are kept in `packages`. Raises DependencyError, InstallerMissing,
     SandboxError."""
     command = _for(python, installer(os.environ))
+    uv = _is_uv(command)
     options = [*command, *_options(command, work / SITE, place.builds, python)]
-    job = await asyncio.to_thread(_job, options, needs, work, packages, place)
+    job = await asyncio.to_thread(_job, options, needs, work, packages, place, uv=uv)
+    secrets = passwords(job.env)
+    exposed = sorted({name for name in secrets.values() if name.isupper()})
+    for line in needs.lines:
+        if uv and exposed and "://" in line and not place.builds:
+            raise PasswordExposed(line, exposed)
     job = msgspec.structs.replace(
         job,
         readable=job.readable + _tools(command[0], python),
         # pip builds what is named by a URL, by a wheel's metadata too, whatever it is told: in a
         # process of its own.
-        alone=not (place.builds or _is_uv(command)),
+        alone=not (place.builds or uv),
     )
     try:
         async with asyncio.timeout(MOST_S):
@@ -181,6 +207,8 @@ async def run_installer(
     except TimeoutError:
         code, said = 1, f"error: given up after {MOST_S:g} s"
     if code:
+        for secret in secrets:
+            said = said.replace(secret, "****") if len(secret) > 3 else said
         raise _told(needs, said, place.builds, python)
 
 
@@ -214,7 +242,9 @@ async def compile_in(work: Path, python: Interpreter, workshop: Workshop, place:
     await workshop.run(job, place)
 
 
-def _job(command: list[str], needs: Needs, work: Path, packages: Path, place: Place) -> Job:
+def _job(
+    command: list[str], needs: Needs, work: Path, packages: Path, place: Place, *, uv: bool
+) -> Job:
     """What is to run, with its home and what that holds."""
     home = work / HOME
     home.mkdir()
@@ -225,7 +255,7 @@ def _job(command: list[str], needs: Needs, work: Path, packages: Path, place: Pl
     shared = packages / (f"{CACHE}-{place.user}" if place.user else CACHE)
     cache = shared if place.keeps else home / CACHE
     cache.mkdir(exist_ok=True)
-    env = environment(os.environ, home, cache)
+    env = environment(os.environ, home, cache, uv=uv)
     if place.builds or place.user:
         env |= {name: str(cache / kind) for name, kind in CACHES.items()}
     others = [Path(env[name]) for name in CACHES if cache not in Path(env[name]).parents]

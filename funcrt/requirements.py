@@ -31,6 +31,7 @@ _INCLUDE = re.compile(r"(?:-r|--requirement)[\s=]+(\S+)")
 _CLAUSE = re.compile(r"(===?|!=|~=|>=?|<=?)\s*([0-9]+(?:\.[0-9]+)*)(\.\*)?", re.ASCII)
 _NO_EFFECT = re.compile(r"--(?:require-hashes|only-binary[\s=]+\S+|prefer-binary)")
 """Options that ask for what is done anyway."""
+_EXPECTED = 'a requirement such as "pillow>=11"'
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -61,11 +62,27 @@ def name_of(line: str) -> str:
 
 def requirement(value: object) -> str:
     """A requirement as a manifest may hold it. Raises Wrong."""
-    if not isinstance(value, str) or not _REQUIREMENT.fullmatch(value.strip()):
-        raise wrong('a requirement such as "pillow>=11"', value)
-    if "--hash" in value:
+    if not isinstance(value, str):
+        raise wrong(_EXPECTED, value)
+    line = value.strip()
+    if why := _refused(line):
+        raise Wrong(why)
+    if "--hash" in line:
         raise Wrong(f"hashes are taken in {FILE} only, found {describe(value)}")
-    return value.strip()
+    return line
+
+
+def _refused(line: str) -> str:
+    """Why a line is not to be handed to an installer; "" where it may be. It is a line of a file
+    there: one that goes on in the next would be another, an option, say."""
+    if "${" in line:
+        return (
+            f"variables are not taken here, found {describe(line)}: an installer would put in what"
+            " its environment holds, passwords of indexes among it"
+        )
+    if _REQUIREMENT.fullmatch(line) and line.isprintable() and not line.endswith("\\"):
+        return ""
+    return f"expected {_EXPECTED}, found {describe(line)}"
 
 
 def read_needs(directory: Path, manifest: str = "", own: Sequence[str] = ()) -> Needs:
@@ -225,10 +242,8 @@ class _Reader:
                     f"{option} is not taken here; where packages come from is set where the host"
                     " runs, by PIP_INDEX_URL, UV_INDEX_URL and the like",
                 )
-        elif not _REQUIREMENT.fullmatch(line):
-            self.refuse(
-                file, number, f'expected a requirement such as "pillow>=11", found {describe(line)}'
-            )
+        elif why := _refused(line):
+            self.refuse(file, number, why)
         else:
             self.lines.append(line)
             if file == FILE:

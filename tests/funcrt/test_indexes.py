@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from funcrt.indexes import USUAL, places
+from funcrt.indexes import USUAL, passwords, places
 
 
 def hosts(environ: dict[str, str]) -> set[str]:
@@ -40,6 +40,18 @@ def test_settings_of_the_environment() -> None:
         ("PIP_DEFAULT_TIMEOUT", "15"): set(),
     }  # fmt: skip
     assert {case: hosts(dict([case])) for case in cases} == cases
+
+
+def test_passwords_are_known_with_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://u:filed@a.test/simple\n")
+    given = {
+        "PIP_CONFIG_FILE": f"{tmp_path}/pip.conf", "UV_INDEX": "mine=https://u:p%40ss@b.test/x",
+        "UV_INDEX_MINE_PASSWORD": "word", "HTTPS_PROXY": "http://token@proxy.test:1/",
+        "UV_FIND_LINKS": "https://c.test/@d", "PIP_INDEX_URL": "https://c.test",
+    }  # fmt: skip
+    assert passwords(given) == {
+        "filed": "", "p%40ss": "UV_INDEX", "word": "UV_INDEX_MINE_PASSWORD", "token": "HTTPS_PROXY"
+    }  # fmt: skip
 
 
 def test_settings_of_files(tmp_path: Path) -> None:

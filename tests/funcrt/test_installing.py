@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from funcrt.errors import SandboxError
-from funcrt.installer import DependencyError
+from funcrt.errors import FuncrtError, SandboxError
+from funcrt.installer import DependencyError, PasswordExposed
 from funcrt.packages import Installed, Packages
 from funcrt.requirements import Needs
 from funcrt.sandbox import workshop
@@ -201,6 +201,35 @@ def test_an_index_of_the_hosts_own_is_reached(
         assert again.path != found.path
         fetched = [path for path in server.asked[before:] if path.endswith(".whl")]
         assert fetched == [], "downloads are kept"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_password_of_an_index_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Neither to whom a package names, nor to who deploys it: uv puts what its environment holds
+    into the URLs of metadata."""
+    opened(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_PROXY", "*")
+    with index(tmp_path / "wheels") as server:
+        place = f"127.0.0.1:{server.server_port}"
+        url = f"http://someone:hunter2@{place}/simple"
+        variable = {"pip": "PIP_INDEX_URL", "uv": "UV_INDEX"}[kind]
+        monkeypatch.setenv(variable, url)
+        if kind == "pip":
+            monkeypatch.setenv("PIP_TRUSTED_HOST", place)
+        told = f"evil @ http://{place}/${{{variable}}}/evil-1.0-py3-none-any.whl"
+        wheel(tmp_path / "wheels", "paint", "1.0", needs=[told])
+        packages = Packages(tmp_path / "packages")
+        for line in ("paint", f"paint @ http://{place}/paint-1.0-py3-none-any.whl"):
+            with pytest.raises(FuncrtError) as caught:
+                get(packages, line)
+            assert "hunter2" not in str(caught.value)
+            assert isinstance(caught.value, PasswordExposed) == (kind == "uv" and "://" in line)
+        assert any("paint" in path for path in server.asked)
+        assert "hunter2" not in " ".join(server.asked)
 
 
 GROWS = """

@@ -148,17 +148,21 @@ def test_the_installer_sees_no_secret_of_the_host(tmp_path: Path) -> None:
         "UV_INDEX_MINE_PASSWORD": "meant for it",
         "HTTPS_PROXY": "http://127.0.0.1:3128",
     }
-    seen = environment(host, Path("/h"), Path("/c"))
+    seen = environment(host, Path("/h"), Path("/c"), uv=False)
     assert seen["HOME"] == "/h"
     assert seen["PIP_CONFIG_FILE"] == str(tmp_path / ".config" / "pip" / "pip.conf")
     assert "UV_CONFIG_FILE" not in seen
-    kept = {"PATH", "PIP_INDEX_URL", "UV_INDEX_MINE_PASSWORD", "HTTPS_PROXY"}
+    kept = {"PATH", "PIP_INDEX_URL", "HTTPS_PROXY"}
     assert {name for name in host if seen.get(name) == host[name]} == kept
     assert "s" not in seen.values()
-    assert (
-        environment({"PIP_CONFIG_FILE": "/own"}, Path("/h"), Path("/c"))["PIP_CONFIG_FILE"]
-        == "/own"
-    )
+    own = {"PIP_CONFIG_FILE": "/own", "HTTPS_PROXY": "http://p", "https_proxy": "http://q"}
+    assert environment(own, Path("/h"), Path("/c"), uv=False)["PIP_CONFIG_FILE"] == "/own"
+    by_uv = environment(host, Path("/h"), Path("/c"), uv=True)
+    assert {name for name in host if by_uv.get(name) == host[name]} == {
+        "PATH", "UV_INDEX_MINE_PASSWORD"
+    }  # fmt: skip
+    assert by_uv["https_proxy"] == host["HTTPS_PROXY"], "by a name that no metadata can ask for"
+    assert environment(own, Path("/h"), Path("/c"), uv=True)["https_proxy"] == "http://q"
 
 
 def test_a_package_is_configured_to_come_by_pip_alone(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a function says that it needs, wherever it says so."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def lines(folder: Path) -> tuple[str, ...]:
 def refused(folder: Path) -> list[str]:
     with pytest.raises(ManifestError) as caught:
         load_manifest(folder)
-    return str(caught.value).splitlines()
+    return str(caught.value).split("\n")
 
 
 def test_each_of_three_places_is_read(folder: Path) -> None:
@@ -100,6 +101,9 @@ def test_what_a_lock_file_holds_is_taken(folder: Path) -> None:
         ("-r nowhere.txt", "2: nowhere.txt cannot be read: No such file or directory"),
         ("-r /etc/hosts", "2: /etc/hosts is not in the function's folder"),
         ("two words", "2: expected a requirement such as"),
+        ("x @ https://${UV_INDEX_MINE_PASSWORD}.test/x.whl", "2: variables are not taken here"),
+        ("x>=1 \\ ", "2: expected a requirement such as"),
+        ("x>=1\0", "2: expected a requirement such as"),
     ],
 )
 def test_what_is_no_requirement_is_told_with_its_line(folder: Path, text: str, said: str) -> None:
@@ -123,6 +127,19 @@ def test_mistakes_in_toml_have_their_lines(folder: Path) -> None:
     ]
     (folder / "pyproject.toml").write_text('[project]\ndependencies = "numpy"\n')
     assert refused(folder)[0].endswith('expected an array of requirements, found "numpy"')
+
+
+@pytest.mark.parametrize("between", ["\n", "\r", "\x0b", "\x1c", "\x85", "\u2028", " \\\n"])
+def test_a_requirement_is_one_line_whatever_ends_one(folder: Path, between: str) -> None:
+    """pip and uv read a file of them, where the second line would be an option."""
+    listed = json.dumps([f"numpy{between}--index-url=https://x", "x @ https://y/${PIP_INDEX_URL}"])
+    for file, head in (("funcrt.toml", ""), ("pyproject.toml", "[project]\n")):
+        (folder / file).write_text(f"{head}dependencies = {listed}\n")
+        lines = refused(folder)
+        assert len(lines) == 2
+        assert 'expected a requirement such as "pillow>=11", found "numpy' in lines[0]
+        assert "dependencies[1]: variables are not taken here" in lines[1]
+        (folder / file).unlink()
 
 
 def test_what_a_container_has_is_its_image_s(folder: Path) -> None:
