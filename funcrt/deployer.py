@@ -72,6 +72,8 @@ class Prepared(msgspec.Struct, frozen=True):
     source: Source = Source()
     installed: Installed | None = None
     """What it needs; None for nothing."""
+    folder: Path | None = None
+    """What it was packed from, where that is a directory."""
 
 
 @dataclass
@@ -183,13 +185,13 @@ class Deployer:
 
     async def sweep(self) -> None:
         """Remove the unpacked code of versions that are not in service; it can be made again of
-        their blobs. By a caller that holds the lock."""
+        their blobs, where they are recorded. And packages that nobody uses. By a caller that holds
+        the lock."""
         host = self.host
-        if not self.recording or not host.code_root.is_dir():
-            return
         codes = [each.pool.code for each in (*host.deployed.values(), *self.draining)]
         used = {code.path.name for code in codes}
-        for directory in list(host.code_root.iterdir()):
+        unpacked = self.recording and host.code_root.is_dir()
+        for directory in list(host.code_root.iterdir()) if unpacked else ():
             if _UNPACKED.fullmatch(directory.name) and directory.name not in used:
                 # Renamed first: half a directory of that name would pass for a whole one.
                 hidden = tempfile.mkdtemp(prefix=bundle.UNPACKING, dir=host.code_root)

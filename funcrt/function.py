@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Coroutine, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -129,6 +130,8 @@ class Function:
         """Subscriptions that it was the first to have."""
         self.installed: Installed | None = None
         """What it needs, and where that is; None for nothing."""
+        self.folder: Path | None = None
+        """What it was packed from, where that is a directory."""
         self.deployment: Deployment | None = None
         """As it is recorded; None where nothing is, as in `funcrt dev`."""
         self.http_triggers = [t for t in manifest.triggers if isinstance(t, HttpTrigger)]

@@ -146,8 +146,6 @@ class Host:
         self.packages = Packages(code_root.parent / "packages")
         self.kept = {"the host's data directory": code_root.parent}
         """What no function is shown by `sandbox.files`, by what it is called."""
-        self._folders: dict[str, tuple[Path, Sequence[str]]] = {}
-        """Where each function was last prepared from, and the files it asked for."""
         self.durable_code = True
         """Whether unpacked code is synced: not where `code_root` is emptied at each start."""
         self.name_sources = False
@@ -206,10 +204,12 @@ class Host:
         packed: bundle.Bundle | None = None,
         env: Mapping[str, str] | None = None,
         together: Collection[str] = (),
+        beside: Sequence[Prepared] = (),
     ) -> Prepared:
         """All that can fail, without a change to what is in service. `packed` is the directory's
         bundle where it was made already; `env` is added to the manifest's environment, and beats
-        it; `together` are functions that are replaced with it, whose paths it may take over."""
+        it; `together` are functions that are replaced with it, whose paths it may take over, and
+        `beside` those of them that are prepared."""
         features = self.mesh.features
         if manifest.idempotency is not None and not features.idempotency:
             raise DeployError(
@@ -218,7 +218,7 @@ class Host:
                 " another mesh"
             )
         self.secrets.read(manifest.name, manifest.secrets)
-        self._check_files(manifest, directory, together)
+        self._check_files(manifest, directory, beside)
         self.secrets.check_apart(manifest.name, directory, manifest.sandbox.files)
         for caution in self.secrets.cautions(manifest.secrets):
             log.warning("%s", caution)
@@ -241,7 +241,7 @@ class Host:
         if self.name_sources:
             code = msgspec.structs.replace(code, source=directory.absolute())  # noqa: ASYNC240
         zygote = await self.zygotes.get(code)
-        return Prepared(manifest, packed, code, zygote.info, installed=installed)
+        return Prepared(manifest, packed, code, zygote.info, installed=installed, folder=directory)
 
     async def replace(self, made: Prepared) -> Function:
         """Put it into service, in the place of the version before, which is drained. It is
@@ -264,7 +264,7 @@ class Host:
             if f"{manifest.name}/{TRIGGER}" in there:
                 served.append(self._served(manifest, call_trigger(manifest.name)))
             function = Function(self, manifest, made.code, made.info, served, paused=paused)
-            function.installed = made.installed
+            function.installed, function.folder = made.installed, made.folder
             if before is not None:
                 await before.stop_pulling()
             self.deployed[manifest.name] = function
@@ -324,24 +324,27 @@ class Host:
             self._index()
         return function
 
-    def _check_files(self, manifest: Manifest, directory: Path, together: Collection[str]) -> None:
+    def _check_files(self, manifest: Manifest, directory: Path, beside: Sequence[Prepared]) -> None:
         """Neither is it shown what is another's, nor another what is its own."""
         name, files = manifest.name, manifest.sandbox.files
         check_files(name, files)
         check_apart(name, files, self.kept)
-        for other, (folder, shown) in self._folders.items():
-            if other != name and (other in self.deployed or other in together):
-                check_apart(name, files, {f"the folder of {other}": folder})
-                check_apart(other, shown, {f"the folder of {name}": directory})
-        self._folders[name] = directory, files
+        others = {one.name: (one.folder, one.manifest) for one in self.deployed.values()}
+        others |= {one.manifest.name: (one.folder, one.manifest) for one in beside}
+        others.pop(name, None)
+        for other, (folder, its) in others.items():
+            if folder is None:
+                continue
+            check_apart(name, files, {f"the folder of {other}": folder})
+            check_apart(other, its.sandbox.files, {f"the folder of {name}": directory})
 
     def apart(self, name: str) -> list[Path]:
         """What a function is not shown by its files, wherever links lead once it is loaded: what is
         kept from all, and the folders of others."""
         found = list(self.kept.values())
-        for other, (folder, _) in self._folders.items():
-            if other != name and other in self.deployed:
-                found.append(folder)
+        for other in self.deployed.values():
+            if other.name != name and other.folder is not None:
+                found.append(other.folder)
         if self.secrets.directory is not None:
             found.append(self.secrets.directory)
         return found

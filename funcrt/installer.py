@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import platform
 import re
@@ -20,6 +21,7 @@ from funcrt.privileges import unreadable
 from funcrt.requirements import Needs, name_of
 from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.workshop import Job, Place, Workshop
+from funcrt.tree import hold
 
 __all__ = [
     "CACHE",
@@ -41,6 +43,7 @@ CACHE = ".cache"
 
 MOST_S = 600.0
 """An installation that takes longer is given up."""
+AGAIN_S = 0.05
 MOST_SAID = 12
 """Lines of the installer's own words that are told."""
 RUNTIME = ("msgspec",)
@@ -201,15 +204,30 @@ async def run_installer(
         # process of its own.
         alone=not (place.builds or uv),
     )
+    cached = await _kept(job.cache) if job.cache is not None else -1
     try:
         async with asyncio.timeout(MOST_S):
             code, said = await workshop.run(job, place)
     except TimeoutError:
         code, said = 1, f"error: given up after {MOST_S:g} s"
+    finally:
+        if cached >= 0:
+            os.close(cached)
     if code:
         for secret in secrets:
             said = said.replace(secret, "****") if len(secret) > 3 else said
         raise _told(needs, said, place.builds, python)
+
+
+async def _kept(cache: Path) -> int:
+    """A descriptor that keeps downloads from being swept, as they became too many, while they are
+    installed from; -1 where they cannot be looked at."""
+    while (held := hold(cache, fcntl.LOCK_SH | fcntl.LOCK_NB)) < 0:
+        cache.mkdir(exist_ok=True)  # noqa: ASYNC240 - at once
+        if not os.access(cache, os.R_OK):
+            break
+        await asyncio.sleep(AGAIN_S)
+    return held
 
 
 def _for(python: Interpreter | None, command: list[str]) -> list[str]:

@@ -2,10 +2,12 @@
 once, shared by all who ask for the same, whole or not there."""
 
 import asyncio
+import contextlib
 import ctypes
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -13,8 +15,8 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import cache
-from importlib.metadata import distributions
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -29,21 +31,31 @@ from funcrt.installer import (
     pinned,
     run_installer,
 )
-from funcrt.requirements import Needs
+from funcrt.requirements import Needs, name_of
 from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.workshop import Workshop
-from funcrt.tree import DIRECTORY, remove, size, sync, tidy
+from funcrt.tree import DIRECTORY, Taken, hold, remove, size, sync, tidy
 from mesh.failpoint import point
 
-__all__ = ["BuildsRefused", "InstallStopped", "Installed", "Packages", "PythonUnusable"]
+__all__ = [
+    "BuildsRefused",
+    "InstallStopped",
+    "Installed",
+    "Packages",
+    "PackagesUnwritable",
+    "PythonUnusable",
+]
 
+T = TypeVar("T")
 INSTALLING = ".install-"
 LISTED = "installed.json"
 KEPT_S = 24 * 3600.0
 """What no version in service uses stays so long after it was last used: a rollback, or `invoke`
 beside the host, finds it."""
-MOST_CACHED = 2 << 30
-"""Bytes of downloads that are kept from one installation to the next."""
+MOST_CACHED = Taken(2 << 30, 500_000)
+"""Downloads that are kept from one installation to the next."""
+MOST_LISTED = 1000
+"""Packages that one function needs."""
 DEBUGGER = "debugpy"
 BELOW_THE_CHANNEL = ("funcrt", "funcrt/sandbox", "mesh")
 """Where the modules are that a function's process may import."""
@@ -51,8 +63,12 @@ NOT_INSTALLING = (
     "what functions run on is not installed for it, and this host installs nothing: start it once"
     " without --no-install"
 )
-MOST_METADATA = 4 << 20
-"""Bytes of one file of it that the host reads."""
+_INFO = re.compile(
+    r"([A-Za-z0-9._]{1,128})-([0-9][A-Za-z0-9.!+_]{0,127})(?:-py3\.[0-9]+)?\.(?:dist|egg)-info",
+    re.ASCII,
+)
+"""The name of what an installer keeps of a package that it has installed. What is in it is the
+package's own, and no business of the host's."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -72,6 +88,17 @@ class PythonUnusable(DeployError):
 
     def __init__(self, function: str, python: Interpreter, why: str) -> None:
         super().__init__(f"{function}: Python {python.version} ({python.executable}): {why}")
+
+
+class PackagesUnwritable(DeployError):
+    """Nothing can be installed, as the host cannot write where packages are kept."""
+
+    def __init__(self, function: str, root: Path, error: OSError) -> None:
+        why = os.strerror(error.errno or 0).lower()
+        super().__init__(
+            f"{function}: what it needs cannot be installed below {root}: {why}; see to that, and"
+            " deploy it again"
+        )
 
 
 class InstallStopped(DeployError):
@@ -175,11 +202,14 @@ class Packages:
 
     async def _got(self, function: str, key: str, names: Sequence[str], fill: Fill) -> Installed:
         async with self._locks.setdefault(key, asyncio.Lock()):
-            found = self._there(key)
-            if found is None:
-                self.told(function, names, None)
-                found = await self._made(function, key, fill)
-                self.told(function, found.packages, found.took_s)
+            try:
+                found = self._there(key)
+                if found is None:
+                    self.told(function, names, None)
+                    found = await self._made(function, key, fill)
+                    self.told(function, found.packages, found.took_s)
+            except OSError as error:
+                raise PackagesUnwritable(function, self.root, error) from None
         return found
 
     async def _made(self, function: str, key: str, fill: Fill) -> Installed:
@@ -192,7 +222,7 @@ class Packages:
         finally:
             self._making.discard(making)
             if not making.done():  # nobody waits for it any more
-                making.cancel()
+                _give_up(making)
                 await asyncio.wait({making})
         if making.cancelled():
             raise InstallStopped(function)
@@ -202,38 +232,41 @@ class Packages:
         """Give up what is being installed, and install nothing more: its host ends."""
         self._stopped = True
         for making in self._making:
-            making.cancel()
+            _give_up(making)
 
     def _there(self, key: str) -> Installed | None:
         directory = self.root / key
         try:
             listed = msgspec.json.decode((directory / LISTED).read_bytes(), type=tuple[str, ...])
             os.utime(directory)  # when it was used last
-        except FileNotFoundError:
+        except (FileNotFoundError, msgspec.DecodeError):
             return None
         return Installed(directory / SITE, listed)
 
     async def _make(self, key: str, fill: Fill) -> Installed:
         began = time.perf_counter()
         self.root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=INSTALLING, dir=self.root))
-        held = os.open(temporary, DIRECTORY)
+        await asyncio.to_thread(_remove_left, self.root)
+        temporary, held = _begin(self.root)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX)  # until this process ends: nobody sweeps it
             point("packages.before")
             (temporary / SITE).mkdir()
             await fill(temporary)
-            listed = await asyncio.to_thread(_finish, temporary)
+            listed = await _to_its_end(_finish, temporary)
             point("packages.installed")
             try:
-                temporary.rename(self.root / key)  # noqa: ASYNC240 - at once
+                temporary.rename(self.root / key)
                 point("packages.renamed")
-            except OSError:  # another process was faster
-                if self._there(key) is None:
-                    raise
+            except OSError:
+                if self._there(key) is None:  # else another process was faster
+                    with contextlib.suppress(FileNotFoundError):
+                        _discard(self.root / key)  # half of one
+                    temporary.rename(self.root / key)
         finally:
-            await asyncio.to_thread(remove, temporary)
-            os.close(held)
+            try:
+                await _to_its_end(remove, temporary)
+            finally:
+                os.close(held)
         sync(self.root)
         point("packages.after")
         return Installed(self.root / key / SITE, listed, time.perf_counter() - began)
@@ -247,24 +280,22 @@ class Packages:
 
     def _sweep(self, used: Collection[Path], now: float) -> None:
         kept = {path.parent.name for path in used}
+        _remove_left(self.root)
         for directory in self.root.iterdir():
             name = directory.name
-            if name.startswith(INSTALLING):
-                _remove_free(directory)
-            elif name == CACHE or name.startswith(f"{CACHE}-"):
-                lent = directory.stat().st_uid != os.geteuid()
-                if not lent and size(directory, MOST_CACHED) > MOST_CACHED:
-                    self._drop(directory)
-            elif name in kept:
-                os.utime(directory)
-            elif now - directory.stat().st_mtime > KEPT_S:
-                self._drop(directory)
+            with contextlib.suppress(FileNotFoundError):  # another process sweeps, too
+                if name == CACHE or name.startswith(f"{CACHE}-"):
+                    _discard_large(directory)
+                elif name in kept:
+                    os.utime(directory)
+                elif now - directory.stat().st_mtime > KEPT_S:
+                    _discard(directory)
 
-    def _drop(self, directory: Path) -> None:
-        """Renamed first: half of it would pass for the whole."""
-        hidden = Path(tempfile.mkdtemp(prefix=INSTALLING, dir=self.root))
-        directory.rename(hidden / directory.name)
-        remove(hidden)
+
+def _give_up(making: asyncio.Task[Installed]) -> None:
+    """Once: a second time would cut short how it is tidied up."""
+    if not making.cancelling():
+        making.cancel()
 
 
 def _key(needs: Needs, builds: bool, python: Interpreter | None = None) -> str:
@@ -321,13 +352,11 @@ def _finish(temporary: Path) -> tuple[str, ...]:
     site = temporary / SITE
     tidy(temporary)
     shutil.rmtree(temporary / HOME, ignore_errors=True)
-    for pattern in ("*.dist-info/METADATA", "*.egg-info/PKG-INFO", "*.egg-info"):
-        for file in site.glob(pattern):
-            if file.is_file() and (large := file.stat().st_size) > MOST_METADATA:
-                told = f"{file.parent.name}/{file.name} has {large} bytes; at most {MOST_METADATA}"
-                raise DeployError(f"cannot take over what was installed: {told}")
-    found = {each.name.lower(): each for each in distributions(path=[str(site)]) if each.name}
-    listed = tuple(f"{name} {found[name].version}" for name in sorted(found))
+    found = [_INFO.fullmatch(each.name) for each in site.iterdir()]
+    listed = tuple(sorted({f"{name_of(one[1])} {one[2]}" for one in found if one}))
+    if len(listed) > MOST_LISTED:
+        told = f"it is {len(listed)} packages; at most {MOST_LISTED}"
+        raise DeployError(f"cannot take over what was installed: {told}")
     (temporary / LISTED).write_bytes(msgspec.json.encode(listed))
     (temporary / LISTED).chmod(0o644)
     temporary.chmod(0o755)
@@ -340,17 +369,55 @@ def _finish(temporary: Path) -> tuple[str, ...]:
     return listed
 
 
-def _remove_free(directory: Path) -> None:
-    """Remove a temporary directory, unless someone still installs into it."""
+def _begin(root: Path) -> tuple[Path, int]:
+    """A directory of one's own, and a descriptor: nobody removes it while that is open."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=INSTALLING, dir=root))
+        held = hold(made, fcntl.LOCK_EX)
+        if held >= 0:  # else somebody swept it before it was locked
+            return made, held
+
+
+def _remove_left(root: Path) -> None:
+    """What installations that were killed have left behind."""
+    for directory in root.glob(f"{INSTALLING}*"):
+        held = hold(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if held >= 0:  # else someone still installs into it
+            remove(directory)
+            os.close(held)
+
+
+def _discard(directory: Path) -> None:
+    """Renamed first: half of it would pass for the whole. Raises FileNotFoundError."""
+    hidden, held = _begin(directory.parent)
     try:
-        held = os.open(directory, DIRECTORY)
-    except OSError:
+        directory.rename(hidden / directory.name)
+    finally:
+        remove(hidden)
+        os.close(held)
+
+
+def _discard_large(cache: Path) -> None:
+    """Downloads that have become too many, unless something is installed with them."""
+    found = size(cache, MOST_CACHED)
+    if found.bytes <= MOST_CACHED.bytes and found.files <= MOST_CACHED.files:
+        return
+    held = hold(cache, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if held < 0:
         return
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    else:
-        remove(directory)
+        if cache.stat().st_uid == os.geteuid():  # else it is lent to an installer
+            _discard(cache)
     finally:
         os.close(held)
+
+
+async def _to_its_end(do: Callable[[Path], T], directory: Path) -> T:
+    """In a thread, which is waited for even where nobody wants the result any more: nothing else
+    is to be done to that directory meanwhile."""
+    doing = asyncio.ensure_future(asyncio.to_thread(do, directory))
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait({doing})
+        raise

@@ -4,20 +4,20 @@ keeps the right to confine functions. What parses HTTP and events is then nobody
 import os
 import pwd
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from funcrt.config import DataDir
 from funcrt.errors import FuncrtError
 from funcrt.sandbox import kernel
+from funcrt.tree import DEEPEST, DIRECTORY, entries
 
 __all__ = ["HOST_USER", "UserInvalid", "drop", "unreadable", "wanted_user"]
 
 HOST_USER = 61183
 """Whom a host becomes that was started as root, where nobody else is named: an id that no account
 has, below those of functions."""
-LONGEST = 3800
-"""Characters of a path: the kernel takes a few more."""
+BELOW_DATA = 2
+"""Directories from the data directory to that of a set of packages."""
 OWN = ("mesh.db", "host-id", "admin.sock", "code", "dev-code", "packages")
 """What a data directory of a host's holds at least one of."""
 
@@ -95,21 +95,12 @@ def _own(root: Path, user: int, group: int) -> None:
             f"{root} is to be the data directory of user {user}, and holds other things;"
             f" name another by --data, chown it to that user, or start with --user root"
         )
-    for path in _tree(root):
-        info = path.lstat()
-        if (info.st_uid, info.st_gid) != (user, group):
-            os.lchown(path, user, group)
-
-
-def _tree(root: Path) -> Iterator[Path]:
-    """But for what lies deeper than a path can tell: a build that was killed may have left such."""
-    left = [str(root)]
-    while left:
-        here = left.pop()
-        yield Path(here)
-        with os.scandir(here) as found:
-            for each in found:  # follows no links
-                if each.is_dir(follow_symlinks=False) and len(each.path) < LONGEST:
-                    left.append(each.path)
-                elif len(each.path) < LONGEST:
-                    yield Path(each.path)
+    top = os.open(root.resolve(), DIRECTORY)
+    try:
+        os.fchown(top, user, group)
+        # What is deeper than any package's own files was left by a build that was killed.
+        for parent, name, one in entries(top, DEEPEST + BELOW_DATA):
+            if (one.st_uid, one.st_gid) != (user, group):
+                os.chown(name, user, group, dir_fd=parent, follow_symlinks=False)
+    finally:
+        os.close(top)

@@ -139,11 +139,13 @@ async def _prepare_all(
     host: "Host", head: Head, read: _Read, by: str, lines: dict[str, Line]
 ) -> list[Prepared]:
     errors = read.errors
-    prepared = []
+    prepared: list[Prepared] = []
     for path, upload in read.found.items():
         manifest, packed = upload.manifest, upload.packed
         try:
-            one = await host.prepare(manifest, path, packed=packed, together=read.names)
+            one = await host.prepare(
+                manifest, path, packed=packed, together=read.names, beside=prepared
+            )
             one = msgspec.structs.replace(one, installed=upload.installed)
             used = head.profile if head.profile in manifest.profiles else ""
             source = Source(kind="api", path=str(path), profile=used, by=by)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from funcrt.bundle import ignored
-from funcrt.deployer import Done
+from funcrt.deployer import Done, Prepared
 from funcrt.errors import DeployError, FuncrtError, FunctionsRefused, LoadError
 from funcrt.manifest import FILE, HttpTrigger, Manifest, load_manifest
 from funcrt.manifest_kinds import nearest
@@ -95,10 +95,10 @@ async def roll_out(host: "Host", directories: Sequence[Path], profile: str = "")
     """
     manifests, errors = read_manifests(directories, profile)
     names = {manifest.name for manifest in manifests.values()}
-    prepared = []
+    prepared: list[Prepared] = []
     for directory, manifest in manifests.items():
         try:
-            one = await host.prepare(manifest, directory, together=names)
+            one = await host.prepare(manifest, directory, together=names, beside=prepared)
             used = profile if profile in manifest.profiles else ""
             source = Source(path=str(directory), profile=used)
             prepared.append(msgspec.structs.replace(one, source=source))

@@ -1,7 +1,8 @@
-"""Writing a tree of files durably, and walking one that others wrote: every opening relative to a
-directory that is no link."""
+"""Writing a tree of files durably, and walking one that others wrote (`entries`): every opening
+relative to a directory that is no link."""
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -9,12 +10,15 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = [
     "DEEPEST",
     "DIRECTORY",
     "Member",
+    "Taken",
     "entries",
+    "hold",
     "remove",
     "size",
     "sync",
@@ -26,6 +30,8 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags that open a directory, and nothing else."""
 DEEPEST = 64
 """Directories within directories that nobody writes who means well."""
+DEEPEST_SEEN = 1000
+"""Of those that are only looked at: each on the way is an open file."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +104,14 @@ def sync(directory: Path) -> None:
         os.close(fd)
 
 
-def entries(top: int) -> Iterator[tuple[int, str, os.stat_result]]:
+def entries(
+    top: int, deepest: int = DEEPEST, *, only_look: bool = False
+) -> Iterator[tuple[int, str, os.stat_result]]:
     """All that is in an open directory, as (the open directory that it is in, its name, what it
-    is): a directory before what is in it. What is deeper than DEEPEST is removed. Raises
-    OSError."""
+    is): a directory before what is in it. What is deeper than `deepest` is removed. Where this may
+    `only_look`, as others may still write there, that is passed over, as is what cannot be entered
+    and what is gone; else raises OSError."""
+    gone = (OSError,) if only_look else ()
     stack = [(os.dup(top), os.listdir(top))]
     try:
         while stack:
@@ -110,15 +120,16 @@ def entries(top: int) -> Iterator[tuple[int, str, os.stat_result]]:
                 os.close(stack.pop()[0])
                 continue
             name = names.pop()
-            info = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            yield parent, name, info
-            if not stat.S_ISDIR(info.st_mode):
-                continue
-            if len(stack) == DEEPEST:
-                _uproot(parent, name)
-                continue
-            stack.append((os.open(name, DIRECTORY, dir_fd=parent), []))
-            stack[-1][1].extend(os.listdir(stack[-1][0]))  # noqa: PTH208 - an open one
+            try:
+                info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                yield parent, name, info
+                if stat.S_ISDIR(info.st_mode) and len(stack) < deepest:
+                    stack.append((os.open(name, DIRECTORY, dir_fd=parent), []))
+                    stack[-1][1].extend(os.listdir(stack[-1][0]))  # noqa: PTH208 - an open one
+                elif stat.S_ISDIR(info.st_mode) and not only_look:
+                    _uproot(parent, name)
+            except gone:
+                pass
     finally:
         for parent, _ in stack:
             os.close(parent)
@@ -192,14 +203,44 @@ def remove(root: Path) -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def size(directory: Path, most: int) -> int:
-    """Bytes below a directory; no more are counted once they are over `most`."""
-    total, left = 0, [str(directory)]
-    while left and total <= most:
-        with contextlib.suppress(OSError), os.scandir(left.pop()) as found:
-            for each in found:
-                with contextlib.suppress(OSError):  # it is gone
-                    total += each.stat(follow_symlinks=False).st_size
-                    if each.is_dir(follow_symlinks=False):
-                        left.append(each.path)
-    return total
+class Taken(NamedTuple):
+    """What is below a directory."""
+
+    bytes: int
+    files: int
+    """Directories and links among them."""
+
+
+def size(directory: Path, most: Taken) -> Taken:
+    """How much is below a directory where others may still write; nothing where it is not there. No
+    more is counted once it is over `most`."""
+    found = Taken(0, 0)
+    try:
+        top = os.open(directory, DIRECTORY)
+    except OSError:
+        return found
+    try:
+        for _, _, info in entries(top, DEEPEST_SEEN, only_look=True):
+            found = Taken(found.bytes + info.st_size, found.files + 1)
+            if found.bytes > most.bytes or found.files > most.files:
+                break
+    finally:
+        os.close(top)
+    return found
+
+
+def hold(directory: Path, how: int) -> int:
+    """Lock a directory, by `fcntl.flock`'s LOCK_SH or LOCK_EX, until the descriptor is closed that
+    this returns; -1 where it is gone by then, or with LOCK_NB is locked by others."""
+    try:
+        held = os.open(directory, DIRECTORY)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(held, how)
+        if os.path.samestat(os.fstat(held), directory.lstat()):
+            return held
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(held)
+    return -1

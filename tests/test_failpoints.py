@@ -47,7 +47,7 @@ ALLOWED = {
     "funcrt/installer.py _handed": "the same",
     "funcrt/packages.py _finish": "in a temporary directory, by Packages._make between its points",
     "funcrt/packages.py _copy_own": "the same",
-    "funcrt/packages.py _drop": "takes away what can be installed again",
+    "funcrt/packages.py _discard": "takes away what can be installed again",
     "funcrt/cli/token.py token": "one line, written at once to a file opened to append",
     "funcrt/cli/doctor.py _sync_times": "measures a disk with a file that is thrown away",
     "funcrt/sandbox/instance.py shared": "a few bytes of shared memory, no file",

@@ -132,6 +132,8 @@ class Session:
         found, passed = find_functions(roots)
         for directory in found:
             await self._look(directory.absolute())
+        async with self.host.deploys.lock:
+            await self.host.deploys.sweep()
         self._banner(port)
         for directory in passed:
             text = f"{directory} was passed over: it has no main.py of its own"

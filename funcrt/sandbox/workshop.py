@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,18 +24,21 @@ from funcrt.sandbox.told import received
 from funcrt.sandbox.users import INSTALLER
 from funcrt.sandbox.view import covering
 from funcrt.sandbox.warm import Send
-from funcrt.tree import DIRECTORY, size
+from funcrt.tree import DIRECTORY, Taken, size
 
 __all__ = ["InstallUnconfined", "Job", "Place", "Workshop"]
 
-MOST_BYTES = 16 << 30
+MOST = Taken(16 << 30, 1_000_000)
 """Of what one installation has on disk, downloads and builds among them."""
 MOST_FILE_BYTES = 8 << 30
-LEAST_FREE_BYTES = 256 << 20
+LEAST_FREE = Taken(256 << 20, 10_000)
 """An installation that leaves its disk less is ended: the mesh is to go on."""
 TMP_BYTES = 256 << 20
 """Of /tmp, for programs that do not ask where to write."""
-LOOK_S = 2.0
+LOOK_S = 0.2
+"""Between two looks at the room on its disk."""
+COUNT_S, COUNTING = 2.0, 0.1
+"""Between two counts of what it has there; and the most of the time that counting takes."""
 END_S, AGAIN_S = 10.0, 0.1
 MOST_SAID = 256 << 10
 """Characters of what an installer writes that are kept, the last."""
@@ -224,7 +228,8 @@ class Workshop:
             os.close(write)
         running = _Running(self._end, ours, read)
         try:
-            return await running.over(job.work, held.memory_bytes)
+            cache = [job.cache] if job.cache is not None else []
+            return await running.over([job.work, *cache], held.memory_bytes)
         finally:
             await running.close()
 
@@ -260,14 +265,20 @@ class _Running:
         self._words = ""
         os.set_blocking(read, False)
 
-    async def over(self, work: Path, memory_bytes: int) -> tuple[int, str]:
-        """Wait for its end. Raises _Refused, SandboxError."""
-        free, why = _free(work), ""
+    async def over(self, places: Sequence[Path], memory_bytes: int) -> tuple[int, str]:
+        """Wait for its end; `places` are where it writes. Raises _Refused, SandboxError."""
+        first, why = _free(places[0]), ""
+        count_at = time.monotonic() + COUNT_S
         async with asyncio.TaskGroup() as group:
             hearing = group.create_task(self._hear())
             listening = group.create_task(self._listen())
             while not (await asyncio.wait({hearing}, timeout=LOOK_S))[0]:
-                why = why or await asyncio.to_thread(_too_much, work, free)
+                why = why or _too_little(_free(places[0]), first)
+                began = time.monotonic()
+                if not why and began >= count_at:
+                    why = await asyncio.to_thread(_too_much, places)
+                    ended = time.monotonic()
+                    count_at = ended + max(COUNT_S, (ended - began) / COUNTING)
                 if why:
                     self._kill()
             told = hearing.result()
@@ -324,18 +335,29 @@ class _Running:
                     os.close(descriptor)
 
 
-def _too_much(work: Path, free: int) -> str:
-    """Why it is to be ended, where it had `free` bytes left at first; "" to let it go on."""
-    if size(work, MOST_BYTES) > MOST_BYTES:
-        return f"it took more than {MOST_BYTES >> 30} GiB of disk"
-    if _free(work) < min(LEAST_FREE_BYTES, free):
-        return f"its disk has less than {LEAST_FREE_BYTES >> 20} MiB left"
+def _too_much(places: Sequence[Path]) -> str:
+    """Why it is to be ended, for what it has written; "" to let it go on."""
+    found = [size(place, MOST) for place in places]
+    if sum(each.bytes for each in found) > MOST.bytes:
+        return f"it took more than {MOST.bytes >> 30} GiB of disk"
+    if sum(each.files for each in found) > MOST.files:
+        return f"it made more than {MOST.files:,} files"
     return ""
 
 
-def _free(directory: Path) -> int:
+def _too_little(free: Taken, first: Taken) -> str:
+    """The same, for the room on its disk, of which there was so much at first."""
+    if free.bytes < min(LEAST_FREE.bytes, first.bytes):
+        return f"its disk has less than {LEAST_FREE.bytes >> 20} MiB left"
+    if free.files < min(LEAST_FREE.files, first.files):
+        return f"its disk has room for less than {LEAST_FREE.files:,} more files"
+    return ""
+
+
+def _free(directory: Path) -> Taken:
     found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize
+    # Where files are not counted there is no room for any, by these words.
+    return Taken(found.f_bavail * found.f_frsize, found.f_favail)
 
 
 def _memory_bytes() -> int:

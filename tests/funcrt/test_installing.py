@@ -30,6 +30,7 @@ from funcrt.sandbox.levels import IsolationMissing, Level, Policy
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.users import BUILDERS, INSTALLER
 from funcrt.sandbox.workshop import Workshop
+from funcrt.tree import Taken
 from tests.installs import in_sandbox
 from tests.pythons import same
 from tests.users import CLOSED
@@ -246,8 +247,8 @@ def test_one_that_takes_too_much_disk_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_wheels_of(tmp_path, monkeypatch)
-    monkeypatch.setattr(workshop, "MOST_BYTES", 2 << 20)
-    monkeypatch.setattr(workshop, "LOOK_S", 0.2)
+    monkeypatch.setattr(workshop, "MOST", Taken(2 << 20, 1000))
+    monkeypatch.setattr(workshop, "COUNT_S", 0.2)
     built(tmp_path / "wheels", "grows", "1.0", GROWS)
     packages = Packages(tmp_path / "packages")
     with pytest.raises(DependencyError) as caught:
@@ -256,13 +257,37 @@ def test_one_that_takes_too_much_disk_is_ended(
     assert list(packages.root.glob(".install-*")) == []
 
 
+def test_downloads_and_files_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("work", "cache"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(bytes(700))
+    places = [tmp_path / "work", tmp_path / "cache"]
+    monkeypatch.setattr(workshop, "MOST", Taken(1400, 2))
+    assert workshop._too_much(places) == ""
+    (tmp_path / "cache" / "empty").write_text("")
+    assert workshop._too_much(places) == "it made more than 2 files"
+    (tmp_path / "cache" / "empty").write_text("x")
+    assert workshop._too_much(places) == "it took more than 0 GiB of disk"
+
+
 def test_one_that_leaves_its_disk_too_little_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = iter([1 << 30, *[100 << 20] * 1000])
-    monkeypatch.setattr(workshop, "_free", lambda _: next(left))
-    assert workshop._too_much(tmp_path, workshop._free(tmp_path)).startswith("its disk has less")
-    assert workshop._too_much(tmp_path, 100 << 20) == "", "it had no more at first"
+    little, much = Taken(100 << 20, 5000), Taken(1 << 30, 100_000)
+    few = Taken(1 << 30, 5000)
+    assert workshop._too_little(little, much) == "its disk has less than 256 MiB left"
+    assert workshop._too_little(few, much) == "its disk has room for less than 10,000 more files"
+    assert workshop._too_little(much, much) == workshop._too_little(little, little) == ""
+    assert workshop._too_little(Taken(1 << 30, 0), Taken(1 << 30, 0)) == "", "it counts no files"
+    only_wheels_of(tmp_path, monkeypatch)
+    built(tmp_path / "wheels", "grows", "1.0", GROWS)
+    found = iter([much, *[little] * 1000])
+    monkeypatch.setattr(workshop, "_free", lambda _: next(found))
+    began = time.monotonic()
+    with pytest.raises(DependencyError) as caught:
+        get(Packages(tmp_path / "packages"), "grows", builds=True)
+    assert "error: given up: its disk has less" in caught.value.traceback
+    assert time.monotonic() - began < 20, "long before it would have ended"
 
 
 def test_it_is_the_best_level_that_the_machine_gives() -> None:
@@ -486,7 +511,7 @@ def test_downloads_that_have_become_too_many_go(
 
     asyncio.run(in_sandbox(packages, sweep))
     assert cache.is_dir(), "there is room for them"
-    monkeypatch.setattr("funcrt.packages.MOST_CACHED", 1)
+    monkeypatch.setattr("funcrt.packages.MOST_CACHED", Taken(1, 1_000_000))
     asyncio.run(in_sandbox(packages, sweep))
     assert not cache.exists()
     assert get(packages, "paint>0").packages == ("paint 1.0",)

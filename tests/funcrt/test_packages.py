@@ -14,10 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from funcrt.errors import LoadError
+from funcrt.errors import DeployError, LoadError
 from funcrt.installer import PASSED, DependencyError, environment, installer
-from funcrt.packages import KEPT_S, BuildsRefused, Installed, Packages
+from funcrt.packages import (
+    KEPT_S,
+    BuildsRefused,
+    Installed,
+    InstallStopped,
+    Packages,
+    PackagesUnwritable,
+    _finish,
+)
 from funcrt.requirements import Needs
+from funcrt.tree import Taken
 from tests.developing import Dev
 from tests.installs import run_in_sandbox
 from tests.serving import FUNCRT, Serving, rows, until
@@ -55,11 +64,14 @@ def test_it_is_installed_once_and_then_there(tmp_path: Path, wheels: Path) -> No
     wheel(wheels, "colour", "1.0")
     wheel(wheels, "paint", "2.0", ["colour<2"])
     packages = Packages(tmp_path / "packages")
+    left = packages.root / ".install-dead" / "site"  # by a command that nothing sweeps after
+    left.mkdir(parents=True)
     told: list[object] = []
     packages.told = lambda *what: told.append(what[:2])
     first = get(packages, "paint")
     assert first.packages == ("colour 1.0", "paint 2.0")
     assert first.took_s is not None
+    assert not left.parent.exists()
     assert (first.path / "paint" / "__init__.py").is_file()
     assert list(first.path.glob("paint/__pycache__/*.pyc")), "compiled, once for all instances"
     assert first.path.stat().st_mode & 0o777 == 0o755
@@ -67,6 +79,50 @@ def test_it_is_installed_once_and_then_there(tmp_path: Path, wheels: Path) -> No
     assert again == Installed(first.path, first.packages, None)
     assert told == [("f", ["paint"]), ("f", ("colour 1.0", "paint 2.0"))]
     assert get(packages, "paint==2.0").path != first.path
+
+
+def test_what_was_installed_is_told_by_names_that_an_installer_gives(tmp_path: Path) -> None:
+    """And by nothing that a package says: that may be no text, or take a minute to read."""
+    site = tmp_path / "site"
+    for name in (
+        *("Typing_Extensions-4.12.2.dist-info", "old-1.0-py3.11.egg-info", "a-1!2.0+x.dist-info"),
+        *("\x1b[2J-1.0.dist-info", "x.dist-info", "two\nlines-1.dist-info", "y-1.0.dist-infos"),
+    ):
+        (site / name).mkdir(parents=True)
+    (site / "old-1.0-py3.11.egg-info" / "PKG-INFO").write_bytes(b"Name: \xff\n")
+    assert _finish(tmp_path) == ("a 1!2.0+x", "old 1.0", "typing-extensions 4.12.2")
+    for number in range(1000):
+        (site / f"p{number}-1.dist-info").mkdir()
+    with pytest.raises(DeployError, match="it is 1003 packages; at most 1000"):
+        _finish(tmp_path)
+
+
+@pytest.mark.parametrize("listed", [None, "", '["paint 9.9"'])
+def test_half_of_what_was_installed_does_not_pass_for_the_whole(
+    tmp_path: Path, wheels: Path, listed: str | None
+) -> None:
+    wheel(wheels, "paint", "1.0")
+    packages = Packages(tmp_path / "packages")
+    found = get(packages, "paint")
+    (found.path / "paint" / "__init__.py").unlink()
+    (found.path.parent / "installed.json").unlink()
+    if listed is not None:
+        (found.path.parent / "installed.json").write_text(listed)
+    again = get(Packages(tmp_path / "packages"), "paint")
+    assert (again.path, again.packages) == (found.path, found.packages)
+    assert (again.path / "paint" / "__init__.py").is_file()
+    assert not list(packages.root.glob(".install-*"))
+
+
+def test_where_nothing_can_be_written_it_is_said(tmp_path: Path, wheels: Path) -> None:
+    wheel(wheels, "paint", "1.0")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PackagesUnwritable) as caught:
+        get(Packages(tmp_path / "file" / "packages"), "paint")
+    assert str(caught.value) == (
+        f"f: what it needs cannot be installed below {tmp_path}/file/packages: not a directory;"
+        " see to that, and deploy it again"
+    )
 
 
 def test_who_asks_at_once_for_the_same_waits_for_one(tmp_path: Path, wheels: Path) -> None:
@@ -243,6 +299,44 @@ def test_a_host_that_is_killed_leaves_no_half(tmp_path: Path) -> None:
         assert again.stop(signal.SIGTERM) == 0
 
 
+def test_downloads_are_not_swept_while_they_are_installed_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "bin" / "uv"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\ntouch "$4/begun"\nsleep 60\n')
+    fake.chmod(0o755)
+    for name, value in offline(tmp_path / "wheels", "uv").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("funcrt.packages.MOST_CACHED", Taken(1, 0))
+    packages = Packages(tmp_path / "packages")
+
+    async def main() -> None:
+        needs = Needs(("paint",), "requirements.txt")
+        getting = asyncio.ensure_future(packages.get("f", needs))
+        while not list(packages.root.glob(".install-*/site/begun")):
+            assert not getting.done(), getting.exception()
+            await asyncio.sleep(0.05)
+        (cache,) = packages.root.glob(".cache*")
+        left = packages.root / ".install-dead"
+        left.mkdir()
+        (left / "file").write_text("large")
+        before = sorted(each.name for each in packages.root.iterdir() if each != left)
+        await packages.swept([])
+        assert sorted(each.name for each in packages.root.iterdir()) == before
+        packages.stop()
+        packages.stop()
+        with pytest.raises(InstallStopped):
+            await getting
+        assert list(packages.root.glob(".install-*")) == []
+        (cache / "file").write_text("large")
+        await packages.swept([])
+
+    run_in_sandbox(packages, main)
+    assert list(packages.root.iterdir()) == []
+
+
 def test_a_load_error_is_what_a_user_reads(tmp_path: Path, wheels: Path) -> None:
     error = failed(Packages(tmp_path / "packages"), "nosuch")
     assert isinstance(error, LoadError)
@@ -377,10 +471,14 @@ def test_dev_installs_what_a_save_asks_for(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setenv(name, value)
     (tmp_path / "functions").mkdir()
     write(tmp_path / "functions" / "f", "paint==1.0\n")
+    old = tmp_path / ".funcrt" / "packages" / "old"
+    old.mkdir(parents=True)
+    os.utime(old, (1, 1))
     one = Dev(tmp_path)
     try:
         one.until(r"f  deps paint …")
         one.until(r"deps paint 1\.0 · \d")
+        until(lambda: not old.exists())
         (tmp_path / "functions" / "f" / "requirements.txt").write_text("paint==2.0\n")
         one.until(r"f  deps paint …(.|\n)*f  deps paint 2\.0 · \d")
         one.until(r"reloaded")

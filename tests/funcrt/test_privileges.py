@@ -11,6 +11,10 @@ import pytest
 
 from funcrt.config import DataDir
 from funcrt.privileges import HOST_USER, UserInvalid, unreadable, wanted_user
+from funcrt.privileges import _own as own
+from funcrt.sandbox.users import BUILDERS
+from funcrt.tree import DEEPEST
+from tests.funcrt.test_tree import deep
 from tests.serving import FUNCRT, Serving, rows, tree, until
 from tests.users import others
 
@@ -97,6 +101,22 @@ def test_a_directory_of_other_things_is_not_taken_over(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "holds other things" in done.stderr
     assert (tmp_path / "letters").stat().st_uid == 0
+
+
+@others
+def test_what_a_build_left_that_was_killed_is_the_host_s_or_gone(tmp_path: Path) -> None:
+    left = tmp_path / "packages" / ".install-x" / "site"
+    left.mkdir(parents=True)
+    deep(left, 3000)
+    os.chown(left / "d", BUILDERS[0], BUILDERS[0])
+    os.lchown(left.parent, BUILDERS[0], BUILDERS[0])
+    (tmp_path / "mesh.db").write_text("")
+    (tmp_path / "link").symlink_to("/etc")
+    own(tmp_path, HOST_USER, HOST_USER)
+    found = [tmp_path, *tmp_path.rglob("*")]
+    assert {path.lstat().st_uid for path in found} == {HOST_USER}
+    assert max(len(path.relative_to(tmp_path).parts) for path in found) == DEEPEST + 2 + 1 - 1
+    assert Path("/etc").stat().st_uid == 0
 
 
 def test_whom_a_host_becomes(tmp_path: Path) -> None:

@@ -115,6 +115,19 @@ def deployed(host: Serving, path: Path) -> str:
     return done.stderr if done.returncode else ""
 
 
+def test_a_folder_is_its_function_s_while_that_is_in_service(host: Serving) -> None:
+    for name, code in (("first", READS), ("second", "nonsense\n")):
+        Path(name).mkdir()
+        Path(name, "main.py").write_text(code)
+        Path(name, "funcrt.toml").write_text('name = "moves"\n')
+    assert host.run("deploy", "first").returncode == 0
+    assert host.run("deploy", "second").returncode == 2, "which is not in service by that"
+    assert "would show it the folder of moves" in deployed(host, Path("first").absolute())
+    assert deployed(host, Path("second").absolute()) == ""
+    assert host.run("rm", "moves").returncode == 0
+    assert deployed(host, Path("first").absolute()) == ""
+
+
 def test_a_host_refuses_what_is_its_own_and_shows_the_rest(host: Serving, tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()

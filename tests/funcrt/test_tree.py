@@ -1,12 +1,29 @@
 """What others have written is walked, made plain and removed, whatever they made of it."""
 
+import fcntl
 import os
+import shutil
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from funcrt.tree import DEEPEST, DIRECTORY, entries, remove, size, tidy
+from funcrt.tree import (
+    DEEPEST,
+    DEEPEST_SEEN,
+    DIRECTORY,
+    Taken,
+    entries,
+    hold,
+    remove,
+    size,
+    tidy,
+)
 
 
 def deep(root: Path, levels: int, mode: int = 0o755) -> None:
@@ -43,6 +60,112 @@ def test_a_directory_comes_before_what_is_in_it(tmp_path: Path) -> None:
     found = names(tmp_path / "a")
     assert sorted(found) == ["b", "c", "link"]
     assert found.index("b") < found.index("c")
+
+
+Tree = dict[str, "Tree"] | str
+trees: st.SearchStrategy[Tree] = st.recursive(
+    st.sampled_from(["file", "link", "pipe"]),
+    lambda inner: st.dictionaries(st.sampled_from("abcd"), inner, max_size=4),
+    max_leaves=25,
+)
+
+
+def made(root: Path, tree: Tree) -> None:
+    """What the tree says, in a directory."""
+    for name, each in tree.items() if isinstance(tree, dict) else ():
+        path = root / name
+        match each:
+            case "file":
+                path.write_text(name)
+            case "link":
+                path.symlink_to(root)
+            case "pipe":
+                os.mkfifo(path)
+            case _:
+                path.mkdir()
+                made(path, each)
+
+
+def below(tree: Tree, deepest: int, path: str = "") -> Iterator[tuple[str, bool]]:
+    """(path, whether it is a directory that is too deep), of what there is to meet."""
+    for name, each in tree.items() if isinstance(tree, dict) else ():
+        there = f"{path}/{name}"
+        directory = isinstance(each, dict)
+        yield there, directory and deepest == 1
+        if directory and deepest > 1:
+            yield from below(each, deepest - 1, there)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tree=trees, deepest=st.integers(1, 4), only_look=st.booleans())
+def test_each_is_met_once_and_what_is_too_deep_goes(
+    tree: Tree, deepest: int, only_look: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory).resolve()
+        made(root, tree)
+        whole = {str(path) for path in root.rglob("*")}
+        top = os.open(root, DIRECTORY)
+        met = []
+        for parent, name, info in entries(top, deepest, only_look=only_look):
+            path = f"{Path(f'/proc/self/fd/{parent}').readlink()}/{name}"
+            assert os.path.samestat(info, os.lstat(path))
+            met.append(path)
+        os.close(top)
+        expected = {f"{root}{path}": deep for path, deep in below(tree, deepest)}
+        assert sorted(met) == sorted(expected)
+        assert all(met.index(str(Path(path).parent)) < at for at, path in enumerate(met)
+                   if Path(path).parent != root)  # fmt: skip
+        left = whole if only_look else {path for path, deep in expected.items() if not deep}
+        assert {str(path) for path in root.rglob("*")} == left
+        taken = size(root, Taken(1 << 30, 1 << 30))
+        assert taken == (sum(os.lstat(path).st_size for path in left), len(left))
+
+
+def test_who_only_looks_passes_over_what_is_gone_or_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name / "in").mkdir(parents=True)
+    real = os.open
+
+    def refused(path: str, *how: Any, **more: Any) -> int:
+        if path == "b":
+            raise PermissionError(13, "closed", path)
+        return real(path, *how, **more)
+
+    top = os.open(tmp_path, DIRECTORY)
+    monkeypatch.setattr(os, "open", refused)
+    met = []
+    for _, name, _ in entries(top, only_look=True):
+        met.append(name)
+        if name == "c":
+            shutil.rmtree(tmp_path / "c")
+    assert sorted(met) == ["a", "b", "c", "in"]
+    with pytest.raises(PermissionError):
+        list(entries(top))
+    os.close(top)
+
+
+def test_a_directory_is_held_while_it_is_there_and_by_nobody_else(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    first = hold(tmp_path / "d", fcntl.LOCK_SH | fcntl.LOCK_NB)
+    second = hold(tmp_path / "d", fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert min(first, second) >= 0
+    before = len(os.listdir("/proc/self/fd"))
+    assert hold(tmp_path / "d", fcntl.LOCK_EX | fcntl.LOCK_NB) == -1
+    os.close(first)
+    os.close(second)
+    held = hold(tmp_path / "d", fcntl.LOCK_EX | fcntl.LOCK_NB)
+    waits = threading.Thread(target=lambda: found.append(hold(tmp_path / "d", fcntl.LOCK_EX)))
+    found: list[int] = []
+    waits.start()
+    (tmp_path / "d").rmdir()
+    os.close(held)
+    waits.join()
+    assert found == [-1], "it was taken away by who held it"
+    assert hold(tmp_path / "d", fcntl.LOCK_EX) == -1
+    assert len(os.listdir("/proc/self/fd")) == before - 2
 
 
 def test_what_is_too_deep_is_removed(tmp_path: Path) -> None:
@@ -87,13 +210,19 @@ def test_its_size_is_counted_up_to_a_bound(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_bytes(bytes(100_000))
     (tmp_path / "link").symlink_to("/")
-    found = size(tmp_path, 1 << 30)
-    assert 100_000 <= found < 200_000
+    whole = Taken(1 << 30, 1 << 30)
+    found = size(tmp_path, whole)
+    assert 100_000 <= found.bytes < 200_000
+    assert found.files == 3
     (tmp_path / "b").write_bytes(bytes(100_000))
-    assert size(tmp_path, 1000) > 1000
-    assert size(tmp_path / "nowhere", 1) == 0
+    assert size(tmp_path, Taken(1000, 1 << 30)).bytes > 1000
+    assert size(tmp_path, Taken(1 << 30, 2)).files == 3
+    assert size(tmp_path / "nowhere", whole) == size(tmp_path / "b", whole) == (0, 0)
+    before = len(os.listdir("/proc/self/fd"))
     deep(tmp_path / "a", 3000)
-    assert size(tmp_path, 1 << 30) > 200_000
+    assert size(tmp_path, whole).files == 4 + 2 * DEEPEST_SEEN - 3
+    assert size(tmp_path, whole).bytes > 200_000
+    assert len(os.listdir("/proc/self/fd")) == before
     remove(tmp_path / "a")  # which the test's own end could not
 
 
