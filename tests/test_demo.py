@@ -29,6 +29,24 @@ def test_the_demo_handles_everything_and_ends_at_zero() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its root directory")
+def test_the_demo_runs_where_functions_cannot_be_held_back(tmp_path: Path) -> None:
+    """As in the chroot that somebody tries it in, and it says so."""
+    script = f'mount --rbind / {tmp_path} && exec chroot {tmp_path} "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh",
+         sys.executable, str(ROOT / "demo" / "run.py")],
+        env={**os.environ, "DEMO_ROUNDS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "instead of 'sandbox' for badge" in done.stdout, done.stdout
+    assert "events in" in done.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_stopped_leaves_nothing_behind(number: int, tmp_path: Path) -> None:
     demo = subprocess.Popen(

@@ -144,7 +144,7 @@ _MENDS = {
     "user ids of its own": "let root write to /run, or start the host as an ordinary user",
     "user namespace": (
         "allow them (sysctl user.max_user_namespaces; kernel.apparmor_restrict_unprivileged_userns"
-        " on Ubuntu; in a container, the profile of docs/image.md)"
+        " on Ubuntu; in a container, the profile of docs/image.md; in a chroot there are none)"
     ),
     "supervised connections": (
         "a kernel of at least 5.14 can, where nothing forbids seccomp's listeners, pidfd_getfd and"
