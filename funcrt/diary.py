@@ -7,7 +7,7 @@ from funcrt.api import Reply
 from funcrt.logbook import LEVELS, MOST_IDS, Line, Logbook
 from funcrt.manifest import IdempotencySpec, Manifest
 from funcrt.manifest_kinds import Duration
-from funcrt.pool import Pending
+from funcrt.member import Pending
 from funcrt.sandbox import Instance
 from funcrt.sandbox.protocol import Failure, Log, Result
 from mesh.event import Event

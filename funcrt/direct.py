@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from funcrt.api import Answer, Reply
 from funcrt.errors import FunctionPaused, Overloaded
+from funcrt.member import Pending
 from funcrt.observer import Sent
 from funcrt.outcome import shape
-from funcrt.pool import Pending
 from funcrt.sandbox.protocol import (
     Aside,
     Call,

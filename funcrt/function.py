@@ -20,11 +20,12 @@ from funcrt.direct import Direct
 from funcrt.errors import DeployError
 from funcrt.idempotency import Gate
 from funcrt.manifest import CronTrigger, HttpTrigger, Manifest, MeshTrigger, ScaleSpec
+from funcrt.member import Pending
 from funcrt.observation import refusal_of
 from funcrt.observer import Sent
 from funcrt.outcome import Origin, origin_of, settle
 from funcrt.packages import Installed
-from funcrt.pool import Pending, Pool
+from funcrt.pool import Pool
 from funcrt.reach import filter_of
 from funcrt.registry import Deployment
 from funcrt.sandbox import Code, HandlerInfo

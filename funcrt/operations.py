@@ -13,7 +13,7 @@ from funcrt.deployments import (
     TriggerDetail,
     VersionRow,
 )
-from funcrt.pool import Member
+from funcrt.member import Member
 from funcrt.receive import deployed, receive
 from funcrt.registry import Deployment
 from funcrt.upload import Head

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import Any
@@ -13,6 +12,7 @@ import msgspec
 
 from funcrt.errors import DeployError, LoadError, SandboxError
 from funcrt.manifest import ScaleSpec
+from funcrt.member import Member, Pending
 from funcrt.sandbox import Code, Exit, HandlerInfo, Instance, Usage
 from funcrt.sandbox.lifespan import TEARDOWN_S
 from funcrt.sandbox.protocol import (
@@ -33,7 +33,7 @@ from funcrt.zygotes import Zygotes
 from mesh.failpoint import point
 from mesh.transport import Clock, Delivery
 
-__all__ = ["GRACE_S", "Member", "Pending", "Pool"]
+__all__ = ["GRACE_S", "Pool"]
 
 GRACE_S = 2.0
 """What a call may take beyond its timeout before its instance is killed."""
@@ -41,7 +41,10 @@ AHEAD_S = 0.02
 """How much work an instance may hold ahead, by the function's own duration."""
 LONG_S = 0.1
 """Behind a call that has run for longer than this, an instance is given none ahead: another may be
-free before."""
+free before; and those that it has are taken back."""
+HALT_S = 0.005
+"""From a halt until it is looked what has begun: a thousand times what a store takes to be seen by
+other processors."""
 MOST_AHEAD = 256
 MOST_BYTES = 16 << 20
 """Of data that a function's instances and what waits for them may hold; one event more at most."""
@@ -49,47 +52,6 @@ WAITING_UNSURE = 4
 """Deliveries taken for each instance whose call may be long, for whichever is free first."""
 WAITING_UNSERVED = 16
 """Deliveries taken while there is no instance: enough to wake one."""
-
-
-class Pending(msgspec.Struct, eq=False):
-    """A call on its way."""
-
-    call: Call
-    deliveries: Sequence[Delivery]
-    ended: Callable[["Pending", Result], None]
-    released: Callable[["Pending"], None]
-    size: int = 1
-    said: Callable[[Instance, Aside], None] | None = None
-    """Told of what it sends before its result; None where it may send nothing."""
-    started: float = 0.0
-    """Monotonic; 0 while other calls of the instance are before it."""
-    timed_out: bool = False
-    held: Callable[[], None] = lambda: None
-    """Called where it stands at a prompt: nobody's time counts any more."""
-    untimed: bool = False
-    bytes: int = 0
-    """Of its events' data."""
-
-    def __post_init__(self) -> None:
-        for event in self.call.events:
-            if event.data is not None:
-                self.bytes += len(event.data)
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """An instance, and the calls it holds in the order they were sent."""
-
-    instance: Instance
-    secrets: Secrets = NO_SECRETS
-    calls: dict[int, Pending] = field(default_factory=dict)
-    events: int = 0
-    answered: int = 0
-    """Calls that it has answered."""
-    idle_since: float = 0.0
-    retiring: bool = False
-    held: bool = False
-    """It stands at a prompt."""
 
 
 class Pool:
@@ -140,6 +102,7 @@ class Pool:
         """Instances that could not be started, one after the other: each waits longer."""
         self._tasks = Tasks(failed)
         self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._assigning = False
 
     # Credit and calls
@@ -163,6 +126,8 @@ class Pool:
         may be long, as the first of a function and one that has run for a while may."""
         if member.retiring or member.held:
             return 0
+        if member.stuck:
+            return unsure
         service = self.scaler.service_s
         oldest = next(iter(member.calls.values()), None)
         long = oldest is not None and now - oldest.started > LONG_S
@@ -251,6 +216,8 @@ class Pool:
             self.waiting_events -= pending.size
             if len(member.calls) < self.concurrency:
                 pending.started = now
+                if not member.calls:
+                    member.heard = now
             member.calls[pending.call.id] = pending
             member.events += pending.size
             batches.setdefault(member.instance, []).append(pending.call)
@@ -260,6 +227,8 @@ class Pool:
                 heapreplace(order, (member.events, at))
         for instance, calls in batches.items():
             instance.send(calls)
+        if batches and self._looking is None and not self.draining:
+            self._look_in(LONG_S)
         if self.waiting or not self.members:
             self.rescale()
         if self.credit() > 0:
@@ -274,7 +243,46 @@ class Pool:
             return
         for member in self.members.values():
             if pending.call.id in member.calls:
+                pending.left = True
                 member.instance.send([Cancel(pending.call.id)])
+
+    # Calls that wait behind one that is long
+
+    def _look_in(self, seconds: float) -> None:
+        self._looking = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Halt the instances that have not answered for long and hold calls which they have not
+        begun, where others could have these."""
+        self._looking = None
+        if self.draining:
+            return
+        now = self.clock.monotonic()
+        there = sum(not member.retiring for member in self.members.values())
+        soonest: list[float] = []
+        for member in self.members.values():
+            if len(member.calls) < 2:
+                continue
+            left = member.heard + LONG_S - now
+            soonest.append(left if left > 0 else LONG_S)
+            others = there > (not member.retiring) or self.scaler.spec.max > there
+            may = others and not (left > 0 or member.halted or member.held)
+            if may and member.ahead():
+                member.halt()
+                asyncio.get_running_loop().call_later(HALT_S, self._recall, member, now)
+        if soonest:
+            self._look_in(max(min(soonest), HALT_S))
+
+    def _recall(self, member: Member, halted: float) -> None:
+        """Take back what it has not begun, unless it has answered since it was halted."""
+        if self.members.get(member.instance) is not member:
+            return
+        go_on = self.draining or member.held or member.heard > halted
+        ahead = [] if go_on else member.ahead()
+        member.recall(ahead)
+        self.waiting_events += sum(pending.size for pending in ahead)
+        self.waiting.extendleft(reversed(ahead))
+        self._assign()
 
     # What instances say
 
@@ -305,15 +313,15 @@ class Pool:
         if count:
             point("result.taken")
             self.scaler.finished(now, max(took, 1) / count / 1e6, count)
+            member.heard = now
+            member.stuck = False
         for started, pending in enumerate(member.calls.values()):
             if started >= self.concurrency:
                 break
             if not pending.started:
                 pending.started = now
-        if not member.calls:
-            member.idle_since = now
-            if member.retiring:
-                member.instance.finish()
+        if member.retiring and not member.calls:
+            member.instance.finish()
         if self.waiting:
             self._soon()
         self.room.set()
@@ -390,14 +398,14 @@ class Pool:
                 instances=len(members),
                 starting=self.starting,
                 busy=len(busy),
-                idle_s=sorted((now - m.idle_since for m in members if not m.calls), reverse=True),
+                idle_s=sorted((now - m.heard for m in members if not m.calls), reverse=True),
                 running_age_s=sum(ages) / len(ages) if ages else 0.0,
             ),
         )
         for _ in range(self.decision.wanted - len(members) - self.starting):
             self._start()
         if self.decision.retire:
-            idle = sorted((m for m in members if not m.calls), key=lambda m: m.idle_since)
+            idle = sorted((m for m in members if not m.calls), key=lambda m: m.heard)
             for member in idle[: self.decision.retire]:
                 member.retiring = True
                 member.instance.finish()
@@ -476,7 +484,7 @@ class Pool:
             return
         finally:
             self.starting -= 1
-        member = Member(instance, secrets, idle_since=self.clock.monotonic())
+        member = Member(instance, secrets, heard=self.clock.monotonic())
         self.members[instance] = member
         instance.on_hold = partial(self._hold, member)
         self._assign()
@@ -503,6 +511,8 @@ class Pool:
         """Take no more; let what runs finish for up to `seconds`; give the rest back. How many of
         the calls that instances held are among that."""
         self.draining = True
+        if self._looking is not None:
+            self._looking.cancel()
         cut = 0
         while self.waiting:
             pending = self.waiting.popleft()

@@ -142,6 +142,14 @@ class Instance(Protocol):
     def send(self, messages: Sequence[ToInstance]) -> None:
         """Hand over messages; they leave together at the end of this turn of the loop."""
 
+    def begun(self) -> int | None:
+        """Calls that it has begun so far, in the order sent; None where nobody knows, or it has
+        ended. As it counts them: code that lies may say anything."""
+
+    def halt(self, number: int) -> None:
+        """Have it begin no call until it is sent `Recall(number, ...)`. `number` is one more than
+        the last. What goes on regardless is in `begun` a millisecond later."""
+
     def usage(self) -> Usage:
         """What it has used so far."""
 

@@ -33,7 +33,7 @@ from funcrt.sandbox.instance import ProcessInstance
 from funcrt.sandbox.interpreter import PythonRefused
 from funcrt.sandbox.pausing import Pauses
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
-from funcrt.sandbox.protocol import Call, FromInstance, Result, ToInstance
+from funcrt.sandbox.protocol import Call, FromInstance, Recall, Result, ToInstance
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from funcrt.sandbox.told import exit_code
 from funcrt.sandbox.warm import Send
@@ -288,6 +288,9 @@ class ContainerInstance(ProcessInstance):
         self._calls += calls
         self._zygote.work(calls or 1)
         super().send(messages)
+        for message in messages:
+            if isinstance(message, Recall):
+                self._release(min(len(message.ids), self._calls))
         if not calls:
             self._zygote.work(-1)
 

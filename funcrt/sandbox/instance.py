@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 import socket
-import struct
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import SIGKILL
@@ -24,6 +24,7 @@ from funcrt.sandbox.protocol import (
     HEADER,
     LINED,
     MAX_FRAME,
+    SHARED,
     Failure,
     FromInstance,
     Given,
@@ -40,7 +41,6 @@ from mesh.failpoint import point
 __all__ = ["LOAD_TIMEOUT_S", "Owner", "ProcessInstance", "out_of_memory", "shared"]
 
 LOAD_TIMEOUT_S = 60.0
-SHARED = struct.Struct("=QQ")
 
 
 class Owner(Protocol):
@@ -59,8 +59,7 @@ class Owner(Protocol):
 
 
 def shared() -> int:
-    """A descriptor of the memory that an instance shares with the host: how many calls have begun,
-    and its CPU time in nanoseconds before the last of them."""
+    """A descriptor of the memory that an instance shares with the host (SHARED)."""
     made = os.memfd_create("begun")
     os.ftruncate(made, SHARED.size)
     return made
@@ -125,7 +124,7 @@ class ProcessInstance(asyncio.Protocol):
         self._in = bytearray()
         self._reason = ""
         self._used = Usage()
-        self._over = False
+        self._over = self._closing = False
         self._started: asyncio.Future[Failure | None] | None = None
         if owner.info.lifespan:
             self._started = self._loop.create_future()
@@ -224,7 +223,9 @@ class ProcessInstance(asyncio.Protocol):
         self._out.extend(messages)
 
     def _flush(self) -> None:
-        if self._out and self._transport is not None and not self._transport.is_closing():
+        if self._closing or self._transport is None or self._transport.is_closing():
+            return
+        if self._out:
             point("call.before")
             body = encode(self._out)
             self._transport.writelines((HEADER.pack(len(body)), body))
@@ -263,6 +264,15 @@ class ProcessInstance(asyncio.Protocol):
         if not self._over and not self._reason:
             self._loop.call_later(0.2, self.kill, "closed its channel")
 
+    def begun(self) -> int | None:
+        """As the contract says."""
+        return None if self._over else self._shared()[0]
+
+    def halt(self, number: int) -> None:
+        """As the contract says."""
+        if not self._over:
+            os.pwrite(self._begun, number.to_bytes(8, sys.byteorder), SHARED.size - 8)
+
     def usage(self) -> Usage:
         """As the contract says."""
         if self._over:
@@ -283,6 +293,7 @@ class ProcessInstance(asyncio.Protocol):
         """As the contract says."""
         self._flush()
         if self._transport is not None and self._transport.can_write_eof():
+            self._closing = True
             self._transport.write_eof()
         if self._started is not None:
             late = f"its lifespan took longer than {TEARDOWN_S:g} s to end"
@@ -334,11 +345,10 @@ class ProcessInstance(asyncio.Protocol):
             )
             self._on_exit(self, how)
 
-    def _shared(self) -> tuple[int, int]:
-        """Calls begun, and CPU time in nanoseconds before the last of them, as the instance counts;
-        it is the function's to write, so it may be anything."""
+    def _shared(self) -> tuple[int, int, int]:
+        """SHARED. It is the function's to write, so it may be anything."""
         found = os.pread(self._begun, SHARED.size, 0)
-        return SHARED.unpack(found) if len(found) == SHARED.size else (0, 0)
+        return SHARED.unpack(found) if len(found) == SHARED.size else (0, 0, 0)
 
     def close(self) -> None:
         """Let go of the descriptors."""

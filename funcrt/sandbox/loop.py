@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
-from functools import partial
 from typing import Any
 
 from funcrt.sandbox.protocol import (
@@ -13,6 +12,7 @@ from funcrt.sandbox.protocol import (
     Cancel,
     Failure,
     FromInstance,
+    Recall,
     Result,
     ToInstance,
     encode,
@@ -40,9 +40,13 @@ class LoopWorker(Worker):
         """Serve until the host closes its side of the channel."""
         self.loop = asyncio.get_running_loop()
         self.flushing = False
-        self.slots = asyncio.Semaphore(self.concurrency)
-        self.running: dict[int, asyncio.Task[None]] = {}
-        self.watchdog = Watchdog(self.loop, self.path, lambda: bool(self.running))
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Each takes the first of `ahead` as it begins."""
+        self.coming = 0
+        """Of these, those that have not begun."""
+        self.running: dict[int, asyncio.Task[None] | None] = {}
+        """Those that have, by their calls' ids."""
+        self.watchdog = Watchdog(self.loop, self.path, lambda: bool(self.tasks))
         self.reader, self.writer = await asyncio.open_unix_connection(
             sock=self.channel, limit=1 << 20
         )
@@ -82,32 +86,59 @@ class LoopWorker(Worker):
                     self.take(message)
         except asyncio.IncompleteReadError:
             pass
-        if self.running:
-            await asyncio.wait(list(self.running.values()))
+        while self.tasks:
+            await asyncio.wait(list(self.tasks))
         self._send()
 
     def take(self, message: ToInstance) -> None:
         """A message of the host's."""
-        if not isinstance(message, Call):
-            if isinstance(message, Cancel) and message.id in self.running:
-                self.running[message.id].cancel()
+        if isinstance(message, Call):
+            self.ahead.append(message)
+            self._more()
+        elif isinstance(message, Recall):
+            self.lift(message)
+            for _ in range(len(self.ahead)):
+                self._more()
+        elif isinstance(message, Cancel):
+            self._cancel(message.id)
+
+    def _cancel(self, key: int) -> None:
+        task = self.running.get(key)
+        if task is not None:
+            task.cancel()
+            return
+        for at, call in enumerate(self.ahead):
+            if call.id == key:
+                del self.ahead[at]
+                self.begun[0] += 1  # as it is answered
+                why = Failure("Cancelled", "nobody waits for it any more")
+                self.say(Result(key, "error", [], why))
+                return
+
+    def _more(self) -> None:
+        """Have one more begin once the loop is free for it, if there is room for one."""
+        if len(self.tasks) >= self.concurrency:
             return
         if not self.watchdog.awake:
             self.watchdog.wake()
-        task = self.loop.create_task(self._serve(message))
-        self.running[message.id] = task
-        task.add_done_callback(partial(self._done, message.id))
+        self.coming += 1
+        task = self.loop.create_task(self._serve())
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
 
-    def _done(self, key: int, task: "asyncio.Task[None]") -> None:
-        self.running.pop(key, None)
-        if task.cancelled():  # before it had begun
-            self._begin(0)
-            why = Failure("Cancelled", "nobody waits for it any more")
-            self.say(Result(key, "error", [], why))
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self.tasks.discard(task)
+        if len(self.ahead) > self.coming and self.begun[2] == self.lifted:
+            self._more()
 
-    async def _serve(self, call: Call) -> None:
-        async with self.slots:
-            result = await self.call_async(call)
+    async def _serve(self) -> None:
+        self.coming -= 1
+        if not (self.ahead and self.begin()):
+            return
+        call = self.ahead.popleft()
+        self.running[call.id] = asyncio.current_task()
+        result = await self.call_async(call)
+        del self.running[call.id]
         self.say(result)
 
     # What is said

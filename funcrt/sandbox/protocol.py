@@ -17,6 +17,7 @@ __all__ = [
     "LIMITS",
     "LINED",
     "MAX_FRAME",
+    "SHARED",
     "WINDOW",
     "Aside",
     "Call",
@@ -31,6 +32,7 @@ __all__ = [
     "Log",
     "Made",
     "Out",
+    "Recall",
     "Result",
     "Start",
     "Started",
@@ -49,6 +51,11 @@ MAX_FRAME = 16 << 20
 LINED = 1 << 31
 """Added to the length of a frame before which an instance wrote lines to the pipes: these are to be
 read first."""
+
+SHARED = struct.Struct("=QQQ")
+"""The memory that an instance shares with the host. The instance's to write: how many calls it has
+begun, in the order they were sent, and its CPU time in nanoseconds before the last of them. The
+host's: the number of the last halt (Recall)."""
 
 WINDOW = 256 << 10
 """What one call may have sent of its stream that the host has not taken yet, by `weight`; more only
@@ -104,6 +111,18 @@ class Taken(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     weight: int
 
 
+class Recall(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """The end of a halt: calls may begin again, but for these, which others have now.
+
+    A halt is a number in SHARED that is not that of the last Recall. Whoever begins a call counts
+    it first, and then looks: the host, which halts first and then looks at the count, does not find
+    one uncounted that goes on.
+    """
+
+    halt: int
+    ids: list[int]
+
+
 class Given(msgspec.Struct, frozen=True, array_like=True):
     """The secrets of an instance that has any: all of the first frame to it."""
 
@@ -113,7 +132,7 @@ class Given(msgspec.Struct, frozen=True, array_like=True):
         return f"Given({', '.join(self.secrets)})"
 
 
-ToInstance = Call | Cancel | Taken
+ToInstance = Call | Cancel | Taken | Recall
 
 
 class Out(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -21,6 +21,7 @@ from funcrt.sandbox.protocol import (
     WINDOW,
     Aside,
     Call,
+    Cancel,
     Chunk,
     Failure,
     Made,
@@ -32,6 +33,7 @@ from funcrt.sandbox.protocol import (
     late,
     weight,
 )
+from funcrt.sandbox.said import CALL
 from funcrt.sandbox.web import answer_of, is_response, receiver, scope_of, sender
 
 __all__ = ["Gone", "Outlet", "StreamWorker"]
@@ -93,28 +95,28 @@ class StreamWorker(LoopWorker):
 
     def take(self, message: ToInstance) -> None:
         """As LoopWorker says."""
-        if isinstance(message, Call):
-            self.outlets[message.id] = Outlet(self.say)
-            super().take(message)
-            self.running[message.id].add_done_callback(lambda _: self.outlets.pop(message.id, None))
-            return
-        outlet = self.outlets.get(message.id)
-        if outlet is None:
-            return
+        outlet = self.outlets.get(message.id) if isinstance(message, Taken | Cancel) else None
         if isinstance(message, Taken):
-            outlet.taken(message.weight)
+            if outlet is not None:
+                outlet.taken(message.weight)
             return
-        outlet.stop()
-        if self.bound.kind.startswith("async") or outlet.responding:
-            super().take(message)
+        if outlet is not None:
+            outlet.stop()
+            if not (self.bound.kind.startswith("async") or outlet.responding):
+                return
+        super().take(message)
 
     async def call_async(self, call: Call) -> Result:
         """Run the handler; never raises."""
-        return await self.streamed(call, self.outlets[call.id])
+        outlet = self.outlets[call.id] = Outlet(self.say)
+        try:
+            return await self.streamed(call, outlet)
+        finally:
+            del self.outlets[call.id]
 
     async def streamed(self, call: Call, outlet: Outlet) -> Result:
         """Run the handler, its stream going by the outlet; never raises."""
-        self._begin(call.id)
+        CALL.set(call.id)
         try:
             return await self._streamed(call, outlet)
         finally:

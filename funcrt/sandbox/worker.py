@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from funcrt.sandbox.protocol import (
     HEADER,
     LINED,
     MAX_FRAME,
+    SHARED,
     Call,
     Failure,
     FromInstance,
@@ -35,8 +37,10 @@ from funcrt.sandbox.protocol import (
     Item,
     Log,
     Out,
+    Recall,
     Result,
     Started,
+    ToInstance,
     encode,
     late,
     read_to_instance,
@@ -77,13 +81,17 @@ class Worker:
         self.path = path
         self.concurrency = concurrency
         self.most = min(most, MAX_FRAME // 2)
-        self.begun: memoryview[int] | list[int] = [0, 0]
-        """How many calls have begun, in memory that the host reads once this process has ended:
-        results are held back a little, so those it has do not tell which call began last.
-        And its CPU time in nanoseconds as they were sent, so that a call's own is known."""
+        self.begun: memoryview[int] | list[int] = [0, 0, 0]
+        """SHARED. The host reads how many calls have begun once this process has ended, for results
+        are held back a little, and those it has do not tell which call began last; and the CPU
+        time as they were sent, so that a call's own is known."""
         if begun is not None:  # None: there is no other process
-            self.begun = memoryview(mmap.mmap(begun, 16)).cast("Q")
+            self.begun = memoryview(mmap.mmap(begun, SHARED.size)).cast("Q")
             os.close(begun)
+        self.ahead: deque[Call] = deque()
+        """Received, and not begun."""
+        self.lifted = 0
+        """The last halt that has ended."""
         self.held: Confinement | None = None
         """What it is held to, for what its failures say."""
         self.beginning = threading.Lock()
@@ -243,24 +251,32 @@ class Worker:
     # The ways to serve without an event loop
 
     def _plain(self) -> None:
+        ahead = self.ahead
         for messages in self._frames():
             self.flushed = time.perf_counter()  # or the first result would go alone
-            for message in messages:
-                if type(message) is Call:
-                    if self.out and time.perf_counter() - self.flushed > FLUSH_S:
-                        self.flush()
-                    result = self.call(message)
-                    with self.lock:
-                        self.out.append(result)
-                    if time.perf_counter() - self.flushed > FLUSH_S:
-                        self.flush()
+            self._received(messages)
+            while ahead:
+                if self.out and time.perf_counter() - self.flushed > FLUSH_S:
+                    self.flush()
+                if not self.begin():
+                    break  # the next frames say how it goes on
+                result = self.call(ahead.popleft())
+                with self.lock:
+                    self.out.append(result)
+                if time.perf_counter() - self.flushed > FLUSH_S:
+                    self.flush()
             self.flush()
 
     def _threads(self) -> None:
-        calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        more: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """True for each call that may be in `ahead`, False for a thread's end."""
 
         def serve() -> None:
-            while (call := calls.get()) is not None:
+            while more.get():
+                with self.beginning:  # in the order they were sent
+                    if not (self.ahead and self.begin()):
+                        continue
+                    call = self.ahead.popleft()
                 result = self.call(call)
                 with self.lock:
                     self.out.append(result)
@@ -270,24 +286,48 @@ class Worker:
         for thread in pool:
             thread.start()
         for messages in self._frames():
-            for message in messages:
-                if type(message) is Call:
-                    calls.put(message)
+            with self.beginning:
+                lifted = self._received(messages)
+            for _ in range(len(self.ahead if lifted else messages)):
+                more.put(True)
         for _ in pool:
-            calls.put(None)
+            more.put(False)
         for thread in pool:
             thread.join()
+
+    def _received(self, messages: Iterable[ToInstance]) -> bool:
+        """Take what the host sends; whether a halt is over."""
+        lifted = False
+        for message in messages:
+            if type(message) is Call:
+                self.ahead.append(message)
+            elif type(message) is Recall:
+                self.lift(message)
+                lifted = True
+        return lifted
+
+    def begin(self) -> bool:
+        """Count one more call as begun; False, and it has not, during a halt."""
+        begun = self.begun
+        begun[0] += 1  # before it looks: see Recall
+        if begun[2] == self.lifted:
+            return True
+        begun[0] -= 1
+        return False
+
+    def lift(self, message: Recall) -> None:
+        """End a halt, without the calls that others have now."""
+        gone = set(message.ids)
+        kept = [call for call in self.ahead if call.id not in gone]
+        self.ahead.clear()
+        self.ahead.extend(kept)
+        self.lifted = message.halt
 
     # One call
 
     def context(self, call: Call) -> Context:
         """What the handler gets beside its event."""
         return Context(call, self.env, self._log, self.now, self.resources, secrets=self.secrets)
-
-    def _begin(self, call: int) -> None:
-        CALL.set(call)
-        with self.beginning:
-            self.begun[0] += 1
 
     def _over(self, call: int) -> None:
         """Nothing more is the call's."""
@@ -310,7 +350,7 @@ class Worker:
 
     def call(self, call: Call) -> Result:
         """Run a synchronous handler; never raises."""
-        self._begin(call.id)
+        CALL.set(call.id)
         started = time.perf_counter()
         try:
             context = self.context(call)
@@ -325,7 +365,7 @@ class Worker:
 
     async def call_async(self, call: Call) -> Result:
         """Run an asynchronous handler; never raises."""
-        self._begin(call.id)
+        CALL.set(call.id)
         try:
             return await self._run(call)
         finally:

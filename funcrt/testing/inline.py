@@ -122,6 +122,13 @@ class InlineInstance:
                 self._ahead -= message.weight
                 asyncio.get_running_loop().call_soon(self._say)
 
+    def begun(self) -> int | None:
+        """As Instance says: no time passes while a call runs, so none need be taken back."""
+        return None
+
+    def halt(self, number: int) -> None:
+        """As Instance says."""
+
     def usage(self) -> Usage:
         """As Instance says: it has no process of its own."""
         return Usage()

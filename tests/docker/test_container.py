@@ -22,13 +22,14 @@ import pytest
 import uvloop
 
 from funcrt.errors import ImageUnusable, LoadError, SandboxError
+from funcrt.pool import HALT_S
 from funcrt.sandbox import Code, Exit, box
 from funcrt.sandbox.asking import Users
 from funcrt.sandbox.cgroup import Cgroup
 from funcrt.sandbox.container import ContainerSandbox, ContainerZygote
 from funcrt.sandbox.daemon import DIRECTORY, HOST, ended, host_id
 from funcrt.sandbox.levels import DockerUnavailable
-from funcrt.sandbox.protocol import Call, Result
+from funcrt.sandbox.protocol import Call, Recall, Result
 from funcrt.sandbox.syscalls import KERNEL
 from funcrt.sandbox.users import FUNCTIONS
 from mesh import Event
@@ -572,6 +573,36 @@ asyncio.run(main())
 
 
 @others
+def test_what_is_recalled_from_a_container_is_nothing_that_it_has_to_do(
+    client: Any, directory: Path
+) -> None:
+    async def body(zygote: ContainerZygote, running: Running) -> None:
+        assert zygote.pauses is not None
+        running.send(1, b"0.3")
+        for number in (2, 3, 4):
+            running.send(number, b"0")
+        async with asyncio.timeout(20):
+            while running.instance.begun() != 1:
+                await asyncio.sleep(0.01)
+        running.instance.halt(1)
+        await asyncio.sleep(HALT_S)
+        running.instance.send([Recall(1, [2, 4])])
+        await running.until(lambda: set(running.results) == {1, 3})
+        async with asyncio.timeout(10):
+            while not zygote.pauses.paused:
+                await asyncio.sleep(0.05)
+        assert await running.call(2, b"0") == 3
+
+    source = """
+    import itertools, time
+    count = itertools.count(1)
+    def handler(event):
+        time.sleep(event.json())
+        return next(count)
+    """
+    run(code(directory, source), body, pause_after_s=0.2)
+
+
 def test_a_host_that_is_not_root_has_containers_of_its_user(client: Any, directory: Path) -> None:
     code(directory, "import os\ndef handler(event): return [os.getuid()]\n")
     told = subprocess.run(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from funcrt.manifest import ScaleSpec
-from funcrt.pool import Pending, Pool
+from funcrt.member import Pending
+from funcrt.pool import Pool
 from funcrt.sandbox import Code
 from funcrt.sandbox.protocol import (
     WINDOW,

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from funcrt.errors import DeployError, SecretUnknown
 from funcrt.manifest import ScaleSpec
-from funcrt.pool import Pending, Pool
+from funcrt.member import Pending
+from funcrt.pool import Pool
 from funcrt.sandbox import Code
 from funcrt.sandbox.protocol import Call, Failure, Item, Log, Result, Started
 from funcrt.sandbox.secrets import NO_SECRETS, SHORTEST, Secrets

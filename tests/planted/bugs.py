@@ -112,6 +112,12 @@ BUGS = (
         "charged = True",
     ),
     Bug(
+        "what an instance has begun is recalled",
+        "funcrt/member.py",
+        "        first = max(begun - self.answered, 1)\n",
+        "        first = 1\n",
+    ),
+    Bug(
         "what waits behind a key goes on after a failure",
         "mesh/batch.py",
         '        holder = queue.spec.order == "key" and entry.key is not None\n',

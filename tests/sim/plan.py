@@ -51,6 +51,7 @@ def plan_of(seed: int) -> Plan:
         error=0.08 * rough, retry=0.05 * rough, reject=0.02 * rough, hang=0.01 * rough,
         die=0.03 * rough, lie=0.01 * rough, flood=0.02 * rough, item=0.05 * rough,
         service_s=chance.choice((0.001, 0.02, 0.2)),
+        long=random.Random(f"{seed} long").choice((0.0, 0.0, 0.03)),
     )  # fmt: skip
     kinds = chance.sample(KINDS, chance.randint(1, 4))
     faults = []

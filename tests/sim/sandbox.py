@@ -9,11 +9,13 @@ from typing import Any
 
 from funcrt.errors import SandboxError
 from funcrt.sandbox import Code, Exit, HandlerInfo, OnExit, OnMessages, Usage
-from funcrt.sandbox.protocol import Call, Cancel, Failure, Item, Log, Out, Result, ToInstance
+from funcrt.sandbox.protocol import Call, Failure, Item, Log, Out, Recall, Result, ToInstance
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
 from mesh.event import Event
 
 __all__ = ["Manner", "SimSandbox"]
+
+LONG_S = 1.0
 
 Called = Callable[[str, Call, Event, bool], None]
 """(function, call, event, whether it starts or ends): told to the world's record."""
@@ -32,6 +34,8 @@ class Manner:
     flood: float = 0.0
     item: float = 0.0
     """One event of a batch fails on its own."""
+    long: float = 0.0
+    """It takes LONG_S, whatever others take."""
     service_s: float = 0.02
     calm: bool = False
     """Faults are over."""
@@ -57,6 +61,12 @@ class SimSandbox:
         self.pids = 100
         self.hung = hung
         """Told of each function one of whose calls hangs."""
+        self.recalled = 0
+        """Calls that were taken back."""
+        self.begun: set[tuple[str, str, int]] = set()
+        """(function, version, number)."""
+        self.twice: list[str] = []
+        """Calls that began more than once, for people."""
 
     async def start(self) -> None:
         pass
@@ -124,13 +134,25 @@ class SimInstance:
         self.stopped = False
         self._on_messages = on_messages
         self._on_exit = on_exit
+        self._inbox: list[ToInstance] = []
         self._queue: list[Call] = []
+        self._count = self._seen = 0
+        """Calls that have begun, and those that the host sees as that."""
+        self._halt = self._lifted = 0
         self._running: dict[int, Call] = {}
         self._finishing = False
 
     def send(self, messages: Sequence[ToInstance]) -> None:
-        self._queue += [message for message in messages if not isinstance(message, Cancel)]
+        self._inbox += messages
+        for message in messages:
+            self.sandbox.recalled += len(message.ids) if isinstance(message, Recall) else 0
         self._later(self.sandbox.chance.uniform(0.0001, 0.001), self._run)
+
+    def begun(self) -> int | None:
+        return self._seen
+
+    def halt(self, number: int) -> None:
+        self._halt = number
 
     def usage(self) -> Usage:
         return Usage()
@@ -141,25 +163,48 @@ class SimInstance:
     def _run(self) -> None:
         if self.over or self.stopped:
             return
-        while self._queue and len(self._running) < self.zygote.info.concurrency:
-            call = self._queue.pop(0)
-            self._running[call.id] = call
-            for event in call.events:
-                self.sandbox.told(self.function, call, event, True)
-            self._begin(call)
+        while len(self._running) < self.zygote.info.concurrency:
+            if self._queue and self._halt == self._lifted:
+                self._begin(self._queue.pop(0))
+            elif self._inbox:
+                self._read()
+            else:
+                break
         if self._finishing and not self._running:
             self._end(0, "exited 0")
 
+    def _read(self) -> None:
+        for message in self._inbox:
+            if isinstance(message, Call):
+                self._queue.append(message)
+            elif isinstance(message, Recall):
+                self._queue = [call for call in self._queue if call.id not in message.ids]
+                self._lifted = message.halt
+        self._inbox.clear()
+
+    def _counted(self) -> None:
+        self._seen += 1
+
     def _begin(self, call: Call) -> None:
+        # It has looked for a halt, and counts: as late as a processor may have it.
+        self._count += 1
+        self._later(self.sandbox.chance.uniform(0.0, 0.001), self._counted)
+        number = (self.function, self.zygote.code.version, call.id)
+        if number in self.sandbox.begun:
+            self.sandbox.twice.append(f"call {call.id} of {self.function} ran twice")
+        self.sandbox.begun.add(number)
+        self._running[call.id] = call
+        for event in call.events:
+            self.sandbox.told(self.function, call, event, True)
         chance, manner = self.sandbox.chance, self.sandbox.manners[self.function]
         took = chance.expovariate(1 / manner.service_s)
-        faults = ("die", "hang", "lie", "flood", "error", "retry", "reject", "item")
+        faults = ("die", "hang", "lie", "flood", "error", "retry", "reject", "item", "long")
         odds = [0.0 if manner.calm else float(getattr(manner, fault)) for fault in faults]
         way = chance.choices((*faults, "ok"), (*odds, 1.0 - sum(odds)))[0]
         if way == "hang":
             self.sandbox.hung(self.function)
         else:
-            self._later(took, self._finish_call, call, way)
+            self._later(LONG_S if way == "long" else took, self._finish_call, call, way)
 
     def _finish_call(self, call: Call, way: str) -> None:
         if self.over:
@@ -207,7 +252,7 @@ class SimInstance:
     def _end(self, code: int | None, reason: str, signal: int | None = None) -> None:
         if not self.over:
             self.vanish()
-            self._on_exit(self, Exit(code=code, signal=signal, reason=reason))
+            self._on_exit(self, Exit(code=code, signal=signal, reason=reason, begun=self._count))
 
     def vanish(self) -> None:
         """End without a word."""

@@ -63,6 +63,7 @@ def look(seed: int, *, shrinking: bool = False) -> Seen:
             "seeds": 1,
             "events stored": len(history.stored),
             "calls": sum(starts for _, _, _, starts, _ in history.calls),
+            "calls recalled": history.recalled,
             "times the host fell": len(history.falls),
             "writes lost or torn": history.torn,
             "violations": len(history.violations),

@@ -15,6 +15,7 @@ def test_two_hundred_seeds_break_no_promise() -> None:
     assert not told, told
     assert all(sums[f"faults: {kind}"] for kind in KINDS)
     assert sums["times the host fell"] > SEEDS
+    assert sums["calls recalled"] > SEEDS
     assert sums["writes lost or torn"] > SEEDS // 4
 
 

@@ -31,6 +31,8 @@ class History:
         self.topics: dict[str, list[Any]] = {}
         self.violations: list[str] = []
         self.torn = 0
+        self.recalled = 0
+        """Calls that were taken back from instances that had not begun them."""
         self.ended_at = 0.0
 
     def published(self, event: Event, status: str, now: float) -> None:

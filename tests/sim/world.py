@@ -85,6 +85,8 @@ class World:
         self.mesh: Embedded | None = None
         self.host: Host | None = None
         self.sandbox: SimSandbox | None = None
+        self.sandboxes: list[SimSandbox] = []
+        """All that there were, one a host."""
         self.calm = False
         self.version = 0
         self.own: set[asyncio.Task[Any]] = set()
@@ -127,6 +129,7 @@ class World:
         }
         chance = random.Random(self.chance.random())
         self.sandbox = SimSandbox(chance, manners, {"batch"}, self._told, self.history.hung)
+        self.sandboxes.append(self.sandbox)
         self.host = Host(
             self.mesh, self.sandbox, self.clock, self.code_root, host_id="h", chance=chance
         )
@@ -355,6 +358,9 @@ def simulate(plan: Plan, world_of: Callable[[Plan, Path, Disk], World] = World) 
     with tempfile.TemporaryDirectory(prefix="funcrt-sim-") as directory, simulated_disk() as disk:
         world = world_of(plan, Path(directory), disk)
         run(world.clock, world.live())
+        for sandbox in world.sandboxes:
+            world.history.recalled += sandbox.recalled
+            world.history.violations += sandbox.twice
         judge(world.history, FUNCTIONS)
         world.history.ended_at = world.clock.now
         return world.history
