@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["built", "offline", "sdist", "wheel"]
+__all__ = ["built", "digest", "offline", "sdist", "wheel"]
 
 BACKEND = """
 import json
@@ -66,7 +66,7 @@ def wheel(
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}",
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
-    rows = [f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in inside.items()]
+    rows = [f"{path},sha256={digest(text)},{len(text)}\n" for path, text in inside.items()]
     inside[f"{info}/RECORD"] = "".join(rows) + f"{info}/RECORD,,\n"
     target = directory / f"{module}-{version}-{tag}.whl"
     with zipfile.ZipFile(target, "w") as archive:
@@ -75,8 +75,10 @@ def wheel(
     return target
 
 
-def _digest(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+def digest(content: str | bytes) -> str:
+    """As a wheel's RECORD has it."""
+    body = content.encode() if isinstance(content, str) else content
+    return base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode().rstrip("=")
 
 
 def sdist(directory: Path, name: str, version: str, setup: str) -> None:
