@@ -1,6 +1,6 @@
 """What the admin API and the command line see of deployments: plain data and one protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -152,9 +152,11 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 class DeploymentsApi(Protocol):
     """A host's deployments. Raises FunctionUnknown for a name that it does not have."""
 
-    async def receive(self, head: Head, bundles: Sequence[Bundle], by: str) -> list[Deployed]:
-        """Deploy what was uploaded, or plan it: all or nothing. Raises NotDeployed with every
-        mistake, UploadInvalid, NotRecorded, MeshError."""
+    async def receive(
+        self, head: Head, bundles: Sequence[Bundle], by: str, begun: Callable[[], None]
+    ) -> list[Deployed]:
+        """Deploy what was uploaded, or plan it: all or nothing. It may be cancelled until `begun`
+        is called. Raises NotDeployed with every mistake, UploadInvalid, NotRecorded, MeshError."""
 
     async def rollback(self, name: str, asked: str, by: str, *, wait: bool) -> Deployed:
         """Put an earlier version into service, as a new one: `v3`, the beginning of a digest, or ""

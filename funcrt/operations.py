@@ -1,6 +1,6 @@
 """What an operator asks of a host's deployments, told as plain data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from funcrt import registry
@@ -30,9 +30,11 @@ class Operations:
     def __init__(self, host: "Host") -> None:
         self.host = host
 
-    async def receive(self, head: Head, bundles: Sequence[Bundle], by: str) -> list[Deployed]:
+    async def receive(
+        self, head: Head, bundles: Sequence[Bundle], by: str, begun: Callable[[], None]
+    ) -> list[Deployed]:
         """As DeploymentsApi says."""
-        return await receive(self.host, head, bundles, by)
+        return await receive(self.host, head, bundles, by, begun)
 
     async def rollback(self, name: str, asked: str, by: str, *, wait: bool) -> Deployed:
         """As DeploymentsApi says."""

@@ -2,7 +2,7 @@
 service together or not at all, and told of in the terms of whoever sent them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -49,9 +49,12 @@ class NotDeployed(FunctionsRefused):
         self.then = then
 
 
-async def receive(host: "Host", head: Head, bundles: Sequence[Bundle], by: str) -> list[Deployed]:
-    """Deploy what was uploaded, or plan it. Raises NotDeployed with every mistake, UploadInvalid,
-    NotRecorded, MeshError; then nothing has changed."""
+async def receive(
+    host: "Host", head: Head, bundles: Sequence[Bundle], by: str, begun: Callable[[], None]
+) -> list[Deployed]:
+    """Deploy what was uploaded, or plan it. May be cancelled until all is installed that it needs,
+    when `begun` is called. Raises NotDeployed with every mistake, UploadInvalid, NotRecorded,
+    MeshError; then nothing has changed."""
     deploys = host.deploys
     deploys.check_recording()
     if len({each.path for each in head.functions}) < len(head.functions):
@@ -60,6 +63,7 @@ async def receive(host: "Host", head: Head, bundles: Sequence[Bundle], by: str) 
         read = await _read_all(host, head, bundles)
     # Without it: an installation may take minutes.
     await asyncio.gather(*(_install(host, read, path) for path in read.found))
+    begun()
     async with deploys.lock:
         lines = registry.history(await host.mesh.records(registry.KIND))
         try:

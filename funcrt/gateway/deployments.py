@@ -1,5 +1,6 @@
 """The admin API's part that changes what is in service: `/admin/deployments`, and each function."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -10,11 +11,13 @@ from starlette.routing import Route
 from funcrt.api import HostApi
 from funcrt.errors import mistakes
 from funcrt.gateway.admin import audit, json_body
+from funcrt.gateway.call import WATCH_AFTER_S, Watch
 from funcrt.gateway.limits import read_body
 from funcrt.gateway.problem import HttpProblem
 from funcrt.gateway.publish import json_response
 from funcrt.manifest import SCALE_MOST
 from funcrt.receive import NotDeployed
+from funcrt.timeouts import Timeouts
 from funcrt.upload import MEDIA_TYPE, decode
 
 __all__ = ["Deployments"]
@@ -40,6 +43,7 @@ class Deployments:
 
     def __init__(self, host: HostApi) -> None:
         self.host = host
+        self.watches = Timeouts(WATCH_AFTER_S)
 
     def routes(self) -> list[Route]:
         """Each path."""
@@ -63,11 +67,17 @@ class Deployments:
         limit = request.scope["funcrt.config"].deploy_bytes
         head, bundles = decode(await read_body(request.scope, request.receive, limit))
         by = request.scope["funcrt.grant"].name
+        # Who leaves while it installs gives it up; what is imported by then comes into service.
+        watch = Watch(request.receive, self.watches)
         try:
-            found = await self.host.operations.receive(head, bundles, by)
+            found = await self.host.operations.receive(head, bundles, by, watch.close)
         except NotDeployed as error:
             told = mistakes(error.errors)
             raise HttpProblem(422, "refused", told[0], mistakes=told, then=error.then) from None
+        except asyncio.CancelledError:
+            raise watch.told("the host stopped during the deployment") from None
+        finally:
+            watch.close()
         if not head.plan:
             for each in found:
                 if each.state != "unchanged":

@@ -444,6 +444,66 @@ def test_another_is_deployed_while_one_installs(host: Serving, tmp_path: Path) -
         deploying.wait()
 
 
+def test_a_deploy_that_is_given_up_leaves_the_version_before(host: Serving, tmp_path: Path) -> None:
+    """By its client, by the end of what installs, or of the host; nothing runs on."""
+    assert host.stop(signal.SIGTERM) == 0
+    offered = offline(tmp_path / "wheels", "uv")
+    fake = tmp_path / "bin" / "uv"
+    fake.parent.mkdir()
+    fake.write_text(
+        "#!/bin/sh\n"
+        'if grep -q paint==2 requirements.txt; then touch "$4/begun"; sleep 60; fi\n'
+        f'exec {installer({**os.environ, **offered})[0]} "$@"\n'
+    )
+    fake.chmod(0o755)
+    slow = {**offered, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    packages = tmp_path / "data" / "packages"
+
+    def begun() -> "subprocess.Popen[str]":
+        write(Path("src/f"), "paint==2.0\n")
+        made = subprocess.Popen([*FUNCRT, "deploy", "src/f"], env=one.env, stderr=subprocess.PIPE,
+                                text=True)  # fmt: skip
+        until(lambda: list(packages.glob(".install-*/site/begun")) and running(fake))
+        return made
+
+    one = Serving(tmp_path / "data", env=slow)
+    host.process = one.process
+    write(Path("src/f"), "paint==1.0\n")
+    assert one.run("deploy", "src/f").returncode == 0
+
+    deploying = begun()
+    deploying.send_signal(signal.SIGINT)
+    deploying.communicate(timeout=10)
+    assert deploying.returncode == 130
+    until(lambda: not running(fake) and not list(packages.glob(".install-*")))
+    assert says(one, "f") == {"version": "1.0"}
+
+    deploying, second = begun(), begun()  # the same: it waits for the first
+    (first,) = running(fake)
+    deploying.send_signal(signal.SIGKILL)
+    (program,) = until(lambda: [pid for pid in running(fake) if pid != first])
+    os.kill(int(program), signal.SIGKILL)
+    assert second.wait(20) == 2, "it is told that the installer failed"
+    assert "cannot install paint" in second.communicate()[1]
+    assert deploying.communicate()[1] == ""
+    until(lambda: not running(fake) and not list(packages.glob(".install-*")))
+    assert says(one, "f") == {"version": "1.0"}
+
+    deploying = begun()
+    began = time.monotonic()
+    assert one.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 20
+    assert deploying.wait(10) != 0
+    deploying.communicate()
+    assert not running(fake)
+    assert not list(packages.glob(".install-*"))
+
+    one = Serving(tmp_path / "data", env=slow)
+    host.process = one.process
+    assert says(one, "f") == {"version": "1.0"}
+    assert [row["number"] for row in rows(one.run("versions", "f", "--json"))] == [1]
+
+
 def test_the_page_goes_as_it_says(host: Serving) -> None:
     page = (Path(__file__).parents[2] / "docs" / "dependencies.md").read_text()
     needs, code = re.search(r"\n```\n(pillow.*?)```.*?```python\n(.*?)```", page, re.S).groups()  # type: ignore[union-attr]
