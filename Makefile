@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test test-docker lint docs planted-bugs soak accelerator peers clean
+.PHONY: setup demo test test-docker lint docs wheels planted-bugs soak accelerator peers clean
 
 setup: $(VENV)/.ready
 
@@ -25,6 +25,9 @@ docs: setup
 	$(BIN)/python docs/make_cli.py > docs/cli.md
 	$(BIN)/python docs/make_schema.py > funcrt/funcrt.schema.json
 	DEMO_SVG=docs/demo.svg $(BIN)/python demo/run.py | cat
+
+wheels: setup
+	$(BIN)/python docs/make_wheels.py > funcrt/wheels.sha256
 
 # A worker a core, of which each takes whole files: a file's host is started once.
 test: lint

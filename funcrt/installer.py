@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from funcrt.requirements import Needs, name_of
 from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.workshop import Job, Place, Workshop
 from funcrt.tree import hold
+from funcrt.wheels import versions
 
 __all__ = [
     "CACHE",
@@ -102,19 +103,18 @@ class PasswordExposed(DeployError):
 
 
 class DependencyError(LoadError):
-    """Dependencies that cannot be installed, with the package's name and the installer's words."""
+    """Dependencies that cannot be installed, with the package's name and the installer's words;
+    `kind` is which of the things that can be wrong, or empty."""
+
+    def __init__(self, problem: Problem, traceback: str = "", kind: str = "") -> None:
+        self.kind = kind
+        super().__init__(problem, traceback)
 
 
-def pinned(names: Sequence[str] = RUNTIME) -> list[str]:
-    """Packages in the version that funcrt has here: of `RUNTIME`, what a function must have in just
-    this one, if it has it at all: `msgspec==0.21.0`."""
-    found = []
-    for name in names:
-        try:
-            found.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:
-            pass
-    return found
+def pinned(python: Interpreter | None = None) -> list[str]:
+    """What a function must have in just the version that its process runs on, if it has it at all,
+    in another Python or this one: `msgspec==0.21.0`."""
+    return versions(RUNTIME) if python else [f"{name}=={version(name)}" for name in RUNTIME]
 
 
 def installer(environ: Mapping[str, str]) -> list[str]:
@@ -191,7 +191,8 @@ async def run_installer(
     command = _for(python, installer(os.environ))
     uv = _is_uv(command)
     options = [*command, *_options(command, work / SITE, place.builds, python)]
-    job = await asyncio.to_thread(_job, options, needs, work, packages, place, uv=uv)
+    options += await asyncio.to_thread(_asked, needs, work, pinned(python))
+    job = await asyncio.to_thread(_job, options, work, packages, place, uv=uv)
     secrets = passwords(job.env)
     exposed = sorted({name for name in secrets.values() if name.isupper()})
     for line in needs.lines:
@@ -260,18 +261,15 @@ async def compile_in(work: Path, python: Interpreter, workshop: Workshop, place:
     await workshop.run(job, place)
 
 
-def _job(
-    command: list[str], needs: Needs, work: Path, packages: Path, place: Place, *, uv: bool
-) -> Job:
+def _job(command: list[str], work: Path, packages: Path, place: Place, *, uv: bool) -> Job:
     """What is to run, with its home and what that holds."""
     home = work / HOME
-    home.mkdir()
     if place.user:
         work.chmod(0o755)  # as whom it is another's, and still to be looked at
     # A build could leave a wheel of its own for others, where it had the cache that they have; and
     # whoever installs as somebody else has another.
     shared = packages / (f"{CACHE}-{place.user}" if place.user else CACHE)
-    cache = shared if place.keeps else home / CACHE
+    cache = home / CACHE if place.builds else shared
     cache.mkdir(exist_ok=True)
     env = environment(os.environ, home, cache, uv=uv)
     if place.builds or place.user:
@@ -281,11 +279,11 @@ def _job(
         other.mkdir(parents=True, exist_ok=True)
     files = _handed(env, home, place)
     return Job(
-        command=[*command, *_asked(needs, home)],
+        command=command,
         env=env,
         directory=home,
         work=work,
-        cache=cache if place.keeps else None,
+        cache=None if place.builds else cache,
         writable=tuple(str(other.absolute()) for other in others),
         readable=files,
         network=places(env).hosts,
@@ -319,15 +317,17 @@ def _tools(program: str, python: Interpreter | None) -> tuple[str, ...]:
     return tuple(path for path in paths if os.access(path, os.R_OK))
 
 
-def _asked(needs: Needs, home: Path) -> list[str]:
-    """The options that say what is needed, in files below `home`."""
+def _asked(needs: Needs, work: Path, pins: Sequence[str]) -> list[str]:
+    """The options that say what is needed, in files of its home, which is made."""
+    home = work / HOME
+    home.mkdir()
     lines = "\n".join(needs.lines)
     files = {"-r": "requirements.txt"}
     (home / files["-r"]).write_text(f"{lines}\n")
     if "--hash" not in lines:  # where hashes are asked for, all must have one
         files["-c"] = "constraints.txt"
-        (home / files["-c"]).write_text("\n".join(pinned()))
-    return [word for pair in files.items() for word in pair]
+        (home / files["-c"]).write_text("\n".join(pins))
+    return [str(word) for pair in files.items() for word in pair]
 
 
 def _options(
@@ -358,6 +358,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     (rf"{_NAME}{_VERSION} depends on Python", "python"),
     (rf"no versions? of {_NAME}{_VERSION} ", "no version"),
     (rf"[Hh]ash mismatch for {_NAME}{_VERSION}\W", "hash"),
+    (rf"may have tampered with them\. {_NAME}{_VERSION} from ", "hash"),
     (rf"No matching distribution found for {_NAME}(?:[\[=<>!~;,@ (]|$)", "no match"),
     (rf"(?:all versions of )?{_NAME}{_VERSION} depends? on ", "conflict"),
     (rf"{_NAME} \S+ depends on ", "conflict"),
@@ -409,7 +410,7 @@ def _told(needs: Needs, said: str, builds: bool, other: Interpreter | None) -> D
     kept = [line.rstrip() for line in said.splitlines() if line.strip() and not _NOISE.match(line)]
     words = "\n".join(f"  {line}" for line in kept[-MOST_SAID:])
     line = needs.places.get(name) or _line_of(needs, said)
-    return DependencyError(Problem(file=needs.file, line=line, message=message), words)
+    return DependencyError(Problem(file=needs.file, line=line, message=message), words, kind)
 
 
 def _line_of(needs: Needs, said: str) -> int | None:

@@ -35,6 +35,7 @@ from funcrt.requirements import Needs, name_of
 from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.workshop import Workshop
 from funcrt.tree import DIRECTORY, Taken, hold, remove, size, sync, tidy
+from funcrt.wheels import hashed
 from mesh.failpoint import point
 
 __all__ = [
@@ -177,8 +178,9 @@ class Packages:
 
     async def library(self, function: str, python: Interpreter) -> Interpreter:
         """That Python, with what a function's process runs on installed for it, once for all
-        functions. Raises PythonUnusable, InstallerMissing, SandboxError."""
-        runtime = pinned([*RUNTIME, *([DEBUGGER] if self.debugging else [])])
+        functions: wheels of known hashes alone. Raises PythonUnusable, InstallerMissing,
+        SandboxError."""
+        runtime = hashed([*RUNTIME, *([DEBUGGER] if self.debugging else [])])
         key, workshop = _library_key(python, runtime), self.workshop if self.install else None
         if workshop is None and self._there(key) is None:
             raise PythonUnusable(function, python, NOT_INSTALLING)
@@ -195,7 +197,14 @@ class Packages:
         try:
             found = await self._got(function, key, [f"msgspec (Python {python.version})"], fill)
         except DependencyError as error:
-            mend = "" if python.pip else "; uv beside funcrt, or a pip of that Python, may do it"
+            mend = "; uv beside funcrt, or a pip of that Python, may do it"
+            if error.kind == "hash":
+                mend = (
+                    ", which funcrt has with it: somebody else's file was handed out, or one that"
+                )
+                mend += " was built anew; let it be had from an index that has the one of PyPI"
+            elif python.pip:
+                mend = ""
             why = f"{error.problem.message}{mend}\n{error.traceback}".rstrip()
             raise PythonUnusable(function, python, why) from None
         return msgspec.structs.replace(python, library=str(found.path))
@@ -302,7 +311,7 @@ def _key(needs: Needs, builds: bool, python: Interpreter | None = None) -> str:
     """Different where something else would be installed: for another Python, or machine, too."""
     own = (sysconfig.get_config_var("SOABI"), sysconfig.get_platform(), sys.version_info[:2])
     for_it = own if python is None else _of(python)
-    asked = repr((1, needs.lines, builds, for_it, pinned()))
+    asked = repr((1, needs.lines, builds, for_it, pinned(python)))
     return hashlib.sha256(asked.encode()).hexdigest()[:40]
 
 

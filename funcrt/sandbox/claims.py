@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from funcrt.sandbox.confine import Refused
-from funcrt.sandbox.users import BUILDERS, FUNCTIONS, INSTALLER, MOST_BUILDERS, MOST_FUNCTIONS
+from funcrt.sandbox.users import BUILDERS, FUNCTIONS, INSTALLERS, MOST_BUILDERS, MOST_FUNCTIONS
 
 __all__ = ["Claims", "Kind"]
 
@@ -60,8 +60,9 @@ class Claims:
     def _take(self, among: Sequence[int]) -> int | None:
         if self._file < 0:
             self._file = _opened(self._path)
-        # Not from the first on: what is left of a host that has just ended may be there yet.
-        first = int.from_bytes(os.urandom(4), "big") % len(among)
+        # Not from the first on, as what is left of a host that has just ended may be there yet; but
+        # for who keeps downloads under its number.
+        first = int.from_bytes(os.urandom(4), "big") % len(among) if among != INSTALLERS else 0
         for user in (*among[first:], *among[:first]):
             if user not in self._held:
                 try:
@@ -77,7 +78,7 @@ class Claims:
 _OF: dict[Kind, tuple[int, Sequence[int]]] = {
     "function": (MOST_FUNCTIONS, FUNCTIONS),
     "builder": (MOST_BUILDERS, BUILDERS),
-    "installer": (1, (INSTALLER,)),
+    "installer": (1, INSTALLERS),
 }
 
 

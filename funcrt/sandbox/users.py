@@ -6,7 +6,7 @@ from pathlib import Path
 __all__ = [
     "BUILDERS",
     "FUNCTIONS",
-    "INSTALLER",
+    "INSTALLERS",
     "MOST_BUILDERS",
     "MOST_FUNCTIONS",
     "user_of",
@@ -15,13 +15,13 @@ __all__ = [
 FUNCTIONS = range(61184, 65184)
 MOST_FUNCTIONS = 1000
 """Of one host: one that was taken over leaves the others theirs."""
-BUILDERS = range(65184, 65519)
+INSTALLERS = range(65184, 65200)
+"""What installs wheels: of one host always the same, for it keeps downloads from one time to the
+next."""
+BUILDERS = range(65200, 65519)
 """What installs packages that are built by code of their own: another each time."""
 MOST_BUILDERS = 64
 """Of one host."""
-INSTALLER = 61182
-"""What installs wheels: always the same, for it keeps downloads from one time to the next. It is
-one host's at a time; another's installers are builders meanwhile, and keep none."""
 
 
 def user_of(pid: int) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from funcrt.errors import SandboxError
-from funcrt.sandbox.asking import Unclaimed, ask, claimed, readable, socketpair
+from funcrt.sandbox.asking import ask, claimed, readable, socketpair
 from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.destinations import OUTBOUND
 from funcrt.sandbox.groups import Group
@@ -21,7 +21,6 @@ from funcrt.sandbox.installing import Hand, Install
 from funcrt.sandbox.levels import Level, Policy, choose, mend
 from funcrt.sandbox.runtime import Fork
 from funcrt.sandbox.told import received
-from funcrt.sandbox.users import INSTALLER
 from funcrt.sandbox.view import covering
 from funcrt.sandbox.warm import Send
 from funcrt.tree import DIRECTORY, Taken, size
@@ -88,11 +87,6 @@ class Place(msgspec.Struct, frozen=True):
     user: int = 0
     """Who installs it, where that is somebody of its own; else 0."""
 
-    @property
-    def keeps(self) -> bool:
-        """Downloads are kept for the next installation."""
-        return not self.builds and self.user in (0, INSTALLER)
-
 
 class Workshop:
     """Installs for one host. `probed` finds the levels that cannot be had, and why; `send` hands
@@ -125,16 +119,8 @@ class Workshop:
         level = choose(f"{function}, to install what it needs", best, missing, policy)
         user = 0
         if self._root and level != "none":
-            user = await self._installer(builds)
+            user = await claimed(self._send, "builder" if builds else "installer")
         return Place(function, builds, level, user)
-
-    async def _installer(self, builds: bool) -> int:
-        """Another each time; for wheels always the same, unless that is another host's. Raises
-        Unclaimed."""
-        if not builds:
-            with contextlib.suppress(Unclaimed):
-                return await claimed(self._send, "installer")
-        return await claimed(self._send, "builder")
 
     async def run(self, job: Job, place: Place) -> tuple[int, str]:
         """Its exit code, and what it wrote. Raises InstallUnconfined, SandboxError."""

@@ -21,7 +21,7 @@ from funcrt.sandbox.confine import Refused
 from funcrt.sandbox.users import (
     BUILDERS,
     FUNCTIONS,
-    INSTALLER,
+    INSTALLERS,
     MOST_BUILDERS,
     MOST_FUNCTIONS,
 )
@@ -85,14 +85,14 @@ def test_builders_take_turns(file: Path) -> None:
 
 def test_a_claim_ends_with_the_process_that_has_it(file: Path) -> None:
     claims = Claims(str(file))
-    with another(file, "installer", "function") as (process, (installer, _)):
-        assert installer == INSTALLER
-        with pytest.raises(ValueError, match="left for a installer: other hosts that root"):
-            claims.claim("installer")
+    with another(file, "installer", "installer") as (process, (installer, again)):
+        assert installer == again == INSTALLERS[0], "downloads are kept under its number"
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert claims.claim("installer") == INSTALLER
-    assert claims.claim("installer") == INSTALLER, "it stays its own"
+        assert claims.claim("installer") == INSTALLERS[0]
+    with another(file, "installer") as (_, (installer,)):
+        assert installer == INSTALLERS[1]
+    assert claims.claim("installer") == INSTALLERS[0], "it stays its own"
 
 
 def test_where_all_are_taken_there_is_none(file: Path) -> None:
@@ -210,11 +210,13 @@ def test_two_hosts_of_root_have_no_user_in_common(tmp_path: Path, apart: list[st
             users += [int(call.text) for call in calls]
         assert len(set(users)) == 4, users
         assert set(users) <= set(FUNCTIONS)
-        # Downloads are kept by the one that has the installer's id, as a file of its own.
+        # Downloads are the host's own while nothing is installed.
         caches = [list((tmp_path / name / "data").rglob(".cache-*")) for name in ("one", "two")]
-        assert [[each.name for each in found] for found in caches] == [[f".cache-{INSTALLER}"], []]
-        assert {each.lstat().st_uid for each in caches[0][0].rglob("*")} <= {HOST_USER}
-        assert caches[0][0].stat().st_uid == HOST_USER
+        kept = [f".cache-{user}" for user in INSTALLERS[:2]]
+        assert [[each.name for each in found] for found in caches] == [[name] for name in kept]
+        for (cache,) in caches:
+            owners = {each.lstat().st_uid for each in (cache, *cache.rglob("*"))}
+            assert owners == {HOST_USER}
     finally:
         for host in hosts:
             host.stop(signal.SIGTERM)

@@ -28,7 +28,7 @@ from funcrt.sandbox import workshop
 from funcrt.sandbox.asking import claimed
 from funcrt.sandbox.levels import IsolationMissing, Level, Policy
 from funcrt.sandbox.process import ProcessSandbox
-from funcrt.sandbox.users import BUILDERS, INSTALLER
+from funcrt.sandbox.users import BUILDERS, INSTALLERS
 from funcrt.sandbox.workshop import Workshop
 from funcrt.tree import Taken
 from tests.installs import in_sandbox
@@ -459,7 +459,7 @@ def test_a_host_takes_nothing_but_what_an_installer_has(tmp_path: Path) -> None:
         hand = sandbox.workshop._hand
         (tmp_path / "file").write_text("")
         os.chown(tmp_path / "file", 12345, 12345)
-        for user in (0, 12345, 61184, INSTALLER):
+        for user in (0, 12345, 61184, INSTALLERS[0]):
             for back in (False, True):
                 with pytest.raises(SandboxError, match=f"user {user} installs nothing"):
                     await hand(tmp_path, user, back=back)

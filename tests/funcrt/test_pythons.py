@@ -2,31 +2,37 @@
 one. By interpreters that are scripts, which say what a Python would."""
 
 import asyncio
+import hashlib
 import json
 import os
+import re
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 import pytest
 
+import funcrt.wheels
 from funcrt.errors import LoadError, ManifestError
-from funcrt.installer import run_installer
+from funcrt.installer import RUNTIME, run_installer
 from funcrt.manifest import Manifest, load_manifest
-from funcrt.packages import KEPT_S, Packages, PythonUnusable
+from funcrt.manifest_kinds import OLDEST_PYTHON
+from funcrt.packages import DEBUGGER, KEPT_S, Packages, PythonUnusable
 from funcrt.pythons import PythonMissing, find, is_own, look, python_of
 from funcrt.requirements import Needs
 from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.workshop import Job, Place, Workshop
 from funcrt.testing import load
 from funcrt.trial import trial
+from funcrt.wheels import versions
 from tests.installs import run_in_sandbox
 from tests.pythons import same
 from tests.wheels import offline, wheel
 
+ROOT = Path(__file__).parents[2]
 OWN = "{}.{}.{}".format(*sys.version_info[:3])
 
 
@@ -229,7 +235,24 @@ def wheels(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return tmp_path / "wheels"
 
 
-def test_what_a_process_runs_on_is_installed_once_a_python(tmp_path: Path, wheels: Path) -> None:
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets wheels pass for those that funcrt knows."""
+    file = tmp_path / "wheels.sha256"
+    monkeypatch.setattr("funcrt.wheels.FILE", file)
+    monkeypatch.setattr("funcrt.wheels._known", funcrt.wheels._known.__wrapped__)
+
+    def know(*made: Path) -> None:
+        lines = [f"{hashlib.sha256(one.read_bytes()).hexdigest()}  {one.name}\n" for one in made]
+        file.write_text("".join(lines))
+
+    return know
+
+
+def test_what_a_process_runs_on_is_installed_once_a_python(
+    tmp_path: Path, wheels: Path, known: Callable[..., None]
+) -> None:
+    known(wheel(wheels, "msgspec", "7.1"))
     wheel(wheels, "msgspec", version("msgspec"))
     (tmp_path / "there").mkdir()
     python = same(tmp_path / "there")
@@ -251,7 +274,7 @@ def test_what_a_process_runs_on_is_installed_once_a_python(tmp_path: Path, wheel
     assert list(library.glob("funcrt/sandbox/__pycache__/zygote.*.pyc")), "compiled, once for all"
     assert not (library / "funcrt/cli").exists(), "no function's process runs it"
     assert told == [
-        ("f", [f"msgspec (Python {OWN})"]), ("f", (f"msgspec {version('msgspec')}",)),
+        ("f", [f"msgspec (Python {OWN})"]), ("f", ("msgspec 7.1",)),
     ]  # fmt: skip
     assert asyncio.run(Packages(packages.root, install=False).library("g", python)) == made
     assert len(told) == 2
@@ -264,9 +287,10 @@ def test_what_a_process_runs_on_is_installed_once_a_python(tmp_path: Path, wheel
     assert not library.exists()
 
 
-def test_the_debugger_comes_along_where_a_host_has_one(tmp_path: Path, wheels: Path) -> None:
-    for name in ("msgspec", "debugpy"):
-        wheel(wheels, name, version(name))
+def test_the_debugger_comes_along_where_a_host_has_one(
+    tmp_path: Path, wheels: Path, known: Callable[..., None]
+) -> None:
+    known(*(wheel(wheels, name, version(name)) for name in ("msgspec", "debugpy")))
     (tmp_path / "there").mkdir()
     python, packages = same(tmp_path / "there"), Packages(tmp_path / "packages")
     plain = run_in_sandbox(packages, lambda: packages.library("f", python))
@@ -277,8 +301,64 @@ def test_the_debugger_comes_along_where_a_host_has_one(tmp_path: Path, wheels: P
     assert Path(made.library, "debugpy/__init__.py").is_file()
 
 
-def test_a_python_without_a_wheel_is_refused_in_words(tmp_path: Path, wheels: Path) -> None:
-    wheel(wheels, "msgspec", version("msgspec"), tag="cp399-cp399-linux_mips")
+@pytest.mark.parametrize("with_debugger", [False, True])
+def test_a_wheel_that_an_index_has_swapped_is_refused_in_words(
+    tmp_path: Path, wheels: Path, known: Callable[..., None], with_debugger: bool
+) -> None:
+    made = [wheel(wheels, name, "7.1") for name in ("msgspec", "debugpy")]
+    known(*made)
+    swapped = "debugpy" if with_debugger else "msgspec"
+    evil = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+    wheel(wheels, swapped, "7.1", files={f"{swapped}/__init__.py": evil})
+    (tmp_path / "there").mkdir()
+    python, packages = same(tmp_path / "there"), Packages(tmp_path / "packages")
+    packages.debugging = with_debugger
+    with pytest.raises(PythonUnusable) as caught:
+        run_in_sandbox(packages, lambda: packages.library("label", python))
+    first, *rest = str(caught.value).splitlines()
+    assert first == (
+        f"label: Python {OWN} ({python.executable}): cannot install {swapped}: what was downloaded"
+        " does not have its hash, which funcrt has with it: somebody else's file was handed out, or"
+        " one that was built anew; let it be had from an index that has the one of PyPI"
+    )
+    assert hashlib.sha256(made[not with_debugger].read_bytes()).hexdigest() not in str(rest)
+    assert "sha256" in str(rest)
+    assert list(packages.root.glob("[!.]*")) == []
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_function_needs_there_is_held_to_the_same_version(
+    tmp_path: Path, wheels: Path, known: Callable[..., None]
+) -> None:
+    known(wheel(wheels, "msgspec", "7.1"))
+    wheel(wheels, "msgspec", "7.2")
+    (tmp_path / "there").mkdir()
+    python, packages = same(tmp_path / "there"), Packages(tmp_path / "packages")
+    needs = Needs(("msgspec>=7",), "requirements.txt")
+    found = run_in_sandbox(packages, lambda: packages.get("f", needs, python=python))
+    assert found is not None
+    assert found.packages == ("msgspec 7.1",)
+
+
+def test_the_hashes_are_of_what_the_lock_has_and_of_each_machine() -> None:
+    files = [line.split("  ") for line in funcrt.wheels.FILE.read_text().splitlines()]
+    assert [name for digest, name in files if not re.fullmatch(r"[0-9a-f]{64}", digest)] == []
+    locked = (ROOT / "requirements.lock").read_text().split()
+    asked = versions([*RUNTIME, DEBUGGER])
+    assert set(asked) <= set(locked), "make wheels"
+    assert {"==".join(name.split("-")[:2]) for _, name in files} == set(asked)
+    newest = max(sys.version_info[1], 14)
+    for minor in range(OLDEST_PYTHON[1], newest + 1):
+        for libc in ("manylinux", "musllinux"):
+            for machine in ("x86_64", "aarch64"):
+                of = rf"msgspec-[0-9.]+-cp3{minor}-cp3{minor}-\S*{libc}\S*_{machine}\.whl"
+                assert any(re.fullmatch(of, name) for _, name in files), of
+
+
+def test_a_python_without_a_wheel_is_refused_in_words(
+    tmp_path: Path, wheels: Path, known: Callable[..., None]
+) -> None:
+    known(wheel(wheels, "msgspec", "7.1", tag="cp399-cp399-linux_mips"))
     (tmp_path / "there").mkdir()
     python = same(tmp_path / "there")
     packages = Packages(tmp_path / "packages")

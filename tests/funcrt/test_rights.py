@@ -10,7 +10,7 @@ from pathlib import Path
 
 from funcrt.privileges import HOST_USER
 from funcrt.sandbox.told import is_below
-from funcrt.sandbox.users import BUILDERS, FUNCTIONS, INSTALLER
+from funcrt.sandbox.users import BUILDERS, FUNCTIONS, INSTALLERS
 from tests.users import others
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ from funcrt.sandbox.groups import Bounds
 from funcrt.sandbox.installing import Install
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.runtime import Ask, Fork, Kill, Place
-from funcrt.sandbox.users import BUILDERS, FUNCTIONS, INSTALLER
+from funcrt.sandbox.users import BUILDERS, FUNCTIONS, INSTALLERS
 
 made, pid = sys.argv[1], int(sys.argv[2])
 victim = os.pidfd_open(pid)
@@ -77,7 +77,7 @@ async def main():
         "a builder": await ran(sandbox, user=builder, level="process"),
         "another host's": await ran(sandbox, user=FUNCTIONS[FUNCTIONS.index(function) - 1]),
         "another host's builder": await ran(sandbox, user=BUILDERS[BUILDERS.index(builder) - 1]),
-        "an installer": await ran(sandbox, user=INSTALLER),
+        "an installer": await ran(sandbox, user=INSTALLERS[0]),
         "users": [function, builder],
     }
     walled = {"user": function, "level": "sandbox"}
@@ -121,7 +121,7 @@ def test_a_host_that_was_taken_over_gets_nothing_more(tmp_path: Path) -> None:
     refused = {name: found.pop(name) for name in ("root", "root, held", "root, walled")}
     assert set(refused.values()) == {nobody.format(0)}
     assert found.pop("an account") == nobody.format(1000)
-    assert found.pop("an installer") == nobody.format(INSTALLER), "which it has not claimed"
+    assert found.pop("an installer") == nobody.format(INSTALLERS[0]), "which it has not claimed"
     near = {
         "another host's": FUNCTIONS[FUNCTIONS.index(function) - 1],
         "another host's builder": BUILDERS[BUILDERS.index(builder) - 1],
