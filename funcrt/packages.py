@@ -60,6 +60,10 @@ MOST_LISTED = 1000
 DEBUGGER = "debugpy"
 BELOW_THE_CHANNEL = ("funcrt", "funcrt/sandbox", "mesh")
 """Where the modules are that a function's process may import."""
+SWAPPED = (
+    ", which funcrt has with it: somebody else's file was handed out, or one that was built anew;"
+    " let it be had from an index that has the one of PyPI"
+)
 NOT_INSTALLING = (
     "what functions run on is not installed for it, and this host installs nothing: start it once"
     " without --no-install"
@@ -199,10 +203,7 @@ class Packages:
         except DependencyError as error:
             mend = "; uv beside funcrt, or a pip of that Python, may do it"
             if error.kind == "hash":
-                mend = (
-                    ", which funcrt has with it: somebody else's file was handed out, or one that"
-                )
-                mend += " was built anew; let it be had from an index that has the one of PyPI"
+                mend = SWAPPED
             elif python.pip:
                 mend = ""
             why = f"{error.problem.message}{mend}\n{error.traceback}".rstrip()

@@ -35,13 +35,15 @@ paths = [executable, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdli
 paths += [sys.base_prefix + "/lib", *sys.path]
 with open("/proc/self/maps") as maps:  # its libraries: where it was built to look may be elsewhere
     paths += sorted({line.split(None, 5)[5].rstrip() for line in maps if ".so" in line})
-json.dump({
+python = {
     "executable": executable, "version": "%d.%d.%d" % sys.version_info[:3],
-    "final": sys.version_info[3] == "final", "implementation": sys.implementation.name,
     "abi": str(var("SOABI")), "platform": sysconfig.get_platform(),
-    "free_threaded": bool(var("Py_GIL_DISABLED")),
     "paths": [path for path in dict.fromkeys(paths) if path and os.access(path, os.R_OK)],
     "pip": any(os.path.isdir(each + "/pip") for each in site.getsitepackages()),
+}
+json.dump({
+    "python": python, "final": sys.version_info[3] == "final",
+    "implementation": sys.implementation.name, "free_threaded": bool(var("Py_GIL_DISABLED")),
 }, sys.stdout)
 """
 
@@ -49,15 +51,10 @@ json.dump({
 class _Probed(msgspec.Struct, frozen=True):
     """What an interpreter says of itself."""
 
-    executable: str
-    version: str
+    python: Interpreter
     final: bool
     implementation: str
-    abi: str
-    platform: str
     free_threaded: bool
-    paths: tuple[str, ...]
-    pip: bool
 
 
 class Looked(msgspec.Struct, frozen=True):
@@ -160,11 +157,9 @@ def look(environ: Mapping[str, str], minor: int | None = None) -> Looked:
                 if why and directory.name != SHIMS:  # which choose among what may not be there
                     passed[real] = f"{real} {why}"
                 elif not why and isinstance(probed, _Probed):
-                    found.setdefault(probed.executable, probed)
+                    found.setdefault(probed.python.executable, probed)
     newest = sorted(found.values(), key=_order, reverse=True)
-    return Looked(
-        tuple(_interpreter(each) for each in newest), tuple(passed.values()), tuple(closed)
-    )
+    return Looked(tuple(each.python for each in newest), tuple(passed.values()), tuple(closed))
 
 
 def _directories(environ: Mapping[str, str], closed: list[str]) -> Iterator[Path]:
@@ -235,15 +230,4 @@ def _unfit(probed: _Probed) -> str:
 
 
 def _order(probed: _Probed) -> tuple[bool, tuple[int, ...]]:
-    return probed.final, tuple(int(part) for part in probed.version.split("."))
-
-
-def _interpreter(probed: _Probed) -> Interpreter:
-    return Interpreter(
-        executable=probed.executable,
-        version=probed.version,
-        abi=probed.abi,
-        platform=probed.platform,
-        paths=probed.paths,
-        pip=probed.pip,
-    )
+    return probed.final, tuple(int(part) for part in probed.python.version.split("."))

@@ -41,11 +41,12 @@ def fake(directory: Path, number: str, **more: object) -> str:
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / f"python{'.'.join(number.split('.')[:2])}"
     abi = f"cpython-{''.join(number.split('.')[:2])}"
-    told = {
-        "executable": str(file), "version": number, "final": True, "implementation": "cpython",
-        "abi": abi, "platform": "linux", "free_threaded": False, "pip": False,
-        "paths": [str(file), "/lib/x"], **more,
+    python = {
+        "executable": str(file), "version": number, "abi": abi, "platform": "linux", "pip": False,
+        "paths": [str(file), "/lib/x"],
     }  # fmt: skip
+    told = {"final": True, "implementation": "cpython", "free_threaded": False, **more}
+    told["python"] = python | {name: told.pop(name) for name in python if name in told}
     file.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(told)}\nEND\n")
     file.chmod(0o755)
     return str(file)
