@@ -1,10 +1,13 @@
 """The core's errors: what is wrong, where, found, expected. The CLI adds what to type next."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
 __all__ = [
+    "DataUnwritable",
     "DeployError",
     "FuncrtError",
     "FunctionPaused",
@@ -99,6 +102,16 @@ class ImageUnusable(SandboxError):
 
 class DeployError(FuncrtError):
     """A deployment that was refused; what was in service still is."""
+
+
+class DataUnwritable(DeployError):
+    """What cannot be kept, as the host cannot write there: its disk is full, for one."""
+
+    def __init__(self, what: str, where: Path, error: OSError) -> None:
+        why = os.strerror(error.errno or 0).lower()
+        super().__init__(
+            f"{what} cannot be kept below {where}: {why}; see to that, and deploy it again"
+        )
 
 
 class FunctionsRefused(DeployError):

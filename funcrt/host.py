@@ -15,7 +15,7 @@ from funcrt import bundle
 from funcrt.api import Answer, FunctionStatus, HostState, Kind, Reply, Route
 from funcrt.calls import TRIGGER, call_topic, call_trigger
 from funcrt.deployer import Deployer, Prepared
-from funcrt.errors import DeployError, FunctionUnknown
+from funcrt.errors import DataUnwritable, DeployError, FunctionUnknown
 from funcrt.function import LEASE_S, Function, Served
 from funcrt.idempotency import InFlight
 from funcrt.logbook import Logbook
@@ -225,7 +225,10 @@ class Host:
         packed = packed or bundle.pack(directory)
         # A version is forked from what was confined for those before it: it lies beside them.
         root = self.code_root if self.durable_code else self.code_root / manifest.name
-        path = bundle.unpack(packed.body, packed.digest, root, durable=self.durable_code)
+        try:
+            path = bundle.unpack(packed.body, packed.digest, root, durable=self.durable_code)
+        except OSError as error:
+            raise DataUnwritable(f"{manifest.name}: its code", root, error) from None
         self._check_paths(manifest, together)
         version = packed.digest[:12]
         given = self.secrets.rounds.get(manifest.name, 0)

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from funcrt.errors import DeployError
+from funcrt.errors import DataUnwritable, DeployError
 from funcrt.installer import (
     CACHE,
     HOME,
@@ -33,7 +33,7 @@ from funcrt.installer import (
 )
 from funcrt.requirements import Needs, name_of
 from funcrt.sandbox.interpreter import Interpreter
-from funcrt.sandbox.workshop import Workshop
+from funcrt.sandbox.workshop import LEAST_FREE, Workshop, free
 from funcrt.tree import DIRECTORY, Taken, hold, remove, size, sync, tidy
 from funcrt.wheels import hashed
 from mesh.failpoint import point
@@ -43,7 +43,6 @@ __all__ = [
     "InstallStopped",
     "Installed",
     "Packages",
-    "PackagesUnwritable",
     "PythonUnusable",
 ]
 
@@ -93,17 +92,6 @@ class PythonUnusable(DeployError):
 
     def __init__(self, function: str, python: Interpreter, why: str) -> None:
         super().__init__(f"{function}: Python {python.version} ({python.executable}): {why}")
-
-
-class PackagesUnwritable(DeployError):
-    """Nothing can be installed, as the host cannot write where packages are kept."""
-
-    def __init__(self, function: str, root: Path, error: OSError) -> None:
-        why = os.strerror(error.errno or 0).lower()
-        super().__init__(
-            f"{function}: what it needs cannot be installed below {root}: {why}; see to that, and"
-            " deploy it again"
-        )
 
 
 class InstallStopped(DeployError):
@@ -219,7 +207,7 @@ class Packages:
                     found = await self._made(function, key, fill)
                     self.told(function, found.packages, found.took_s)
             except OSError as error:
-                raise PackagesUnwritable(function, self.root, error) from None
+                raise DataUnwritable(f"{function}: what it needs", self.root, error) from None
         return found
 
     async def _made(self, function: str, key: str, fill: Fill) -> Installed:
@@ -408,9 +396,11 @@ def _discard(directory: Path) -> None:
 
 
 def _discard_large(cache: Path) -> None:
-    """Downloads that have become too many, unless something is installed with them."""
-    found = size(cache, MOST_CACHED)
-    if found.bytes <= MOST_CACHED.bytes and found.files <= MOST_CACHED.files:
+    """Downloads that have become too many, or too many for their disk, unless something is
+    installed with them."""
+    found, room = size(cache, MOST_CACHED), free(cache)
+    many = found.bytes > MOST_CACHED.bytes or found.files > MOST_CACHED.files
+    if not many and (not found.files or room.bytes >= LEAST_FREE.bytes):
         return
     held = hold(cache, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if held < 0:

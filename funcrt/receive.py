@@ -15,6 +15,7 @@ from funcrt.changes import changed_files, changed_keys
 from funcrt.deployer import Done, Prepared
 from funcrt.deployments import Deployed
 from funcrt.errors import (
+    DataUnwritable,
     DeployError,
     FuncrtError,
     FunctionsRefused,
@@ -116,6 +117,9 @@ async def _read_all(host: "Host", head: Head, bundles: Sequence[Bundle]) -> _Rea
         except FuncrtError as error:
             read.names.append(upload.folder)
             read.errors.append(error)
+        except OSError as error:
+            read.names.append(upload.folder)
+            read.errors.append(DataUnwritable(f"{shown}: what was sent", host.code_root, error))
     manifests = {path: one.manifest for path, one in read.found.items()}
     read.errors += clashes(manifests)
     read.errors += no_profile(manifests.values(), head.profile)

@@ -49,9 +49,10 @@ def install(asked: Install, control: int, out: int) -> None:
     os.close(control)  # R tells how it ended
     kernel.adopt_orphans()
     kernel.set_dumpable(False)
+    own = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _be(asked, out)
+        _be(asked, out, own)
     while True:
         ended, status = os.wait()
         if ended == pid:
@@ -59,9 +60,13 @@ def install(asked: Install, control: int, out: int) -> None:
             os._exit(code if code >= 0 else 128 - code)
 
 
-def _be(asked: Install, out: int) -> None:
-    """Become the program."""
+def _be(asked: Install, out: int, parent: int) -> None:
+    """Become the program, which ends with its parent, as that does with R: without a namespace of
+    its own nothing else would end it where R was killed."""
     try:
+        kernel.tie_to_parent(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
         held = asked.confine
         kernel.set_dumpable(True)  # who makes its connections looks into it
         env = dict(asked.env)

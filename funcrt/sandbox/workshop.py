@@ -25,7 +25,7 @@ from funcrt.sandbox.view import covering
 from funcrt.sandbox.warm import Send
 from funcrt.tree import DIRECTORY, Taken, size
 
-__all__ = ["InstallUnconfined", "Job", "Place", "Workshop"]
+__all__ = ["LEAST_FREE", "InstallUnconfined", "Job", "Place", "Workshop", "free"]
 
 MOST = Taken(16 << 30, 1_000_000)
 """Of what one installation has on disk, downloads and builds among them."""
@@ -253,13 +253,13 @@ class _Running:
 
     async def over(self, places: Sequence[Path], memory_bytes: int) -> tuple[int, str]:
         """Wait for its end; `places` are where it writes. Raises _Refused, SandboxError."""
-        first, why = _free(places[0]), ""
+        first, why = free(places[0]), ""
         count_at = time.monotonic() + COUNT_S
         async with asyncio.TaskGroup() as group:
             hearing = group.create_task(self._hear())
             listening = group.create_task(self._listen())
             while not (await asyncio.wait({hearing}, timeout=LOOK_S))[0]:
-                why = why or _too_little(_free(places[0]), first)
+                why = why or _too_little(free(places[0]), first)
                 began = time.monotonic()
                 if not why and began >= count_at:
                     why = await asyncio.to_thread(_too_much, places)
@@ -331,16 +331,17 @@ def _too_much(places: Sequence[Path]) -> str:
     return ""
 
 
-def _too_little(free: Taken, first: Taken) -> str:
+def _too_little(room: Taken, first: Taken) -> str:
     """The same, for the room on its disk, of which there was so much at first."""
-    if free.bytes < min(LEAST_FREE.bytes, first.bytes):
+    if room.bytes < min(LEAST_FREE.bytes, first.bytes):
         return f"its disk has less than {LEAST_FREE.bytes >> 20} MiB left"
-    if free.files < min(LEAST_FREE.files, first.files):
+    if room.files < min(LEAST_FREE.files, first.files):
         return f"its disk has room for less than {LEAST_FREE.files:,} more files"
     return ""
 
 
-def _free(directory: Path) -> Taken:
+def free(directory: Path) -> Taken:
+    """The room on its disk. Raises OSError."""
     found = os.statvfs(directory)
     # Where files are not counted there is no room for any, by these words.
     return Taken(found.f_bavail * found.f_frsize, found.f_favail)

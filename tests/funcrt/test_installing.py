@@ -282,7 +282,7 @@ def test_one_that_leaves_its_disk_too_little_is_ended(
     only_wheels_of(tmp_path, monkeypatch)
     built(tmp_path / "wheels", "grows", "1.0", GROWS)
     found = iter([much, *[little] * 1000])
-    monkeypatch.setattr(workshop, "_free", lambda _: next(found))
+    monkeypatch.setattr(workshop, "free", lambda _: next(found))
     began = time.monotonic()
     with pytest.raises(DependencyError) as caught:
         get(Packages(tmp_path / "packages"), "grows", builds=True)
@@ -511,9 +511,16 @@ def test_downloads_that_have_become_too_many_go(
 
     asyncio.run(in_sandbox(packages, sweep))
     assert cache.is_dir(), "there is room for them"
-    monkeypatch.setattr("funcrt.packages.MOST_CACHED", Taken(1, 1_000_000))
-    asyncio.run(in_sandbox(packages, sweep))
+    with monkeypatch.context() as patched:
+        patched.setattr("funcrt.packages.MOST_CACHED", Taken(1, 1_000_000))
+        asyncio.run(in_sandbox(packages, sweep))
     assert not cache.exists()
+    get(packages, "paint==1.0")
+    asyncio.run(in_sandbox(packages, sweep))
+    assert cache.is_dir()
+    monkeypatch.setattr("funcrt.packages.free", lambda _: Taken(100 << 20, 1_000_000))
+    asyncio.run(in_sandbox(packages, sweep))
+    assert not cache.exists(), "there is no room for them"
     assert get(packages, "paint>0").packages == ("paint 1.0",)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from funcrt.errors import DeployError, LoadError
+from funcrt.errors import DataUnwritable, DeployError, LoadError
 from funcrt.installer import PASSED, DependencyError, environment, installer
 from funcrt.packages import (
     KEPT_S,
@@ -22,7 +22,6 @@ from funcrt.packages import (
     Installed,
     InstallStopped,
     Packages,
-    PackagesUnwritable,
     _finish,
 )
 from funcrt.requirements import Needs
@@ -31,6 +30,7 @@ from tests.developing import Dev
 from tests.installs import run_in_sandbox
 from tests.serving import FUNCRT, Serving, rows, until
 from tests.sessions import alike, sessions
+from tests.users import CLOSED
 from tests.wheels import offline, sdist, wheel
 
 
@@ -117,10 +117,10 @@ def test_half_of_what_was_installed_does_not_pass_for_the_whole(
 def test_where_nothing_can_be_written_it_is_said(tmp_path: Path, wheels: Path) -> None:
     wheel(wheels, "paint", "1.0")
     (tmp_path / "file").write_text("")
-    with pytest.raises(PackagesUnwritable) as caught:
+    with pytest.raises(DataUnwritable) as caught:
         get(Packages(tmp_path / "file" / "packages"), "paint")
     assert str(caught.value) == (
-        f"f: what it needs cannot be installed below {tmp_path}/file/packages: not a directory;"
+        f"f: what it needs cannot be kept below {tmp_path}/file/packages: not a directory;"
         " see to that, and deploy it again"
     )
 
@@ -259,8 +259,18 @@ def running(program: Path) -> list[str]:
     return found
 
 
-def test_a_host_that_is_killed_leaves_no_half(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("killed", "options"),
+    [("host", []), ("host", ["--isolation", "process"]), ("R", ["--isolation", "process"])],
+)
+def test_a_host_that_is_killed_leaves_no_half(
+    tmp_path: Path, killed: str, options: list[str]
+) -> None:
     """Killed while the installer writes: that ends with it, and the next one begins anew."""
+    if options and os.geteuid() == 0 and CLOSED:
+        pytest.skip(f"other users cannot run this Python: {CLOSED} is closed to them")
+    for each in (tmp_path, *tmp_path.parents[:2]):
+        each.chmod(0o755)
     wheels = tmp_path / "wheels"
     wheel(wheels, "paint", "1.0")
     fake = tmp_path / "bin" / "uv"
@@ -280,16 +290,25 @@ def test_a_host_that_is_killed_leaves_no_half(tmp_path: Path) -> None:
     env = {**os.environ, **offline(wheels, "uv"), "FUNCRT_DATA": str(tmp_path / "data")}
     slow = {**env, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
     host = subprocess.Popen(
-        [*FUNCRT, "serve", str(tmp_path / "functions"), "--port", "0", "--quiet"], env=slow
+        [*FUNCRT, "serve", str(tmp_path / "functions"), "--port", "0", "--quiet", *options],
+        env=slow,
+        stderr=subprocess.DEVNULL,
     )
     try:
         packages = tmp_path / "data" / "packages"
         until(lambda: list(packages.glob(".install-*/site/half.py")) and running(fake))
+        if killed == "R":
+            own = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text().split()
+            for pid in own:
+                os.kill(int(pid), signal.SIGKILL)
+            assert host.wait(30) == 2
+            until(lambda: not running(fake))
     finally:
         host.kill()
         host.wait()
     until(lambda: not running(fake))
-    assert {each.name[:6] for each in packages.iterdir()} == {".insta", ".cache"}
+    if killed == "host":
+        assert {each.name[:6] for each in packages.iterdir()} == {".insta", ".cache"}
     again = Serving(tmp_path / "data", env=offline(wheels, "uv"))
     try:
         called = again.run("invoke", "f", "--data", "1", "--remote", "--json")
@@ -400,6 +419,23 @@ def test_what_cannot_be_installed_changes_nothing(host: Serving) -> None:
     assert says(host, "f") == {"version": "2.0"}
     assert host.run("rollback", "f").returncode == 0
     assert says(host, "f") == {"version": "1.0"}, "two versions of a package side by side"
+
+
+def test_a_host_that_cannot_write_says_so(host: Serving) -> None:
+    write(Path("src/f"), "paint==1.0\n")
+    for name in ("code", "packages"):  # as root may write to any directory
+        there = Path("data", name)
+        if there.is_dir():
+            there.rename(f"{name}-before")
+        there.write_text("")
+        refused = host.run("deploy", "src/f")
+        assert refused.returncode == 2
+        assert re.search(
+            rf"^✗ .*f: what .* cannot be kept below \S*data/{name}: .* deploy it again$"
+            "\n  nothing was deployed$", refused.stderr, re.M,
+        ), refused.stderr  # fmt: skip
+        there.unlink()
+    assert rows(host.run("deploy", "src/f", "--json"))[0]["packages"] == ["paint 1.0"]
 
 
 def test_those_who_need_the_same_share_it_and_a_restart_needs_no_index(host: Serving) -> None:
