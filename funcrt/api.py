@@ -143,6 +143,8 @@ class HostApi(Protocol):
 
     mesh: Transport
     state: HostState
+    recovering: bool
+    """Functions cannot run just now; what is published waits."""
 
     @property
     def observation(self) -> "Observation":

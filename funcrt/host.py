@@ -153,6 +153,8 @@ class Host:
         self.cautions: list[str] = []
         """What an operator is to be told of the host itself, at its start."""
         self.state: HostState = "starting"
+        self.recovering = False
+        """Functions cannot run just now, as what their processes are made by has ended."""
         self.deployed: dict[str, Function] = {}
         self._routes: Paths[Route] = Paths(())
         self._letters: dict[str, str] = {}

@@ -343,7 +343,8 @@ class Pool:
         """The calls that may have run are charged: the last `concurrency` of those begun. Those
         begun before them had ended, their results held back and lost, and go back free, as do those
         that had not begun. One is charged in any case: an instance that dies before it has begun
-        anything would do so for ever."""
+        anything would do so for ever. Of an innocent one no delivery is, but for those over their
+        time: what nobody waits for can be called again, and a call that somebody waits for not."""
         member = self.members.pop(instance, None)
         if member is None:
             return
@@ -358,6 +359,8 @@ class Pool:
         for index, pending in enumerate(calls):
             self.bytes -= pending.bytes
             charged = pending.timed_out if timed_out else last - self.concurrency <= index < last
+            if ended.innocent and pending.deliveries:
+                charged = pending.timed_out
             if not charged:
                 pending.released(pending)
                 continue

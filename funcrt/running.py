@@ -20,6 +20,7 @@ from funcrt.config import ServeConfig
 from funcrt.gateway import GatewayConfig, make_admin_app, make_app, serve_http
 from funcrt.host import Host
 from funcrt.privileges import UserInvalid, drop, unreadable, wanted_user
+from funcrt.sandbox.keeper import Keeper, RuntimeLost
 from funcrt.sandbox.lending import Lending
 from funcrt.sandbox.levels import Policy
 from funcrt.sandbox.process import Debugging, ProcessSandbox
@@ -64,8 +65,14 @@ class Ending:
         """How long what runs may take to finish, of `most` in all: none after a failure."""
         if not self.asked.done():
             return most
-        failed = self.asked.result() is not None
+        error = self.asked.result()
+        failed = error is not None and not isinstance(error, RuntimeLost)
         return 0.0 if failed else max(0.0, self._asked_at + most - self._time())
+
+    @property
+    def lost(self) -> bool:
+        """Whether no function can run any more."""
+        return self.asked.done() and isinstance(self.asked.result(), RuntimeLost)
 
     async def unless_hurried(self, work: "asyncio.Future[Any]") -> bool:
         """Wait for `work`, or cancel it on `hurry`; whether it came to its end."""
@@ -112,6 +119,7 @@ async def hosting(
     sandbox = ProcessSandbox(warm=warm, debugger=debugger, policy=policy)
     sandbox.workshop.policy = config.policy  # a debugger has no hand in that
     sandbox.lending = lending
+    sandbox.keeper.lost = ending.ask
     await sandbox.start()
     try:
         told = "" if config.keeps_user else _become_user(config)
@@ -136,6 +144,7 @@ async def hosting(
             host.packages.install = config.install
             host.packages.builds = config.source_builds
             sandbox.heard, sandbox.apart = host.observation.imported, host.apart
+            _follow(sandbox.keeper, host)
             await host.start()
             try:
                 yield host
@@ -148,6 +157,20 @@ async def hosting(
             await transport.close()
     finally:
         await sandbox.close()
+
+
+def _follow(keeper: Keeper, host: Host) -> None:
+    """Have the host know when functions cannot run, and load what was loaded once they can."""
+
+    def ended() -> None:
+        host.recovering = True
+
+    def again() -> None:
+        host.recovering = False
+        host.tasks.start(host.zygotes.renew(), "load anew")
+
+    keeper.ended, keeper.again = ended, again
+    host.recovering = keeper.control is None
 
 
 def _kept(config: ServeConfig) -> dict[str, Path]:
@@ -207,6 +230,8 @@ async def listening(
         yield http.getsockname()[1]
         host.state = "draining"
         await host.stop_pulling()
+        if ending.lost:  # who waits for an instance would wait in vain
+            await host.drain(ending.seconds(config.drain_s))
         # Still listening: who asks for readiness, or calls, is told 503 and not cut off.
         seconds = ending.seconds(config.drain_s)
         idle = asyncio.gather(*(app.idle(seconds) for app in apps))

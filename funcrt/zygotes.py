@@ -2,11 +2,15 @@
 after, up to a number of them."""
 
 import asyncio
+import logging
 from collections import Counter, OrderedDict
 
+from funcrt.errors import FuncrtError
 from funcrt.sandbox import Code, Sandbox, Zygote
 
 __all__ = ["Zygotes"]
+
+log = logging.getLogger("funcrt.sandbox")
 
 MOST_IDLE = 32
 """Zygotes without instances that stay: at about 3 MB each, what is idle costs 100 MB at most."""
@@ -20,6 +24,7 @@ class Zygotes:
         self.sandbox = sandbox
         self.most_idle = most_idle
         self._held: OrderedDict[str, Zygote] = OrderedDict()
+        self._codes: dict[str, Code] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._users: Counter[str] = Counter()
 
@@ -30,6 +35,7 @@ class Zygotes:
             zygote = self._held.get(key)
             if zygote is None or not zygote.alive:
                 zygote = self._held[key] = await self.sandbox.load(code)
+                self._codes[key] = code
             self._held.move_to_end(key)
         await self._evict(keep=key)
         return zygote
@@ -42,6 +48,16 @@ class Zygotes:
         ]
         for key in idle[: max(len(idle) + 1 - self.most_idle, 0)]:
             await self._drop(key)
+
+    async def renew(self) -> None:
+        """Load what was loaded and has ended, one after the other, so that no call waits for it."""
+        for key, code in list(self._codes.items()):
+            zygote = self._held.get(key)
+            if zygote is not None and not zygote.alive:
+                try:
+                    await self.get(code)
+                except FuncrtError as error:  # the next call tries again
+                    log.error("%s cannot be loaded anew: %s", code.name, error)
 
     def use(self, code: Code) -> None:
         """The version goes into service; once more, where it comes back while it still drains."""
@@ -57,6 +73,7 @@ class Zygotes:
 
     async def _drop(self, key: str) -> None:
         self._locks.pop(key, None)
+        self._codes.pop(key, None)
         zygote = self._held.pop(key, None)
         if zygote is not None:
             await zygote.stop()

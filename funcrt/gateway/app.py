@@ -125,7 +125,8 @@ def _router(host: HostApi, topics: Topics, extra: Sequence[BaseRoute]) -> Router
         return json_response({"status": "ok"})
 
     async def ready(request: Request) -> Response:
-        return json_response({"state": host.state}, 200 if host.state == "ready" else 503)
+        state = "recovering" if host.recovering and host.state == "ready" else host.state
+        return json_response({"state": state}, 200 if state == "ready" else 503)
 
     return Router(
         [

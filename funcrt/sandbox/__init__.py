@@ -126,6 +126,8 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     limit: str = ""
     """Which limit it was ended for, of `protocol.LIMITS`."""
     usage: Usage = Usage()
+    innocent: bool = False
+    """It ended with what all functions' processes are below, and for nothing that it ran."""
 
 
 OnMessages = Callable[["Instance", Sequence[FromInstance]], None]

@@ -120,8 +120,8 @@ class Grouping:
         except BaseException:
             self._tell(Gone(name), [])
             raise
-        if "refused" in told:
-            raise SandboxError(told["refused"])
+        if "group" not in told:
+            raise SandboxError(told.get("refused", "the runtime zygote is gone"))
         found = msgspec.convert(told.get("group"), Group | None)
         self.there = found is not None
         return found, entries

@@ -301,14 +301,16 @@ class ContainerInstance(ProcessInstance):
             self._zygote.work(1)
         super().finish()
 
-    def ended(self, status: int | None, why: str = "") -> None:
-        """The instance is gone, with a wait status, or with its zygote."""
+    def ended(
+        self, status: int | None, why: str = "", limit: str = "memory", *, innocent: bool = False
+    ) -> None:
+        """As a process's."""
         if self._over:
             return
         killed = status is not None and exit_code(status) == -signal.SIGKILL
         if killed and not self._reason and not why:
             why = self._zygote.why_killed()
-        super().ended(status, why)
+        super().ended(status, why, limit, innocent=innocent)
         self._release(self._calls)
         if self._ending:
             self._zygote.work(-1)

@@ -305,14 +305,19 @@ class ProcessInstance(asyncio.Protocol):
             self._reason = self._reason or reason
             self._owner.end(self.watch)
 
-    def ended(self, status: int | None, why: str = "") -> None:
-        """The instance is gone, with a wait status, or with its zygote, which ended of `why`."""
+    def ended(
+        self, status: int | None, why: str = "", limit: str = "memory", *, innocent: bool = False
+    ) -> None:
+        """The instance is gone, with a wait status, or with its zygote, which ended of `why` as it
+        was over that limit, or, if it is `innocent`, by nobody's fault here."""
         if self._over:
             return
-        limit = ""
         killed = self.group is not None and self.group.killed_for_memory()
-        if not self._reason and (why or (exit_code(status) == -SIGKILL and killed)):
-            self._reason, limit = why or out_of_memory(self._owner.code.memory_bytes), "memory"
+        if not why and exit_code(status) == -SIGKILL and killed:
+            why = out_of_memory(self._owner.code.memory_bytes)
+        if self._reason or not why:
+            limit = ""
+        self._reason = self._reason or why
         for reader in self._logs:
             reader.drain()
             reader.close()
@@ -342,6 +347,7 @@ class ProcessInstance(asyncio.Protocol):
                 begun=begun,
                 limit=limit,
                 usage=self._used,
+                innocent=innocent,
             )
             self._on_exit(self, how)
 

@@ -6,8 +6,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +31,7 @@ from funcrt.sandbox.fit import file_of, unfit
 from funcrt.sandbox.groups import Group
 from funcrt.sandbox.instance import LOAD_TIMEOUT_S, ProcessInstance, out_of_memory, shared
 from funcrt.sandbox.interpreter import PythonRefused
+from funcrt.sandbox.keeper import Keeper
 from funcrt.sandbox.lending import Borrower, Lending
 from funcrt.sandbox.levels import Level, NetworkUnenforced, NotLinux, Policy, choose, system
 from funcrt.sandbox.logs import Budget, LogReader
@@ -85,10 +84,8 @@ class ProcessSandbox:
         self.grouping = Grouping(self._send)
         self.workshop = Workshop(self.policy, self.probed, self._send, self.end)
         """Where what functions need is installed."""
-        self._with = f"grouped={grouped}"
+        self.keeper = Keeper(grouped=grouped)
         self._containers: asyncio.Future[ProcessSandbox] | None = None
-        self._runtime: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
         self._zygotes: set[ProcessZygote] = set()
         self.apart: Callable[[str], Sequence[Path]] = lambda _: ()
         """What a function of this name is never shown, wherever the names of its files lead."""
@@ -110,25 +107,11 @@ class ProcessSandbox:
         """As the contract says. Raises NotLinux."""
         if system() != "Linux":
             raise NotLinux(system())
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        root = str(Path(__file__).parents[2])
-        program = (
-            f"import sys; sys.path.insert(0, {root!r});"
-            f"from funcrt.sandbox.runtime import runtime; runtime({theirs.fileno()}, {os.getpid()},"
-            f" {self._with})"
-        )
-        with theirs:
-            self._runtime = subprocess.Popen(  # noqa: ASYNC220 - it returns once forked
-                [sys.executable, "-I", "-c", program],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"},
-            )
+        self.keeper.start()
 
     async def load(self, code: Code) -> "ProcessZygote":
         """As the contract says."""
-        if self._control is None:
-            raise SandboxError("the sandbox was not started")
+        await self.keeper.there()
         level = await self._level(code)
         if level == "container":
             if code.network not in ((), ("outbound",)):
@@ -188,7 +171,11 @@ class ProcessSandbox:
         """The levels that cannot be had here, and why: each was tried once, in a forked child."""
         if self._probed is None:
             self._probed = asyncio.ensure_future(self._probe())
-        await asyncio.shield(self._probed)
+        try:
+            await asyncio.shield(self._probed)
+        except SandboxError:  # it is asked again
+            self._probed = None
+            raise
         return self.missing
 
     async def primitives(self) -> list[tuple[str, int, str]]:
@@ -201,11 +188,14 @@ class ProcessSandbox:
             self.missing["container"] = why
         levels: tuple[Level, ...] = ("process", "sandbox")
         for level in levels:
+            number = self.keeper.number
             try:
                 async with self.users.of("", level) as user:
                     told, _ = await ask(self._send, Probe(Confinement(level=level, user=user)))
             except Unclaimed as error:
                 told = {"refused": str(error)}
+            if not told and self.keeper.outlived(number):
+                raise SandboxError("the runtime zygote is gone")
             if "had" not in told:
                 self.missing[level] = told.get("refused", "the process that tried it ended")
 
@@ -244,9 +234,7 @@ class ProcessSandbox:
         return self._send
 
     def _send(self, body: bytes, descriptors: list[int]) -> None:
-        if self._control is None:
-            raise OSError("the sandbox was closed")
-        socket.send_fds(self._control, [body], descriptors)
+        self.keeper.send(body, descriptors)
 
     async def _fork(
         self, code: Code, spec: Spec, info: HandlerInfo | None = None, *, send: Send | None = None
@@ -305,21 +293,13 @@ class ProcessSandbox:
             self._containers = None
         if self._warm is not None:
             self._warm.close()
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._runtime is not None:
-            try:
-                await asyncio.to_thread(self._runtime.wait, 5)
-            except subprocess.TimeoutExpired:
-                self._runtime.kill()
-                self._runtime.wait()
-            self._runtime = None
+        await self.keeper.close()
 
 
 Born = tuple[int, int]
 """An instance's pid, 0 where it has ended, and a descriptor of it."""
 FORK_TIMEOUT_S = 30.0
+WITH_RUNTIME = "ended with the runtime zygote"
 MOST_UNASKED = 4
 """Messages of a zygote besides two an instance: who it is, and what its import came to."""
 
@@ -348,6 +328,7 @@ class ProcessZygote:
         self.code = code
         self.alive = True
         self._loop = asyncio.get_running_loop()
+        self._runtime = sandbox.keeper.number
         self._control = control
         self._asked = 0
         """Instances that it was asked for."""
@@ -438,8 +419,12 @@ class ProcessZygote:
                 future.set_exception(SandboxError(f"{self.code.name}: its zygote ended"))
         if not self._ready.done():
             self._ready.set_result(Told(gone=True))
+        why, limit, innocent = self.why_ended(), "memory", False
+        if self._with_runtime():
+            why, limit = WITH_RUNTIME, ""
+            innocent = self.sandbox.keeper.innocent(self._runtime)
         for instance in list(self.instances.values()):
-            instance.ended(None, self.why_ended())
+            instance.ended(None, why, limit, innocent=innocent)
         self.instances.clear()
         for reader in self._logs:
             reader.close()
@@ -469,6 +454,8 @@ class ProcessZygote:
                 raise PythonRefused.at(self.level, self.code.name, python, message.refused)
             raise SandboxError(f"{self.code.name}: isolation {self.level!r}: {message.refused}")
         if not message.ready:
+            if self._with_runtime():
+                raise SandboxError(f"{self.code.name}: its import {WITH_RUNTIME}")
             why = self.why_ended() or "it exited by os._exit, or crashed"
             if self.code.python is not None:
                 why += f"; its log says why, if {self.code.python.executable} did not start at all"
@@ -485,6 +472,10 @@ class ProcessZygote:
         self.info = msgspec.structs.replace(found, isolation=self.level, lacking=why, grouped=held)
         if wrong := unfit(self.code, self.info):
             raise LoadError(Problem(file=file, message=wrong))
+
+    def _with_runtime(self) -> bool:
+        """Whether it has ended as the runtime zygote did."""
+        return self.sandbox.keeper.outlived(self._runtime)
 
     def why_ended(self) -> str:
         """Where the kernel has ended it."""

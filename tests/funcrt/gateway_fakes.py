@@ -29,6 +29,7 @@ class FakeHost:
     def __init__(self, mesh: Transport) -> None:
         self.mesh = mesh
         self.state: HostState = "ready"
+        self.recovering = False
         self.by_name: dict[str, Function] = {"echo": echo, "quiet": quiet, "slow": slow}
         self.routes: dict[str, Route] = {}
         self.calls: list[tuple[str, str, Event, float | None]] = []

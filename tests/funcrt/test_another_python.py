@@ -367,8 +367,8 @@ def test_it_ends_with_the_runtime_zygote(tmp_path: Path, python: Interpreter, le
         zygote = await sandbox.load(code(tmp_path / "f", "def handler(event): return 1", python))
         assert await asked(zygote) == 1
         watch = os.pidfd_open(zygote.pid)
-        assert sandbox._runtime is not None
-        sandbox._runtime.kill()
+        assert sandbox.keeper.process is not None
+        sandbox.keeper.process.kill()
         ended = asyncio.Event()
         asyncio.get_running_loop().add_reader(watch, ended.set)
         async with asyncio.timeout(10):

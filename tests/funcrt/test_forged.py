@@ -279,9 +279,9 @@ def test_the_runtime_outlives_what_it_may_not_kill(tmp_path: Path) -> None:
     async def body(sandbox: ProcessSandbox, code: Code) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            assert sandbox._control is not None
+            assert sandbox.keeper.control is not None
             kill = msgspec.msgpack.encode(Kill())
-            socket.send_fds(sandbox._control, [kill], [theirs.fileno()])
+            socket.send_fds(sandbox.keeper.control, [kill], [theirs.fileno()])
         assert await sandbox.primitives()
 
     with_function(tmp_path, "", body)

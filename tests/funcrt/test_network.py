@@ -230,7 +230,7 @@ def server() -> tuple[socket.socket, int]:
 
 
 def supervisor_of(zygote: ProcessZygote) -> int:
-    runtime = zygote.sandbox._runtime
+    runtime = zygote.sandbox.keeper.process
     assert runtime is not None
     path = Path(f"/proc/{runtime.pid}/task/{runtime.pid}/children")
     return next(pid for pid in map(int, path.read_text().split()) if pid != zygote.pid)

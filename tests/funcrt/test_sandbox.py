@@ -520,8 +520,8 @@ def test_a_runtime_without_room_refuses_and_goes_on(tmp_path: Path, level: Level
             if why := (await sandbox.probed()).get(level):
                 pytest.skip(f"isolation {level!r} cannot be had here: {why}")
             await (await sandbox.load(code)).stop()
-            assert sandbox._runtime is not None
-            pid = sandbox._runtime.pid
+            assert sandbox.keeper.process is not None
+            pid = sandbox.keeper.process.pid
             made = kept_by(pid)
             before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             used = len(os.listdir(f"/proc/{pid}/fd"))

@@ -164,9 +164,13 @@ def test_a_link_that_leads_elsewhere_since_is_not_followed(host: Serving, tmp_pa
     current.symlink_to("data")
     for pid in tree(runtime):  # it is loaded anew
         os.kill(pid, signal.SIGKILL)
-    httpx.post(f"{url}?timeout=1s", json=str(current), timeout=20)
     said = f"sandbox.files: {current}: leads to {tmp_path}/data, which would show it what is the"
-    until(lambda: said in (tmp_path / "serve.err").read_text())
+
+    def asked() -> bool:
+        httpx.post(f"{url}?timeout=1s", json=str(current), timeout=20)
+        return said in (tmp_path / "serve.err").read_text()
+
+    until(asked)
     current.unlink()
     current.symlink_to("models")
     assert httpx.post(url, json=str(current), timeout=20).json() == []

@@ -186,8 +186,8 @@ def test_with_a_runtime_that_was_killed(tmp_path: Path, level: Level, name: str)
         async with asyncio.timeout(10):
             await came.get()
         assert len(named(name)) == 2
-        assert sandbox._runtime is not None
-        sandbox._runtime.kill()
+        assert sandbox.keeper.process is not None
+        sandbox.keeper.process.kill()
         await asyncio.to_thread(until, name, False, 4)
         await sandbox.close()
 
