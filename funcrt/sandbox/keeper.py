@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -49,6 +50,7 @@ class Keeper:
         """Told that there is another."""
         self.lost: Callable[[RuntimeLost], None] = lambda _: None
         """Told that there will be none."""
+        self._watch = -1
         self._grouped = grouped
         self._root = os.geteuid() == 0
         self._changed = asyncio.Event()
@@ -81,7 +83,9 @@ class Keeper:
                 raise
         self.control = ours
         self.number += 1
-        loop.add_reader(ours.fileno(), self.look)
+        # By the process, and not by the socket: who watches that makes it one that does not block.
+        self._watch = os.pidfd_open(self.process.pid)
+        loop.add_reader(self._watch, self.look)
         self._changed.set()
 
     def send(self, body: bytes, descriptors: list[int]) -> None:
@@ -106,7 +110,7 @@ class Keeper:
 
     def look(self) -> None:
         """See whether it has ended: what it forked is only ended after that can be seen."""
-        if self.control is None or not _is_over(self.control):
+        if self.control is None or not _over(self.control.fileno(), self._watch):
             return
         self._let_go()
         loop = asyncio.get_running_loop()
@@ -121,7 +125,7 @@ class Keeper:
     def outlived(self, number: int) -> bool:
         """Whether that one has ended; not where it is none, as a container's is."""
         self.look()
-        return 0 < number and (number < self.number or self.control is None)
+        return number > 0 and (number < self.number or self.control is None)
 
     def innocent(self, number: int) -> bool:
         """Whether what ran below that one, which has ended, is not to be blamed for it: not where
@@ -157,7 +161,8 @@ class Keeper:
 
     def _let_go(self) -> None:
         if self.control is not None:
-            asyncio.get_running_loop().remove_reader(self.control.fileno())
+            asyncio.get_running_loop().remove_reader(self._watch)
+            os.close(self._watch)
             self.control.close()
             self.control = None
 
@@ -175,13 +180,12 @@ class Keeper:
             self.process = None
 
 
-def _is_over(control: socket.socket) -> bool:
-    try:
-        return not control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:  # it ended with something unread
-        return True
+def _over(control: int, watch: int) -> bool:
+    """Whether the other end of its socket is closed, or its process has ended."""
+    poll = select.poll()
+    poll.register(control, 0)
+    poll.register(watch, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _how(process: "subprocess.Popen[bytes] | None") -> str:

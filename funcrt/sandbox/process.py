@@ -38,7 +38,7 @@ from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import Log
 from funcrt.sandbox.runtime import Fork, Kill, Probe
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
-from funcrt.sandbox.told import Forged, Told, info_of, is_child, pid_of, read, received
+from funcrt.sandbox.told import Forged, Told, all_received, info_of, is_child, pid_of, read
 from funcrt.sandbox.warm import Send, WarmProcesses
 from funcrt.sandbox.workshop import Workshop
 from funcrt.sandbox.zygote import Spawn, Spec
@@ -351,10 +351,12 @@ class ProcessZygote:
         return bool(self.instances or self._spawning)
 
     def _readable(self) -> None:
-        try:
-            body, descriptors = received(self._control)
-        except BlockingIOError:
-            return
+        for body, descriptors in all_received(self._control):
+            self._take(body, descriptors)
+            if not self.alive:
+                return
+
+    def _take(self, body: bytes, descriptors: list[int]) -> None:
         if not body:
             self._lost()
             return
@@ -582,6 +584,6 @@ class ProcessZygote:
             self._control.shutdown(socket.SHUT_WR)
             try:
                 async with asyncio.timeout(5):
-                    await self._gone
+                    await asyncio.shield(self._gone)  # others may wait for it, too
             except TimeoutError:
                 self._lost()

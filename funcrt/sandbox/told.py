@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "Failed",
     "Forged",
     "Told",
+    "all_received",
     "exit_code",
     "info_of",
     "is_below",
@@ -85,6 +87,19 @@ def received(control: socket.socket) -> tuple[bytes, list[int]]:
             continue
         return body, descriptors
     return b"", []
+
+
+def all_received(control: socket.socket) -> Iterator[tuple[bytes, list[int]]]:
+    """Those there are, and at last an empty one once nobody is at its other end. To be taken at
+    once: libuv calls no more for a socket whose other end was closed with something unread."""
+    while True:
+        try:
+            body, descriptors = received(control)
+        except BlockingIOError:
+            return
+        yield body, descriptors
+        if not body:
+            return
 
 
 def read(body: bytes) -> Told:
