@@ -3,6 +3,7 @@ where the host may, no event is lost, and none is blamed that did nothing; else 
 
 import asyncio
 import contextlib
+import http.client
 import itertools
 import json
 import os
@@ -170,25 +171,18 @@ def test_a_host_that_may_make_none_says_so_and_ends(tmp_path: Path) -> None:
     host = Serving(tmp_path / "data", ["--logs"], quick=QUICK, slow=SLOW)
     publish(host, "jobs", 6)
     until(lambda: begun(host, 2))
-    replies: list[httpx.Response] = []
-    callers = [
-        threading.Thread(
-            target=lambda: replies.append(
-                httpx.post(f"{host.url}/functions/slow", json="caller", timeout=20)
-            )
-        )
-        for _ in range(4)
-    ]
+    callers = [http.client.HTTPConnection("127.0.0.1", host.port, timeout=20) for _ in range(4)]
     for caller in callers:
-        caller.start()
-    time.sleep(0.2)
+        caller.request("POST", "/functions/slow", '"caller"')
+    for _ in range(2):  # what came before has been read
+        httpx.get(f"{host.url}/healthz", timeout=20)
     os.kill(runtime_of(host), signal.SIGKILL)
-    for caller in callers:
-        caller.join()
-    assert host.ended() == 1
     # Those that ran, and those that waited: all are told.
-    assert len(replies) == 4
-    assert {reply.status_code for reply in replies} <= {502, 503}
+    replies = [caller.getresponse().status for caller in callers]
+    assert set(replies) <= {502, 503}
+    for caller in callers:
+        caller.close()
+    assert host.ended() == 1
     last = said(host).splitlines()[-1]
     assert last.startswith("✗ the runtime zygote was ended by SIGKILL (killed)")
     assert last.endswith("start the host again, or have a supervisor do so")
