@@ -343,8 +343,8 @@ class Pool:
         """The calls that may have run are charged: the last `concurrency` of those begun. Those
         begun before them had ended, their results held back and lost, and go back free, as do those
         that had not begun. One is charged in any case: an instance that dies before it has begun
-        anything would do so for ever. Of an innocent one no delivery is, but for those over their
-        time: what nobody waits for can be called again, and a call that somebody waits for not."""
+        anything would do so for ever. Of an innocent one no delivery is charged that was not over
+        its time; a call that somebody waits for has failed all the same, and is not run twice."""
         member = self.members.pop(instance, None)
         if member is None:
             return

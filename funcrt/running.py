@@ -169,7 +169,8 @@ def _follow(keeper: Keeper, host: Host) -> None:
         host.recovering = False
         host.tasks.start(host.zygotes.renew(), "load anew")
 
-    keeper.ended, keeper.again = ended, again
+    keeper.ended.append(ended)
+    keeper.again = again
     host.recovering = keeper.control is None
 
 

@@ -150,6 +150,12 @@ class Grouping:
         finally:
             self._preparing = None
 
+    def anew(self) -> None:
+        """What made them has ended: what is ready is of no use, and another makes some or none."""
+        self.there = True
+        for bounds in list(self._spare):
+            self._let_go(bounds)
+
     def _let_go(self, bounds: Bounds) -> None:
         group, entries = self._spare.pop(bounds)
         for entry in entries:
@@ -188,6 +194,8 @@ async def claimed(send: Send, kind: Kind) -> int:
     """An id of a user that no other host has. Raises Unclaimed, and SandboxError where the runtime
     zygote is gone."""
     told, _ = await ask(send, Claim(kind))
+    if not told:
+        raise SandboxError("the runtime zygote is gone")
     if "user" not in told:
         raise Unclaimed(told.get("refused", "the runtime zygote did not say why"))
     return int(told["user"])
@@ -225,6 +233,10 @@ class Users:
             yield user
         finally:
             self._loading -= Counter([function])
+
+    def anew(self) -> None:
+        """What claimed the ids has ended, and they are anybody's."""
+        self._ids.clear()
 
     async def _another(self, function: str) -> int:
         try:

@@ -44,7 +44,7 @@ class Keeper:
         self.control: socket.socket | None = None
         self.number = 0
         """Which one it is; 0 before the first."""
-        self.ended: Callable[[], None] = lambda: None
+        self.ended: list[Callable[[], None]] = []
         """Told that there is none, for now."""
         self.again: Callable[[], None] = lambda: None
         """Told that there is another."""
@@ -119,7 +119,8 @@ class Keeper:
             self._innocent.add(self.number)
         wait_s = 0.0 if alone else min(max(1.0, 2 * self._wait_s), MOST_WAIT_S)
         self._ended_at, self._wait_s = loop.time(), wait_s
-        self.ended()
+        for told in self.ended:
+            told()
         self._following = loop.create_task(self._follow(self.process, alone), name="runtime")
 
     def outlived(self, number: int) -> bool:

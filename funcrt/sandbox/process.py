@@ -85,6 +85,7 @@ class ProcessSandbox:
         self.workshop = Workshop(self.policy, self.probed, self._send, self.end)
         """Where what functions need is installed."""
         self.keeper = Keeper(grouped=grouped)
+        self.keeper.ended.append(self._anew)
         self._containers: asyncio.Future[ProcessSandbox] | None = None
         self._zygotes: set[ProcessZygote] = set()
         self.apart: Callable[[str], Sequence[Path]] = lambda _: ()
@@ -102,6 +103,12 @@ class ProcessSandbox:
                 self.heard(code, line.level, line.text)
 
         return said
+
+    def _anew(self) -> None:
+        """The runtime zygote has ended, and what it held for this."""
+        self._probed = None
+        self.users.anew()
+        self.grouping.anew()
 
     async def start(self) -> None:
         """As the contract says. Raises NotLinux."""
