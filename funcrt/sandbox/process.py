@@ -38,7 +38,7 @@ from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import Log
 from funcrt.sandbox.runtime import Fork, Kill, Probe
 from funcrt.sandbox.secrets import NO_SECRETS, Secrets
-from funcrt.sandbox.told import Forged, Told, all_received, info_of, is_child, pid_of, read
+from funcrt.sandbox.told import Forged, Told, info_of, is_child, pid_of, read, received
 from funcrt.sandbox.warm import Send, WarmProcesses
 from funcrt.sandbox.workshop import Workshop
 from funcrt.sandbox.zygote import Spawn, Spec
@@ -358,12 +358,12 @@ class ProcessZygote:
         return bool(self.instances or self._spawning)
 
     def _readable(self) -> None:
-        for body, descriptors in all_received(self._control):
-            self._take(body, descriptors)
-            if not self.alive:
-                return
-
-    def _take(self, body: bytes, descriptors: list[int]) -> None:
+        if not self.alive:
+            return
+        try:
+            body, descriptors = received(self._control)
+        except BlockingIOError:
+            return
         if not body:
             self._lost()
             return
@@ -379,6 +379,7 @@ class ProcessZygote:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+        self._loop.call_soon(self._readable)  # once what this one leads to is done
 
     def _told(self, message: Told, descriptors: list[int]) -> None:
         """What F, or who forked it, says. Descriptors that are kept are taken off the list. Raises

@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,6 @@ __all__ = [
     "Failed",
     "Forged",
     "Told",
-    "all_received",
     "exit_code",
     "info_of",
     "is_below",
@@ -77,7 +75,8 @@ _decode = msgspec.msgpack.Decoder(Told).decode
 
 def received(control: socket.socket) -> tuple[bytes, list[int]]:
     """The next message of one's socket, and a descriptor if one came along; none once nobody is at
-    its other end. Raises BlockingIOError where there is none yet."""
+    its other end. Raises BlockingIOError where there is none yet. Until then it is to be asked
+    again: libuv calls no more for a socket whose other end was closed with something unread."""
     for _ in range(2):
         try:
             body, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 1)
@@ -87,19 +86,6 @@ def received(control: socket.socket) -> tuple[bytes, list[int]]:
             continue
         return body, descriptors
     return b"", []
-
-
-def all_received(control: socket.socket) -> Iterator[tuple[bytes, list[int]]]:
-    """Those there are, and at last an empty one once nobody is at its other end. To be taken at
-    once: libuv calls no more for a socket whose other end was closed with something unread."""
-    while True:
-        try:
-            body, descriptors = received(control)
-        except BlockingIOError:
-            return
-        yield body, descriptors
-        if not body:
-            return
 
 
 def read(body: bytes) -> Told:

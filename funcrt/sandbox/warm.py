@@ -19,7 +19,7 @@ from funcrt.sandbox.imports import leading_imports
 from funcrt.sandbox.logs import Budget, LogReader
 from funcrt.sandbox.protocol import Log
 from funcrt.sandbox.runtime import Fork
-from funcrt.sandbox.told import all_received
+from funcrt.sandbox.told import received
 from funcrt.sandbox.zygote import Warm
 
 __all__ = ["Send", "WarmProcesses", "Warmed"]
@@ -75,16 +75,19 @@ class Warmed:
 
     def _readable(self) -> None:
         assert self.control is not None
-        for body, descriptors in all_received(self.control):
+        while True:
+            try:
+                body, descriptors = received(self.control)
+            except BlockingIOError:
+                return
             for descriptor in descriptors:  # its own: it ends with its control socket
                 os.close(descriptor)
-            if descriptors:
-                continue
+            if not descriptors and not self._said.done():
+                self._said.set_result(body)
             if not body:
                 self.usable = False
                 self._loop.remove_reader(self.control.fileno())
-            if not self._said.done():
-                self._said.set_result(body)
+                return
 
     def fresh(self, key: object) -> bool:
         """Whether it holds just what a version with this key needs, as it is on disk now."""

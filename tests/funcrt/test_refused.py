@@ -2,6 +2,7 @@
 first, and once."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -15,7 +16,7 @@ import pytest
 import uvloop
 
 from funcrt.errors import SandboxError
-from funcrt.sandbox import Code
+from funcrt.sandbox import Code, Exit
 from funcrt.sandbox.asking import socketpair
 from funcrt.sandbox.confine import Confinement
 from funcrt.sandbox.forking import tell
@@ -135,3 +136,32 @@ def test_one_that_gives_up_waiting_for_an_end_leaves_others_waiting(tmp_path: Pa
             os.close(each)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_an_instance_that_has_ended_by_the_time_it_is_heard_of_has_ended(
+    tmp_path: Path, run: Callable[[Any], None]
+) -> None:
+    source = "import os\nos.register_at_fork(after_in_child=lambda: os._exit(3))\n"
+    (tmp_path / "main.py").write_text(f"{source}def handler(event): ...\n")
+
+    async def main() -> None:
+        sandbox = ProcessSandbox(policy=Policy(forced="none"))
+        await sandbox.start()
+        try:
+            zygote = await sandbox.load(Code(name="f", version="1", path=tmp_path))
+            await sandbox.grouping.make(Confinement())  # there may be none, which is known by then
+            ended: asyncio.Queue[Exit] = asyncio.Queue()
+            spawning = asyncio.ensure_future(
+                zygote.spawn(lambda *_: None, lambda _, how: ended.put_nowait(how))
+            )
+            while not zygote.busy:
+                await asyncio.sleep(0)
+            time.sleep(0.3)
+            with contextlib.suppress(SandboxError):
+                await spawning
+            assert (await asyncio.wait_for(ended.get(), 5)).code == 3
+        finally:
+            await sandbox.close()
+
+    run(main())
