@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -32,6 +33,7 @@ __all__ = [
     "DependencyError",
     "InstallerMissing",
     "PasswordExposed",
+    "PipOnMusl",
     "compile_in",
     "installer",
     "pinned",
@@ -99,6 +101,17 @@ class PasswordExposed(DeployError):
             f"{line}: nothing is taken from a URL while {', '.join(variables)} of this host's"
             " environment holds a password, which uv would tell to whom that package names; keep"
             " it in a file that NETRC or UV_CONFIG_FILE names, or let pip install"
+        )
+
+
+class PipOnMusl(DeployError):
+    """Only pip is there to install with, on a system with musl, where it cannot be held back."""
+
+    def __init__(self, function: str) -> None:
+        super().__init__(
+            f"{function}: this system's C library is musl, whose version pip asks a program for,"
+            " and where it takes only wheels it may start none. Install uv beside funcrt:"
+            f" {sys.executable} -m pip install uv"
         )
 
 
@@ -187,9 +200,11 @@ async def run_installer(
 ) -> None:
     """Install what is needed into the empty directory `site` of `work`, for `python` or, without
     it, for this one. Downloads are kept in `packages`. Raises DependencyError, InstallerMissing,
-    SandboxError."""
+    PipOnMusl, SandboxError."""
     command = _for(python, installer(os.environ))
     uv = _is_uv(command)
+    if not (uv or place.builds) and _abi(python).endswith("-musl"):
+        raise PipOnMusl(place.function)
     options = [*command, *_options(command, work / SITE, place.builds, python)]
     options += await asyncio.to_thread(_asked, needs, work, pinned(python))
     job = await asyncio.to_thread(_job, options, work, packages, place, uv=uv)
@@ -242,6 +257,10 @@ def _for(python: Interpreter | None, command: list[str]) -> list[str]:
     pip = find_spec("pip")
     runner = Path(str(pip and pip.origin)).parent / "__pip-runner__.py"
     return [python.executable, "-I", str(runner)]
+
+
+def _abi(python: Interpreter | None) -> str:
+    return python.abi if python is not None else str(sysconfig.get_config_var("SOABI"))
 
 
 def _is_uv(command: Sequence[str]) -> bool:

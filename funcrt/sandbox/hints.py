@@ -4,6 +4,7 @@ manifest that moves it. Runs in the sandbox."""
 import errno
 import resource
 import socket
+import sys
 import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ def _of(error: BaseException, held: "Confinement") -> tuple[str, str]:
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return "processes", _processes(held)
     if isinstance(error, socket.gaierror):
-        return "", "" if held.network else _network()
+        return "", _nameless(held) if held.network else _network()
     if not isinstance(error, OSError):
         return "", ""
     match error.errno:
@@ -104,6 +105,16 @@ def _beside(held: "Confinement") -> str:
 
 def _network() -> str:
     return 'sandbox.network is "none"'
+
+
+def _nameless(held: "Confinement") -> str:
+    """Why no name is found where there is a network: of C libraries musl asks by datagrams alone,
+    and those go nowhere but in a network of its own."""
+    if held.level != "process" or not getattr(sys.implementation, "_multiarch", "").endswith(
+        "musl"
+    ):
+        return ""
+    return "at isolation 'process' musl finds no names; use addresses, or isolation = \"sandbox\""
 
 
 def _processes(held: "Confinement") -> str:

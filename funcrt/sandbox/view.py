@@ -31,7 +31,8 @@ __all__ = [
 SYSTEM = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib",
     "/usr/share/zoneinfo", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
-    "/etc/ld.so.cache", "/etc/localtime", "/etc/timezone", "/etc/mime.types", "/etc/ssl",
+    "/etc/ld.so.cache", "/etc/ld-musl-x86_64.path", "/etc/ld-musl-aarch64.path",
+    "/etc/localtime", "/etc/timezone", "/etc/mime.types", "/etc/ssl",
     "/etc/ca-certificates", "/etc/pki/tls", "/etc/pki/ca-trust", "/etc/services", "/etc/gai.conf",
 )  # fmt: skip
 """Shared libraries, time zones and the certificates of authorities."""

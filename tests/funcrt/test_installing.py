@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import msgspec
 import pytest
 
 from funcrt.errors import FuncrtError, SandboxError
-from funcrt.installer import DependencyError, PasswordExposed
+from funcrt.installer import DependencyError, PasswordExposed, PipOnMusl
 from funcrt.packages import Installed, Packages
 from funcrt.requirements import Needs
 from funcrt.sandbox import workshop
@@ -583,3 +584,34 @@ def test_a_python_without_pip_has_the_hosts(
     got = asyncio.run(in_sandbox(packages, lambda: packages.get("f", needs, python=python)))
     assert got is not None
     assert got.packages == ("paint 1.0",)
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_pip_is_not_tried_where_it_would_start_a_program_to_ask_for_musl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, other: bool
+) -> None:
+    only_wheels_of(tmp_path, monkeypatch)
+    for name, value in offline(tmp_path / "wheels", kind).items():
+        monkeypatch.setenv(name, value)
+    wheel(tmp_path / "wheels", "paint", "1.0")
+    abi = "cpython-311-x86_64-linux-musl"
+    python = msgspec.structs.replace(same(tmp_path), abi=abi) if other else None
+    if not other:
+        own = sysconfig.get_config_var
+        monkeypatch.setattr(
+            sysconfig, "get_config_var", lambda name: abi if name == "SOABI" else own(name)
+        )
+    needs, packages = Needs(("paint",), "requirements.txt"), Packages(tmp_path / "packages")
+
+    def got(*, builds: bool) -> Installed | None:
+        return asyncio.run(
+            in_sandbox(packages, lambda: packages.get("f", needs, builds=builds, python=python))
+        )
+
+    if kind == "pip":
+        with pytest.raises(PipOnMusl, match=r"^f: .* Install uv beside funcrt: .* install uv$"):
+            got(builds=False)
+    else:
+        assert got(builds=False) is not None
+    assert got(builds=True) is not None, "which may start programs"

@@ -3,11 +3,14 @@
 import os
 import re
 import signal
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from funcrt.sandbox.confine import Confinement
@@ -145,6 +148,21 @@ def test_an_error_of_another_kind_is_left_alone() -> None:
         assert hint(error, held) == ("", "")
     assert hint(MemoryError(), held) == ("memory", 'limits.memory = "1MiB", of address space')
     assert hint(OSError(28, "full"), Confinement(level="process")) == ("", "")
+
+
+@pytest.mark.parametrize("libc", ["gnu", "musl"])
+def test_a_name_that_musl_cannot_ask_for_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, libc: str
+) -> None:
+    monkeypatch.setattr(sys.implementation, "_multiarch", f"x86_64-linux-{libc}")
+    error = socket.gaierror(-2, "Name or service not known")
+    held = Confinement(level="process", network=("api.example.com:443",))
+    why = "at isolation 'process' musl finds no names; use addresses, or isolation = \"sandbox\""
+    assert hint(error, held) == ("", why if libc == "musl" else "")
+    walled = msgspec.structs.replace(held, level="sandbox")
+    assert hint(error, walled) == ("", "")
+    alone = msgspec.structs.replace(held, network=())
+    assert hint(error, alone) == ("", 'sandbox.network is "none"')
 
 
 def test_what_instances_left_is_removed_but_nothing_else(tmp_path: Path) -> None:
