@@ -102,6 +102,8 @@ class Pool:
         """Instances that could not be started, one after the other: each waits longer."""
         self._tasks = Tasks(failed)
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """Of the timer, by the loop's time."""
         self._looking: asyncio.TimerHandle | None = None
         self._assigning = False
 
@@ -415,12 +417,18 @@ class Pool:
         self._check_in(self.decision.check_after_s)
 
     def _check_in(self, seconds: float | None) -> None:
+        """Be there again then, or sooner where that was said before: under load this is asked all
+        the time, and calls go over their time meanwhile."""
+        if seconds is None and not self.members and not self.starting:
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + min(seconds or 1.0, 1.0)
         if self._timer is not None:
+            if self._due <= due:
+                return
             self._timer.cancel()
-            self._timer = None
-        if seconds is not None or self.members or self.starting:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(min(seconds or 1.0, 1.0), self._tick)
+        self._timer = loop.call_at(due, self._tick)
+        self._due = due
 
     def _tick(self) -> None:
         """Overdue calls end with their instance; then the scaler is asked."""

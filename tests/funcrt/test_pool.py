@@ -9,7 +9,7 @@ import pytest
 
 from funcrt.manifest import ScaleSpec
 from funcrt.member import Pending
-from funcrt.pool import Pool
+from funcrt.pool import GRACE_S, Pool
 from funcrt.sandbox import Code
 from funcrt.sandbox.protocol import (
     WINDOW,
@@ -219,6 +219,37 @@ def test_a_call_that_goes_over_its_time_ends_while_the_pool_drains_too() -> None
         assert charged == ["timeout"]
         assert clock.monotonic() - before < 5
         assert failures == []
+
+    run(clock, main())
+
+
+def test_a_call_that_goes_over_its_time_ends_while_others_come_and_wait_all_the_time() -> None:
+    clock = VirtualClock()
+
+    async def main() -> None:
+        sandbox = SimSandbox(random.Random(1), {"f": Manner(hang=1.0)}, set(), lambda *told: None)
+        code = Code(name="f", version="1", path=Path("/"))
+        info = SimZygote(sandbox, code).info
+        pool = Pool(code, info, Zygotes(sandbox), ScaleSpec(max=2), clock, failed=lambda _: None)
+        ends: list[tuple[int, float]] = []
+
+        def submit(number: int, timeout_s: float) -> None:
+            call = Call(number, "t", [Event(str(number), "/s", "t")], 1, 3, timeout_s)
+            pool.submit(
+                [Pending(call, (), lambda p, _: ends.append((p.call.id, clock.monotonic())), print)]
+            )
+
+        submit(0, 1.0)
+        await until_held(pool, 1)
+        sandbox.manners["f"] = Manner(service_s=0.05)
+        began = clock.monotonic()
+        for number in range(1, 400):
+            submit(number, 0.0)
+            await asyncio.sleep(0.02)
+        ended = dict(ends)
+        assert ended[0] - began < 1.0 + GRACE_S + 1.1
+        assert len(ended) > 100
+        await pool.drain(0.0)
 
     run(clock, main())
 

@@ -161,6 +161,7 @@ class World:
         if self.sandbox is not None:
             self.sandbox.kill_all()
         if self.host is not None:
+            self.host.on_failure = _unheard
             for function in self.host.deployed.values():
                 function.pool.draining = True
                 if function.pool._timer is not None:
@@ -169,6 +170,7 @@ class World:
             if task not in self.own:
                 task.cancel()
         if self.mesh is not None:
+            self.mesh.on_fatal = _unheard
             self.mesh.closed = True
             if self.mesh.engine is not None:
                 self.mesh.engine.abandon()
@@ -335,6 +337,10 @@ class World:
         assert self.mesh is not None
         await self.host.drain(5.0)
         await self.mesh.close()
+
+
+def _unheard(error: BaseException) -> None:
+    """What a host that is gone would say."""
 
 
 @contextmanager
