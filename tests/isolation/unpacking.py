@@ -17,7 +17,6 @@ from funcrt.packages import Packages
 from funcrt.requirements import Needs
 from funcrt.sandbox.levels import Policy
 from funcrt.sandbox.process import ProcessSandbox
-from funcrt.sandbox.users import INSTALLER
 from tests.isolation import archives, naive
 from tests.isolation.building import data_directory
 from tests.wheels import offline, wheel
@@ -73,16 +72,18 @@ def be_naive(root: Path) -> None:
 async def main(level: str, kind: str, root: Path) -> None:
     around: dict[str, Any] = data_directory(root)
     packages = root / "data" / "packages"
-    cache = f".cache-{INSTALLER}" if os.geteuid() == 0 and level != "none" else ".cache"
-    (packages / cache).mkdir(exist_ok=True)
+    os.environ["PIP_RETRIES"] = "0"
     if kind == "naive":
         be_naive(root)
-        cache = "other"  # its downloads are its own to write to
-    undo(around, packages / cache / "victim")
-    os.environ["PIP_RETRIES"] = "0"
     sandbox = ProcessSandbox(policy=Policy(forced=level))  # type: ignore[arg-type]
     await sandbox.start()
     store = Packages(packages, sandbox.workshop)
+    wheel(root / "wheels", "plain", "1.0")
+    os.environ |= offline(root / "wheels", "uv" if kind == "naive" else kind)
+    await store.get("f", Needs(("plain",), "requirements.txt"))
+    made = {each.name for each in packages.glob(".cache*")} - {".cache"}
+    cache = min(made or {".cache"}) if kind != "naive" else "other"  # which writes to its own
+    undo(around, packages / cache / "victim")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         asked = {**around, "cache": cache, "port": listener.getsockname()[1]}
         for number, (name, attack) in enumerate(archives.ATTACKS.items()):
