@@ -14,7 +14,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,7 +34,7 @@ from funcrt.installer import (
 from funcrt.requirements import Needs, name_of
 from funcrt.sandbox.interpreter import Interpreter
 from funcrt.sandbox.workshop import LEAST_FREE, Workshop, free
-from funcrt.tree import DIRECTORY, Taken, hold, remove, size, sync, tidy
+from funcrt.tree import DIRECTORY, Taken, held_anew, hold, remove, size, sync, tidy, unheld
 from funcrt.wheels import hashed
 from mesh.failpoint import point
 
@@ -369,20 +369,13 @@ def _finish(temporary: Path) -> tuple[str, ...]:
 
 def _begin(root: Path) -> tuple[Path, int]:
     """A directory of one's own, and a descriptor: nobody removes it while that is open."""
-    while True:
-        made = Path(tempfile.mkdtemp(prefix=INSTALLING, dir=root))
-        held = hold(made, fcntl.LOCK_EX)
-        if held >= 0:  # else somebody swept it before it was locked
-            return made, held
+    return held_anew(partial(tempfile.mkdtemp, prefix=INSTALLING, dir=root))
 
 
 def _remove_left(root: Path) -> None:
     """What installations that were killed have left behind."""
-    for directory in root.glob(f"{INSTALLING}*"):
-        held = hold(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if held >= 0:  # else someone still installs into it
-            remove(directory)
-            os.close(held)
+    for directory in unheld(root, INSTALLING):
+        remove(directory)
 
 
 def _discard(directory: Path) -> None:

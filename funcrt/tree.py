@@ -2,12 +2,13 @@
 relative to a directory that is no link."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +19,13 @@ __all__ = [
     "Member",
     "Taken",
     "entries",
+    "held_anew",
     "hold",
     "remove",
     "size",
     "sync",
     "tidy",
+    "unheld",
     "write_tree",
 ]
 
@@ -236,11 +239,34 @@ def hold(directory: Path, how: int) -> int:
         held = os.open(directory, DIRECTORY)
     except OSError:
         return -1
+    keep = False
     try:
         fcntl.flock(held, how)
-        if os.path.samestat(os.fstat(held), directory.lstat()):
-            return held
+        keep = os.path.samestat(os.fstat(held), directory.lstat())
     except (BlockingIOError, FileNotFoundError):
         pass
-    os.close(held)
-    return -1
+    finally:
+        if not keep:
+            os.close(held)
+    return held if keep else -1
+
+
+def held_anew(make: Callable[[], str]) -> tuple[Path, int]:
+    """A directory that `make` makes, and a descriptor: while that is open, at most until this
+    process ends, `unheld` leaves it alone. Raises OSError."""
+    for _ in range(10):
+        made = Path(make())
+        if (held := hold(made, fcntl.LOCK_EX)) >= 0:
+            return made, held  # else others took it away before it was locked
+    raise OSError(errno.EAGAIN, "others remove it each time", str(made))
+
+
+def unheld(above: Path, beginning: str) -> Iterator[Path]:
+    """Directories of such names that nobody holds any more, each held while it is looked at: a pid
+    would not tell, for others here may have pids of another namespace. Raises OSError."""
+    for left in above.glob(f"{beginning}*"):
+        if (held := hold(left, fcntl.LOCK_EX | fcntl.LOCK_NB)) >= 0:
+            try:
+                yield left
+            finally:
+                os.close(held)

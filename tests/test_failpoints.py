@@ -25,8 +25,6 @@ SHIPPED = {
 
 ALLOWED = {
     "funcrt/sandbox/confine.py _show_all": "in memory, and gone with the processes that see it",
-    "funcrt/sandbox/runtime.py __init__": "removes what nobody uses any more",
-    "funcrt/sandbox/runtime.py _open": "a lock's file, in a directory that is made anew each time",
     "funcrt/sandbox/confine.py _write": "the kernel's own files, and those of the view",
     "mesh/checkpoint.py _add_room": "zeros behind the end of the log, which stand for nothing",
     "mesh/checkpoint.py _finish": "copies what is durable already; a point follows it, and"

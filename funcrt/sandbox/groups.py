@@ -6,14 +6,16 @@ R makes and removes them, as it keeps the right to. What is in their files anybo
 
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
+
+from funcrt.tree import held_anew, unheld
 
 __all__ = [
     "CONTROLLERS",
@@ -168,7 +170,7 @@ class Groups:
         self.lacks: dict[str, OSError] = {}
         """Controllers that cannot be had, and why."""
         self._roots: dict[str, str] = {}
-        self._locks: list[int] = []
+        self._held: list[int] = []
         self._version = 1
         self._made: dict[str, Group] = {}
         self._leaving: list[tuple[float, Group]] = []
@@ -201,7 +203,7 @@ class Groups:
                     return
             _sweep(directory)
             root = f"{directory}/{name}"
-            self._locks.append(_locked(root))
+            self._held.append(held_anew(partial(_made, root))[1])
             if place.version == 2:
                 _hand_down(root, controllers)
                 controllers = (*controllers, "cpuacct")  # always there
@@ -292,35 +294,23 @@ class Groups:
         for root in dict.fromkeys(self._roots.values()):
             with contextlib.suppress(OSError):
                 os.rmdir(root)
-        for lock in self._locks:
-            os.close(lock)
+        for held in self._held:
+            os.close(held)
 
 
-def _locked(root: str) -> int:
-    """Make a directory that others leave alone, as long as what is returned is open."""
-    for _ in range(10):
-        os.mkdir(root)
-        lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.isdir(root):
-            return lock
-        os.close(lock)  # somebody swept it before it was locked
-    raise OSError(errno.EAGAIN, "another host removes it each time", root)
+def _made(root: str) -> str:
+    os.mkdir(root)
+    return root
 
 
 def _sweep(directory: str) -> None:
     """Remove what runtimes have left that were killed."""
-    for left in Path(directory).glob(f"{NAMED}*/"):
-        with contextlib.suppress(OSError):
-            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for group in left.glob("*/"):
-                    _end(str(group))
-                    os.rmdir(group)
-                os.rmdir(left)
-            finally:
-                os.close(lock)
+    for left in unheld(Path(directory), NAMED):
+        with contextlib.suppress(OSError):  # what was in one is still on its way out
+            for group in left.glob("*/"):
+                _end(str(group))
+                os.rmdir(group)
+            os.rmdir(left)
 
 
 def _empty(group: Group) -> None:

@@ -6,7 +6,6 @@ is root no more may have been taken over: nothing that it asks gives it what it 
 """
 
 import contextlib
-import fcntl
 import itertools
 import os
 import resource
@@ -34,11 +33,11 @@ from funcrt.sandbox.told import is_below, pid_of
 from funcrt.sandbox.users import user_of
 from funcrt.sandbox.view import runtime_paths
 from funcrt.sandbox.zygote import asked_for, begin
-from funcrt.tree import remove
+from funcrt.tree import held_anew, remove, unheld
 
 __all__ = ["Ask", "Claim", "Fork", "Gone", "Kill", "Place", "Probe", "runtime"]
 
-TMP, LOCK = "funcrt-runtime-", "lock"
+TMP = "funcrt-private-"
 Name = Annotated[str, msgspec.Meta(pattern=r"^instance-[0-9]{1,12}\Z")]
 """Of a group: a path would lead out of where they are made."""
 
@@ -328,27 +327,23 @@ def _end_and_close(watch: int) -> None:
 
 
 class _Room:
-    """Where the directories of level `process` are: one directory of this runtime's, which holds a
-    lock in it. Those of runtimes that were killed are removed; a pid would not tell, for others in
-    the same /tmp may have pids of another namespace."""
+    """Where the directories of level `process` are: one directory of this runtime's. Those of
+    runtimes that were killed, also while they removed theirs, are removed."""
 
     def __init__(self) -> None:
-        self.path = ""
-        self._lock = -1
-        for left in Path(tempfile.gettempdir()).glob(f"{TMP}*/{LOCK}"):
-            with contextlib.suppress(OSError):
-                held = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    remove(left.parent)
-                finally:
-                    os.close(held)
+        self.path: Path | None = None
+        self._held = -1
+        with contextlib.suppress(OSError):
+            for left in unheld(Path(tempfile.gettempdir()), TMP):
+                if left.lstat().st_uid == os.geteuid():  # and nobody else's to swap or to trap
+                    remove(left)
 
     def make(self, user: int) -> str:
         """A directory that is the user's. Raises Refused."""
         try:
-            if not self.path:
-                self._open()
+            if self.path is None:
+                self.path, self._held = held_anew(partial(tempfile.mkdtemp, prefix=TMP))
+                self.path.chmod(0o711)
             made = tempfile.mkdtemp(dir=self.path)
             if user:
                 os.chown(made, user, user)
@@ -356,16 +351,7 @@ class _Room:
             raise Refused("a private directory", error) from None
         return made
 
-    def _open(self) -> None:
-        made = tempfile.mkdtemp(prefix=TMP)
-        # Locked before it has the name by which others find it.
-        lock = os.open(f"{made}/.{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.rename(f"{made}/.{LOCK}", f"{made}/{LOCK}")
-        os.chmod(made, 0o711)
-        self.path, self._lock = made, lock
-
     def close(self) -> None:
         """The runtime ends, and with it all that used it."""
-        if self.path:
-            remove(Path(self.path))
+        if self.path is not None:
+            remove(self.path)

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call
 from mesh import Event
 
-TMP, LOCK = "funcrt-runtime-", "lock"
+TMP = "funcrt-private-"
 """Of the directories of level `process`, as R names them."""
 LEVELS: list[Level] = ["none", "process", "sandbox"]
 SOURCE = """
@@ -235,7 +236,7 @@ def test_directories_too_deep_for_python_s_stack_end_nothing_but_themselves(
 
 def test_a_runtime_begins_beside_what_one_before_could_not_remove(tmp_path: Path) -> None:
     left = Path(tempfile.mkdtemp(prefix=TMP))
-    held = os.open(left / LOCK, os.O_CREAT | os.O_RDWR)
+    held = os.open(left, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)  # or a runtime of another test's removes it meanwhile
     at = os.open(left, os.O_RDONLY)
     for _ in range(1500):
@@ -257,3 +258,36 @@ def test_a_runtime_begins_beside_what_one_before_could_not_remove(tmp_path: Path
     while left.exists() and time.monotonic() < until_gone:
         time.sleep(0.02)
     assert not left.exists()
+
+
+@pytest.mark.parametrize("of", ["its own", "another user", "a link"])
+def test_what_a_runtime_before_had_half_removed_is_removed(tmp_path: Path, of: str) -> None:
+    """As any that nobody holds; not what somebody else has put in such a place."""
+    victim = tmp_path / "victim"
+    (victim / "inner").mkdir(parents=True)
+    left = Path(tempfile.gettempdir(), f"{TMP}{os.urandom(4).hex()}")
+    if of == "a link":
+        left.symlink_to(victim)
+    else:
+        (left / "tmp0" / "inner").mkdir(parents=True)
+    if of == "another user":
+        if os.geteuid() != 0:
+            pytest.skip("only root can make what is another user's")
+        os.chown(left, 61000, 61000)
+
+    async def main() -> None:
+        sandbox = ProcessSandbox(policy=Policy(forced="none"))
+        await sandbox.start()
+        await sandbox.primitives()  # it has begun
+        await sandbox.close()
+
+    try:
+        uvloop.run(main())
+        assert left.exists() == (of != "its own")
+        assert (victim / "inner").exists()
+        assert of != "another user" or (left / "tmp0" / "inner").exists()
+    finally:
+        if left.is_symlink():
+            left.unlink()
+        else:
+            shutil.rmtree(left, ignore_errors=True)

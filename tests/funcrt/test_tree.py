@@ -3,6 +3,8 @@
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,7 +25,10 @@ from funcrt.tree import (
     remove,
     size,
     tidy,
+    unheld,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 def deep(root: Path, levels: int, mode: int = 0o755) -> None:
@@ -246,3 +251,34 @@ def test_a_link_that_takes_a_file_s_place_leads_nowhere(
     with pytest.raises(OSError, match=r"not supported|symbolic links"):
         tidy(root)
     assert secret.stat().st_mode & 0o7777 == 0o600
+
+
+HOSTS = """
+import os, random, sys, tempfile, time
+from pathlib import Path
+from funcrt.tree import held_anew, remove, unheld
+root, chance = Path(sys.argv[1]), random.Random(sys.argv[2])
+def make():
+    made = tempfile.mkdtemp(prefix="own-", dir=root)
+    time.sleep(chance.random() / 500)  # for others to find it before it is locked
+    return made
+for _ in range(60):
+    for left in unheld(root, "own-"):
+        remove(left)
+    made, held = held_anew(make)
+    (made / "file").touch()
+    time.sleep(chance.random() / 500)
+    assert (made / "file").exists()
+    if chance.random() < 0.5:  # else it was killed
+        remove(made)
+    os.close(held)
+"""
+
+
+def test_several_that_begin_at_once_leave_each_other_s_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOSTS, str(tmp_path)]
+    hosts = [subprocess.Popen([*command, str(n)], cwd=ROOT) for n in range(4)]
+    assert [host.wait(60) for host in hosts] == [0, 0, 0, 0]
+    for left in unheld(tmp_path, "own-"):
+        remove(left)
+    assert list(tmp_path.iterdir()) == []

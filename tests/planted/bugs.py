@@ -152,7 +152,7 @@ BUGS = (
     ),
     Bug(
         "the host's environment in R",
-        "funcrt/sandbox/process.py",
+        "funcrt/sandbox/keeper.py",
         'env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"},',
         'env={**os.environ, "LANG": "C.UTF-8"},',
         ISOLATION,
