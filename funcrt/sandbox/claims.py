@@ -52,7 +52,7 @@ class Claims:
                     "other hosts that root started here have all; end one, or start this one as an"
                 )
                 why += " ordinary user"
-            raise ValueError(f"no user id is left for a {kind}: {why}")
+            raise ValueError(f"no {kind}'s user id is left: {why}")
         self._held.pop(user, None)
         self._held[user] = kind
         return user

@@ -15,10 +15,10 @@ __all__ = [
 FUNCTIONS = range(61184, 65184)
 MOST_FUNCTIONS = 1000
 """Of one host: one that was taken over leaves the others theirs."""
-INSTALLERS = range(65184, 65200)
+INSTALLERS = range(65184, 65216)
 """What installs wheels: of one host always the same, for it keeps downloads from one time to the
 next."""
-BUILDERS = range(65200, 65519)
+BUILDERS = range(65216, 65519)
 """What installs packages that are built by code of their own: another each time."""
 MOST_BUILDERS = 64
 """Of one host."""

@@ -64,7 +64,7 @@ def test_a_host_has_its_share_and_leaves_the_rest(file: Path) -> None:
     greedy = Claims(str(file))
     first = [greedy.claim("function") for _ in range(MOST_FUNCTIONS)]
     with pytest.raises(
-        ValueError, match=f"left for a function: this host has the {MOST_FUNCTIONS}"
+        ValueError, match=f"no function's user id is left: this host has the {MOST_FUNCTIONS}"
     ):
         greedy.claim("function")
     assert len(FUNCTIONS) >= 4 * MOST_FUNCTIONS
