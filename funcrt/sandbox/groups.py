@@ -9,7 +9,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,9 @@ __all__ = [
     "Group",
     "Groups",
     "Place",
+    "groups_of",
     "hierarchies",
+    "write",
 ]
 
 NAMED = "funcrt-"
@@ -125,12 +127,14 @@ class Place(msgspec.Struct, frozen=True):
     controllers: tuple[str, ...]
 
 
-def hierarchies(mounts: str, groups: str) -> Iterator[Place]:
-    """This process's group in each hierarchy, of /proc/self/mountinfo and /proc/self/cgroup."""
+def hierarchies(
+    mounts: str, groups: str, controllers: Sequence[str] = CONTROLLERS
+) -> Iterator[Place]:
+    """A process's group in each hierarchy, of this one's mountinfo and that one's cgroup."""
     places = {}
     for line in groups.splitlines():
-        _, controllers, path = line.split(":", 2)
-        places[controllers] = path
+        _, those, path = line.split(":", 2)
+        places[those] = path
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
         root, mounted = before.split()[3:5]
@@ -143,7 +147,7 @@ def hierarchies(mounts: str, groups: str) -> Iterator[Place]:
             named = next(
                 (each for each in places if each and set(each.split(",")) <= set(given)), ""
             )
-            names = tuple(each for each in named.split(",") if each in CONTROLLERS)
+            names = tuple(each for each in named.split(",") if each in controllers)
             path = places[named] if names else ".."
         else:
             continue
@@ -154,7 +158,17 @@ def hierarchies(mounts: str, groups: str) -> Iterator[Place]:
         yield Place(1 if kind == "cgroup" else 2, directory, names)
 
 
-def _write(file: str, text: bytes) -> None:
+def groups_of(pid: int, controllers: Sequence[str] = CONTROLLERS) -> list[Place]:
+    """A process's group in each hierarchy that has one of these; none where there is no /proc."""
+    mounts, groups = Path("/proc/self/mountinfo"), Path(f"/proc/{pid}/cgroup")
+    try:
+        return list(hierarchies(mounts.read_text(), groups.read_text(), controllers))
+    except OSError:
+        return []
+
+
+def write(file: str, text: bytes) -> None:
+    """Say a word to the kernel, by a file of its own. Raises OSError."""
     opened = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(opened, text)
@@ -176,12 +190,7 @@ class Groups:
         self._leaving: list[tuple[float, Group]] = []
         """And when each may be removed at the earliest."""
         name = NAMED + os.urandom(6).hex()
-        mounts, own = (Path("/proc/self", file) for file in ("mountinfo", "cgroup"))
-        try:
-            found = list(hierarchies(mounts.read_text(), own.read_text())) if wanted else []
-        except OSError:
-            found = []  # no /proc
-        for place in found:
+        for place in groups_of(os.getpid()) if wanted else ():
             self._open(place, name)
         missing = OSError(errno.ENOENT, "no control group of it is mounted")
         for controller in CONTROLLERS:
@@ -239,19 +248,19 @@ class Groups:
         at, old = group.directories, group.version == 1
         if "memory" in at and bounds.memory_bytes:
             most = str(bounds.memory_bytes).encode()
-            _write(f"{at['memory']}/memory.{'limit_in_bytes' if old else 'max'}", most)
+            write(f"{at['memory']}/memory.{'limit_in_bytes' if old else 'max'}", most)
             swap = "memory.memsw.limit_in_bytes" if old else "memory.swap.max"
             with contextlib.suppress(OSError):  # a kernel that does not count swap
-                _write(f"{at['memory']}/{swap}", most if old else NO_MORE)
+                write(f"{at['memory']}/{swap}", most if old else NO_MORE)
         if "pids" in at and bounds.processes:
-            _write(f"{at['pids']}/pids.max", str(bounds.processes).encode())
+            write(f"{at['pids']}/pids.max", str(bounds.processes).encode())
         if "cpu" in at and bounds.cpu:
             quota = max(int(bounds.cpu * PERIOD_US), LEAST_QUOTA_US)
             name, text = "cpu.max", f"{quota} {PERIOD_US}"
             if old:
                 name, text = "cpu.cfs_quota_us", str(quota)
             try:
-                _write(f"{at['cpu']}/{name}", text.encode())
+                write(f"{at['cpu']}/{name}", text.encode())
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
@@ -264,7 +273,7 @@ class Groups:
         if group is not None and pid > 0:  # 0, of one that has ended, is the writer
             for directory in group.places():
                 with contextlib.suppress(OSError):  # it has ended
-                    _write(f"{directory}/cgroup.procs", str(pid).encode())
+                    write(f"{directory}/cgroup.procs", str(pid).encode())
 
     def remove(self, name: str, *, kept_s: float = 0.0) -> None:
         """End what is left in a group, and take it away; later, with another, where that is not yet
@@ -316,7 +325,7 @@ def _sweep(directory: str) -> None:
 def _empty(group: Group) -> None:
     if "pids" in group.directories:
         with contextlib.suppress(OSError):
-            _write(f"{group.directories['pids']}/pids.max", NO_MORE)  # none comes after
+            write(f"{group.directories['pids']}/pids.max", NO_MORE)  # none comes after
     _end(group.places()[0])
 
 
@@ -337,7 +346,7 @@ def _removed(group: Group) -> bool:
 def _end(directory: str) -> None:
     """SIGKILL to what is in a group."""
     try:
-        _write(f"{directory}/cgroup.kill", b"1")
+        write(f"{directory}/cgroup.kill", b"1")
     except OSError:
         with contextlib.suppress(OSError, ProcessLookupError):
             for pid in Path(directory, "cgroup.procs").read_text().split():
@@ -368,11 +377,11 @@ def _delegated(own: str) -> tuple[str, ...]:
         with contextlib.suppress(FileExistsError):
             os.mkdir(leaf)
         for pid in held:
-            _write(f"{leaf}/cgroup.procs", str(pid).encode())
+            write(f"{leaf}/cgroup.procs", str(pid).encode())
         _hand_down(own, wanted)
     return wanted
 
 
 def _hand_down(directory: str, controllers: tuple[str, ...]) -> None:
     more = [f"+{each}" for each in controllers]
-    _write(f"{directory}/cgroup.subtree_control", " ".join(more).encode())
+    write(f"{directory}/cgroup.subtree_control", " ".join(more).encode())

@@ -28,7 +28,8 @@ from funcrt.sandbox.asking import Users
 from funcrt.sandbox.cgroup import Cgroup
 from funcrt.sandbox.container import ContainerSandbox, ContainerZygote
 from funcrt.sandbox.daemon import DIRECTORY, HOST, ended, host_id
-from funcrt.sandbox.levels import DockerUnavailable
+from funcrt.sandbox.levels import DockerUnavailable, Policy
+from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.protocol import Call, Recall, Result
 from funcrt.sandbox.syscalls import KERNEL
 from funcrt.sandbox.users import FUNCTIONS
@@ -726,3 +727,33 @@ def handler(event):
     finally:
         serving.stop(signal.SIGTERM)
     assert client.containers.list(all=True, filters={"label": HOST}) == []
+
+
+def test_it_goes_on_where_the_host_s_runtime_zygote_ends(dockerd: str, directory: Path) -> None:
+    """It is the daemon's, and is not below that."""
+
+    async def main() -> None:
+        sandbox = ProcessSandbox(policy=Policy(forced="container"))
+        await sandbox.start()
+        sandbox.users = Users(somebody)
+        again = asyncio.Event()
+        sandbox.keeper.again = again.set
+        try:
+            zygote = await sandbox.load(code(directory, "def handler(event): return 1\n"))
+            assert isinstance(zygote, ContainerZygote)
+            running = await spawn(zygote)
+            assert await running.call(1) == 1
+            assert sandbox.keeper.process is not None
+            sandbox.keeper.process.kill()
+            async with asyncio.timeout(20):
+                await again.wait()
+            assert await running.call(2) == 1
+            assert zygote.alive
+            os.kill(running.instance.pid, signal.SIGKILL)
+            why = await running.ended()
+            assert (why.innocent, why.signal) == (False, signal.SIGKILL)
+            assert "runtime" not in why.reason
+        finally:
+            await sandbox.close()
+
+    asyncio.run(main())

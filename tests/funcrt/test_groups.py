@@ -17,7 +17,8 @@ import uvloop
 
 from funcrt.errors import LoadError
 from funcrt.sandbox import Code, Exit, groups
-from funcrt.sandbox.groups import Bounds, Groups, Place, hierarchies
+from funcrt.sandbox.cgroup import Cgroup
+from funcrt.sandbox.groups import Bounds, Groups, Place, groups_of, hierarchies
 from funcrt.sandbox.levels import Level, Policy
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call, Log, Result
@@ -350,7 +351,7 @@ def delegated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mkdir(str(own))
     (own / "cgroup.controllers").write_text("cpuset cpu io memory pids")
     place = Place(2, str(own), ())
-    monkeypatch.setattr(groups, "hierarchies", lambda mounts, own: [place])
+    monkeypatch.setattr(groups, "hierarchies", lambda *_: [place])
     return own
 
 
@@ -378,7 +379,7 @@ def test_version_2_is_written_as_it_is_read(delegated: Path) -> None:
 def test_the_host_makes_room_below_its_own_group_but_nobody_else(
     delegated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = groups._write
+    written = groups.write
 
     def write(file: str, text: bytes) -> None:
         if file == f"{delegated}/cgroup.subtree_control" and procs.read_text():
@@ -388,7 +389,7 @@ def test_the_host_makes_room_below_its_own_group_but_nobody_else(
             there = procs.read_text().split()
             procs.write_text("\n".join(each for each in there if each != text.decode()))
 
-    monkeypatch.setattr(groups, "_write", write)
+    monkeypatch.setattr(groups, "write", write)
     procs = delegated / "cgroup.procs"
     procs.write_text(f"{os.getpid()}\n1\n")
     assert "holds process 1 besides the host" in str(Groups().lacks["memory"])
@@ -396,3 +397,62 @@ def test_the_host_makes_room_below_its_own_group_but_nobody_else(
     procs.write_text(f"{os.getpid()}\n{os.getppid()}\n")
     assert Groups().lacks == {}
     assert procs.read_text() == ""
+
+
+# Of a container
+
+BOTH_V1 = f"{V1}34 25 0:29 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n"
+
+
+def test_the_freezer_is_looked_for_only_where_it_is_asked_for() -> None:
+    own = "5:freezer:/docker/a\n4:memory:/docker/a\n"
+    memory = Place(1, "/sys/fs/cgroup/memory/docker/a", ("memory",))
+    freezer = Place(1, "/sys/fs/cgroup/freezer/docker/a", ("freezer",))
+    assert list(hierarchies(BOTH_V1, own)) == [memory]
+    assert list(hierarchies(BOTH_V1, own, ("freezer", "memory"))) == [memory, freezer]
+
+
+FILES = {
+    1: ("freezer.state", "memory.oom_control", ["FROZEN", "THAWED"]),
+    2: ("cgroup.freeze", "memory.events", ["1", "0"]),
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_container_s_is_stopped_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    freezer, memory, words = FILES[version]
+    one, two = tmp_path / "one", tmp_path / "two" if version == 1 else tmp_path / "one"
+    for directory, name in ((one, freezer), (two, memory)):
+        directory.mkdir(exist_ok=True)
+        (directory / name).touch()
+    places = [Place(version, str(each), ()) for each in dict.fromkeys((one, two))]
+    monkeypatch.setattr(groups, "hierarchies", lambda *_: places)
+    found = Cgroup(os.getpid())
+    assert found.freezes
+    for word, tell in zip(words, (found.freeze, found.thaw), strict=True):
+        (one / freezer).write_text("")
+        tell()
+        assert (one / freezer).read_text() == word
+    (two / memory).write_text("under_oom 0\noom 5\noom_kill 3\n")
+    assert found.killed_for_memory() == 3
+    for directory, name in ((one, freezer), (two, memory)):
+        (directory / name).unlink()
+    found.freeze()  # it is gone, which is no error
+    assert found.killed_for_memory() == 0
+    gone = Cgroup(os.getpid())
+    assert (gone.freezes, gone.killed_for_memory()) == (False, 0)
+
+
+def test_what_is_in_the_root_s_group_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(2, "/proc", ())  # a file system's own directory
+    monkeypatch.setattr(groups, "hierarchies", lambda *_: [place])
+    monkeypatch.setattr(os, "access", lambda *_: True)
+    assert not Cgroup(os.getpid()).freezes
+
+
+def test_a_process_that_is_gone_is_in_none() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert groups_of(ended.pid) == []
