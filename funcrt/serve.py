@@ -12,6 +12,7 @@ from funcrt import logs
 from funcrt.auth import Tokens, check_bind
 from funcrt.cautions import cautions, lowered
 from funcrt.config import ServeConfig
+from funcrt.errors import FunctionsRefused
 from funcrt.gateway import OPEN_NOTICE
 from funcrt.host import Host
 from funcrt.rollout import find_functions, read_manifests, roll_out
@@ -48,7 +49,12 @@ async def _serve(config: ServeConfig, tokens: Tokens) -> int:
         listening(config, tokens, host, ending) as port,
     ):
         host.packages.told = partial(_installing, config)
-        await _deploy(config, host)
+        try:
+            await _deploy(config, host)
+        except FunctionsRefused:
+            if ending.lost:  # which is why, and no mistake of theirs
+                ending.raise_failure(config.mesh_url)
+            raise
         host.state = "ready"
         settle_down()
         _say(config, "ready", f"funcrt serve · mesh {config.mesh_url} · "

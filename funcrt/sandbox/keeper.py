@@ -10,14 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from funcrt.errors import SandboxError
 from funcrt.sandbox.told import signal_name
 
 __all__ = ["Keeper", "RuntimeLost"]
 
+T = TypeVar("T")
 MOST_WAIT_S = 30.0
 APART_S = 60.0
 """Two that end within this may have ended of the same."""
@@ -105,6 +107,19 @@ class Keeper:
                 raise SandboxError("the sandbox was closed")
             self._changed.clear()
             await self._changed.wait()
+
+    async def steadily(self, do: Callable[[], Awaitable[T]]) -> T:
+        """Do what needs one; again, with another, where it fails as one ended meanwhile: once, for
+        that may be what ends it. Raises what `do` does."""
+        await self.there()
+        number = self.number
+        try:
+            return await do()
+        except SandboxError:
+            if not self.outlived(number):
+                raise
+        await self.there()
+        return await do()
 
     # Its end
 

@@ -118,7 +118,9 @@ class ProcessSandbox:
 
     async def load(self, code: Code) -> "ProcessZygote":
         """As the contract says."""
-        await self.keeper.there()
+        return await self.keeper.steadily(partial(self._load_at_level, code))
+
+    async def _load_at_level(self, code: Code) -> "ProcessZygote":
         level = await self._level(code)
         if level == "container":
             if code.network not in ((), ("outbound",)):

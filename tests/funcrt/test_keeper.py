@@ -28,7 +28,7 @@ from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.protocol import Call
 from funcrt.zygotes import Zygotes
 from mesh import Event
-from tests.serving import Serving, rows, tree, until
+from tests.serving import FUNCRT, Serving, rows, tree, until
 from tests.users import others
 
 STAYS = ["--user", "root"] if os.geteuid() == 0 else []
@@ -244,20 +244,50 @@ def test_what_was_loaded_is_loaded_again_before_it_is_called(tmp_path: Path) -> 
     asyncio.run(main())
 
 
-def test_an_import_that_it_ends_in_the_midst_of_is_not_to_blame(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_import_that_it_ends_in_the_midst_of_is_not_to_blame(tmp_path: Path, times: int) -> None:
+    """It is imported once more; where that ends as well, it may be what ends it."""
+    source = f"""
+import os, time
+for number in range({times}):
+    try:
+        os.close(os.open({str(tmp_path)!r} + f"/seen-{{number}}", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        continue
+    time.sleep(60)
+"""
+
     async def main() -> None:
         async with started() as sandbox:
-            source = f"import pathlib, time\npathlib.Path({str(tmp_path / 'seen')!r}).touch()\n"
-            slow = function(tmp_path / "f", f"{source}time.sleep(60)\n{QUICK}")
-            loading = asyncio.ensure_future(sandbox.load(slow))
-            async with asyncio.timeout(10):
-                while not (tmp_path / "seen").exists():
-                    await asyncio.sleep(0.01)
-            kill(sandbox)
+            loading = asyncio.ensure_future(sandbox.load(function(tmp_path / "f", source + QUICK)))
+            for number in range(times):
+                async with asyncio.timeout(10):
+                    while not (tmp_path / f"seen-{number}").exists():
+                        await asyncio.sleep(0.01)
+                kill(sandbox)
+            if times == 1:
+                assert (await loading).alive
+                return
             with pytest.raises(SandboxError, match="f: its import ended with the runtime zygote"):
                 await loading
 
     asyncio.run(main())
+
+
+@others
+def test_one_that_ends_as_functions_are_loaded_is_no_mistake_of_theirs(tmp_path: Path) -> None:
+    folder = tmp_path / "functions" / "slow"
+    folder.mkdir(parents=True)
+    (folder / "main.py").write_text(f"import time\ntime.sleep(60)\n{QUICK}")
+    command = [*FUNCRT, "serve", str(folder.parent), "--data", str(tmp_path / "data")]
+    host = subprocess.Popen([*command, "--port", "0"], stderr=subprocess.PIPE, text=True)
+    below = until(lambda: found if len(found := tree(host.pid)) > 1 else None)
+    (runtime,) = [pid for pid in below if parent(pid) == host.pid]
+    os.kill(runtime, signal.SIGKILL)
+    said = host.communicate(timeout=30)[1]
+    assert host.returncode == 1
+    assert said.splitlines()[-1].startswith("✗ the runtime zygote was ended by SIGKILL (killed)")
+    assert "mistake" not in said
 
 
 def test_what_it_left_unanswered_is_asked_again(tmp_path: Path) -> None:
