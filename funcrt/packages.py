@@ -144,6 +144,8 @@ class Packages:
         self._locks: dict[str, asyncio.Lock] = {}
         self._making: set[asyncio.Task[Installed]] = set()
         self._stopped = False
+        self._grown = True
+        """Whether there may be more downloads than there were as they were last counted."""
 
     async def get(
         self,
@@ -243,6 +245,7 @@ class Packages:
 
     async def _make(self, key: str, fill: Fill) -> Installed:
         began = time.perf_counter()
+        self._grown = True
         self.root.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(_remove_left, self.root)
         temporary, held = _begin(self.root)
@@ -278,12 +281,14 @@ class Packages:
 
     def _sweep(self, used: Collection[Path], now: float) -> None:
         kept = {path.parent.name for path in used}
+        grown, self._grown = self._grown, False
         _remove_left(self.root)
         for directory in self.root.iterdir():
             name = directory.name
             with contextlib.suppress(FileNotFoundError):  # another process sweeps, too
                 if name == CACHE or name.startswith(f"{CACHE}-"):
-                    _discard_large(directory)
+                    if grown:  # 50,000 files take a third of a second
+                        self._grown |= not _discard_large(directory)
                 elif name in kept:
                     os.utime(directory)
                 elif now - directory.stat().st_mtime > KEPT_S:
@@ -388,21 +393,22 @@ def _discard(directory: Path) -> None:
         os.close(held)
 
 
-def _discard_large(cache: Path) -> None:
-    """Downloads that have become too many, or too many for their disk, unless something is
+def _discard_large(cache: Path) -> bool:
+    """Downloads that have become too many, or too many for their disk. False where something is
     installed with them."""
     found, room = size(cache, MOST_CACHED), free(cache)
     many = found.bytes > MOST_CACHED.bytes or found.files > MOST_CACHED.files
     if not many and (not found.files or room.bytes >= LEAST_FREE.bytes):
-        return
+        return True
     held = hold(cache, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if held < 0:
-        return
+        return False
     try:
         if cache.stat().st_uid == os.geteuid():  # else it is lent to an installer
             _discard(cache)
     finally:
         os.close(held)
+    return True
 
 
 async def _to_its_end(do: Callable[[Path], T], directory: Path) -> T:

@@ -384,7 +384,7 @@ def test_downloads_that_have_become_too_many_go(
     assert {each.stat().st_uid for each in (cache, *cache.rglob("*"))} == {os.geteuid()}
 
     async def sweep() -> None:
-        await packages.swept([found.path])
+        await Packages(packages.root).swept([found.path])
 
     asyncio.run(in_sandbox(packages, sweep))
     assert cache.is_dir(), "there is room for them"

@@ -258,6 +258,7 @@ def test_downloads_are_not_swept_while_they_are_installed_from(
             assert not getting.done(), getting.exception()
             await asyncio.sleep(0.05)
         (cache,) = packages.root.glob(".cache*")
+        (cache / "file").write_text("large")
         left = packages.root / ".install-dead"
         left.mkdir()
         (left / "file").write_text("large")
@@ -269,11 +270,30 @@ def test_downloads_are_not_swept_while_they_are_installed_from(
         with pytest.raises(InstallStopped):
             await getting
         assert list(packages.root.glob(".install-*")) == []
-        (cache / "file").write_text("large")
         await packages.swept([])
 
     run_in_sandbox(packages, main)
     assert list(packages.root.iterdir()) == []
+
+
+def test_downloads_are_counted_once_something_was_installed(
+    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a while where there are many, and each deployment sweeps."""
+    wheel(wheels, "paint", "1.0")
+    counted: list[Path] = []
+
+    def counts(directory: Path, most: Taken) -> Taken:
+        counted.append(directory)
+        return Taken(0, 0)
+
+    monkeypatch.setattr("funcrt.packages.size", counts)
+    packages = Packages(tmp_path / "packages")
+    for line, times in (("paint", 1), ("paint", 1), ("paint>0", 2)):
+        get(packages, line)
+        for _ in range(2):
+            asyncio.run(packages.swept([]))
+        assert len(counted) == times
 
 
 def test_a_load_error_is_what_a_user_reads(tmp_path: Path, wheels: Path) -> None:
