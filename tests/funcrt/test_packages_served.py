@@ -94,7 +94,7 @@ def test_a_host_that_is_killed_leaves_no_half(
             own = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text().split()
             for pid in own:
                 os.kill(int(pid), signal.SIGKILL)
-            assert host.wait(30) == 2
+            assert host.wait(30) in (1, 2)
             until(lambda: not running(fake))
     finally:
         host.kill()
