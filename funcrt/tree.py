@@ -115,8 +115,9 @@ def entries(
     `only_look`, as others may still write there, that is passed over, as is what cannot be entered
     and what is gone; else raises OSError."""
     gone = (OSError,) if only_look else ()
-    stack = [(os.dup(top), os.listdir(top))]
+    stack: list[tuple[int, list[str]]] = [(os.dup(top), [])]
     try:
+        stack[0][1].extend(os.listdir(top))
         while stack:
             parent, names = stack[-1]
             if not names:
@@ -257,7 +258,10 @@ def held_anew(make: Callable[[], str]) -> tuple[Path, int]:
     for _ in range(10):
         made = Path(make())
         if (held := hold(made, fcntl.LOCK_EX)) >= 0:
-            return made, held  # else others took it away before it was locked
+            return made, held
+        if made.is_dir():  # else others took it away before it was locked
+            made.rmdir()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(made))
     raise OSError(errno.EAGAIN, "others remove it each time", str(made))
 
 

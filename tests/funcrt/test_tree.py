@@ -2,12 +2,14 @@
 
 import fcntl
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from funcrt.tree import (
     DIRECTORY,
     Taken,
     entries,
+    held_anew,
     hold,
     remove,
     size,
@@ -273,6 +276,29 @@ for _ in range(60):
         remove(made)
     os.close(held)
 """
+
+
+def test_without_a_descriptor_left_none_is_kept_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "inner").mkdir(parents=True)
+    top = os.open(tmp_path / "tree", DIRECTORY)
+    (tmp_path / "made").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = os.dup(top)
+    os.close(room)
+    try:
+        for more in (0, 1, 2):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (room + more, most[1]))
+            with pytest.raises(OSError, match="Too many open files"):
+                list(entries(top))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, most[1]))
+        with pytest.raises(OSError, match="Too many open files"):
+            held_anew(partial(tempfile.mkdtemp, dir=tmp_path / "made"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert list((tmp_path / "made").iterdir()) == []
+    os.close(top)
 
 
 def test_several_that_begin_at_once_leave_each_other_s_alone(tmp_path: Path) -> None:
