@@ -228,6 +228,9 @@ def handler(event):
 """
 
 
+BESIDE = ("what is listed", "another name", "another set")
+
+
 @pytest.mark.parametrize("options", [[], ["--isolation", "process"]], ids=["usual", "process"])
 def test_what_two_functions_share_neither_can_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
@@ -247,13 +250,17 @@ def test_what_two_functions_share_neither_can_change(
 
         def seen() -> dict[str, object]:
             (site,) = Path("data/packages").glob("[!.]*")
-            found = {str(each): each.lstat() for each in [site, *site.rglob("*")]}
+            found = {str(each): each.lstat() for each in [site.parent, *site.rglob("*")]}
             return {name: (one.st_mode, one.st_size, one.st_mtime_ns, one.st_ino)
                     for name, one in found.items()}  # fmt: skip
 
         before = seen()
-        assert len(says(one, "f")) == 10  # type: ignore[arg-type]
-        assert set(says(one, "f").values()) <= {"PermissionError", "OSError", "FileNotFoundError"}  # type: ignore[attr-defined]
+        found = says(one, "f")
+        assert isinstance(found, dict)
+        # In a /tmp of its own it can make what it likes, beside what it is shown there.
+        inside = {how for name, how in found.items() if name not in BESIDE}
+        assert inside <= {"PermissionError", "OSError"}
+        assert len(found) == 10
         assert seen() == before
         assert says(one, "g") == {"version": "1.0"}
     finally:
