@@ -155,6 +155,7 @@ class Scaler:
             floor = max(floor, 1)
         quiet = now - self._last_event
         zero_after = self.zero_after_s()
+        kept = f", kept for {MEMORY_S:g} s after it was needed"
         if floor == 0 or (need == 0 and least == 0 and not seen.backlog and not seen.busy):
             if quiet >= zero_after:
                 retire = len(seen.idle_s)
@@ -162,6 +163,8 @@ class Scaler:
                 reason = f"{idle_for} -> 0"
                 return Decision(wanted=0, retire=retire, reason=reason)
             floor = max(floor, 1)
+            kept = f", kept until idle for {zero_after:.3g} s"
+        why += kept if have > need else ""
         wait = None if not have else min(max(zero_after - quiet, 0.05), DOWN_EVERY_S)
         idle = sum(1 for age in seen.idle_s if age >= IDLE_S)
         excess = have - floor
