@@ -151,6 +151,7 @@ _MENDS = {
         " process_vm_readv, as Docker's default profile does"
     ),
     "in a container": 'ask for isolation = "sandbox", or network = "outbound" or "none"',
+    "mount_setattr: Function not implemented": "a kernel of at least 5.13 has all that this needs",
     "namespaces": "start the host with CAP_SYS_ADMIN, or as an ordinary user",
     "mount": "in a container, use the profile of docs/image.md",
     "pivot_root": "in a container, use the profile of docs/image.md",

@@ -71,6 +71,16 @@ def test_in_a_container_the_options_that_give_it_are_named(
     assert "docs/image.md" in mend(why)
 
 
+@pytest.mark.parametrize("contained", ["", "1"])
+def test_a_kernel_that_is_too_old_is_not_taken_for_a_container(
+    monkeypatch: pytest.MonkeyPatch, contained: str
+) -> None:
+    """As Linux 5.10 says."""
+    monkeypatch.setenv("FUNCRT_CONTAINED", contained)
+    assert "kernel of at least 5.13" in mend("bind mounts: mount_setattr: Function not implemented")
+    assert "5.13" in mend("landlock: this kernel has none: Operation not supported")
+
+
 def test_a_host_says_it_in_red_on_a_terminal_and_as_json_in_a_pipe(tmp_path: Path) -> None:
     function(tmp_path / "functions", "f")
     serve = ["serve", "functions", "--port", "0", "--quiet", "--isolation", "process"]
