@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.levels import MISSING
 from tests.users import CLOSED
 
 # A shell without job control starts what it puts in the background with SIGINT ignored, and what
@@ -24,6 +25,9 @@ for name in ("COLUMNS", "LINES", "FUNCRT_CONTAINED"):
 # once, for all tests but of that.
 if CLOSED and os.geteuid() == 0:
     os.environ["FUNCRT_USER"] = "root"
+
+if "sandbox" in MISSING and "process" not in MISSING:
+    os.environ["FUNCRT_ALLOW_ISOLATION"] = "process"
 
 # Bytecode is kept, as it is for who uses it: else each of the processes that tests start, some
 # thousand, compiles all of funcrt anew, which is a third of a host's start.

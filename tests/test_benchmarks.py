@@ -11,6 +11,7 @@ from benchmarks.reload import EDITS, app_code, function_code
 from benchmarks.stacks import shares
 from benchmarks.systems import funcrt
 from benchmarks.table import medians, percentile, ratios, render
+from tests.levels import sandboxed
 
 
 def test_percentiles_are_by_nearest_rank() -> None:
@@ -40,6 +41,7 @@ def test_shares_of_a_profile_are_by_function_and_leave_out_waiting_threads() -> 
     ]
 
 
+@sandboxed  # whose processes may be looked into by their own user
 def test_the_job_counts_every_result_of_a_host(tmp_path: Path) -> None:
     assert SYSTEMS[0] == "funcrt"
     with Run(Options(directory=tmp_path, events=300, seconds=0.5)) as run:

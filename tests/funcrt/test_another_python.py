@@ -22,6 +22,7 @@ from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.secrets import Secrets
 from mesh import Event
 from tests.funcrt.test_sandbox import Running
+from tests.levels import needs
 from tests.pythons import KINDS, another, closed, other
 from tests.serving import FUNCRT, Serving, rows
 from tests.users import CLOSED
@@ -82,6 +83,8 @@ def handler(event):
 
 
 def with_sandbox(level: str, body: Callable[[ProcessSandbox], Awaitable[None]], **how: Any) -> None:
+    needs(level)
+
     async def main() -> None:
         sandbox = ProcessSandbox(policy=Policy(forced=level), **how)  # type: ignore[arg-type]
         await sandbox.start()

@@ -305,6 +305,7 @@ def test_serve_hands_over_what_was_asked(funcrt, monkeypatch, tmp_path):
             return 0
 
     monkeypatch.setattr("funcrt.serve", Runtime, raising=False)
+    monkeypatch.delenv("FUNCRT_ALLOW_ISOLATION", raising=False)
     (tmp_path / "f").mkdir()
     assert funcrt("serve", "f")[0] == 0
     data = DataDir(tmp_path / "data")

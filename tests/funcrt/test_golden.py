@@ -19,12 +19,13 @@ from mesh.event import Event
 from tests.developing import save
 from tests.funcrt.golden_session import Session
 from tests.funcrt.test_cli import commands
+from tests.levels import sandboxed
 from tests.serving import Serving, until
 from tests.users import CLOSED
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), sandboxed]  # what is shown names the level
 """The first test has the whole session: some 30 s, and 96 were seen on a machine that was busy."""
 
 LABEL = """

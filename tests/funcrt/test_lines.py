@@ -19,6 +19,7 @@ from funcrt.sandbox.worker import Worker
 from funcrt.testing import load
 from mesh import Event
 from tests.funcrt.test_sandbox import Running, event, run
+from tests.levels import sandboxed
 
 ENDS = {
     "exits": "os._exit(3)",
@@ -115,6 +116,7 @@ def test_a_forged_tag_mislabels_a_line_and_no_more(tmp_path: Path) -> None:
     run(tmp_path, source, body)
 
 
+@sandboxed  # which shows /proc
 def test_lines_go_on_where_the_handler_lays_something_over_its_descriptors(tmp_path: Path) -> None:
     source = (
         "import os, stat\n"

@@ -309,7 +309,8 @@ def test_a_mistake(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     for name in [name for name in os.environ if name.startswith("FUNCRT_")]:
-        monkeypatch.delenv(name)
+        if name != "FUNCRT_ALLOW_ISOLATION":
+            monkeypatch.delenv(name)
     monkeypatch.setenv("FUNCRT_USER", "root")  # else it is this process that becomes another
     with pytest.raises(SystemExit) as ended:
         cli.main(words)

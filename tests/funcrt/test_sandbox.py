@@ -25,6 +25,7 @@ from funcrt.sandbox.protocol import HEADER, Call, Log, Result
 from funcrt.sandbox.worker import FLUSH_S, Worker
 from funcrt.testing import load
 from mesh import Event
+from tests.levels import sandboxed
 
 
 class Running:
@@ -358,6 +359,7 @@ def test_code_that_cannot_be_loaded_says_where_and_why(
     assert message in str(error.value)
 
 
+@sandboxed  # which shows /proc
 def test_the_host_s_environment_and_descriptors_do_not_reach_a_function(tmp_path: Path) -> None:
     source = (
         "import os\n"
