@@ -305,8 +305,6 @@ class ProcessSandbox:
         await self.keeper.close()
 
 
-Born = tuple[int, int]
-"""An instance's pid, 0 where it has ended, and a descriptor of it."""
 FORK_TIMEOUT_S = 30.0
 WITH_RUNTIME = "ended with the runtime zygote"
 MOST_UNASKED = 4
@@ -342,7 +340,8 @@ class ProcessZygote:
         self._asked = 0
         """Instances that it was asked for."""
         self._heard = 0
-        self._spawning: dict[int, asyncio.Future[Born]] = {}
+        self._spawning: dict[int, tuple[asyncio.Future[None], ProcessInstance]] = {}
+        """Those that it has not told of, by number; each is done once it has."""
         self._ready: asyncio.Future[Told] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self.said: Callable[[Sequence[Log]], None] = sandbox.said_by(code)
@@ -395,10 +394,10 @@ class ProcessZygote:
             self._spawned(message.spawned[0], descriptors)
         elif message.unforked is not None:
             number, why = message.unforked
-            future = self._spawning.pop(number, None)
-            if future is not None and not future.done():
+            found = self._spawning.pop(number, None)
+            if found is not None and not found[0].done():
                 told = f"{self.code.name}: cannot fork ({os.strerror(why)})"
-                future.set_exception(SandboxError(told))
+                found[0].set_exception(SandboxError(told))
         elif message.exit is not None:
             number, status = message.exit
             instance = self.instances.pop(number, None)
@@ -413,11 +412,16 @@ class ProcessZygote:
         pid = pid_of(descriptors[0])
         if pid and not is_child(pid, self.pid):
             raise Forged("not its child")
-        future = self._spawning.pop(number, None)
-        if future is None or future.done():  # nobody waits for it any more
+        found = self._spawning.pop(number, None)
+        if found is None or found[0].done():  # nobody waits for it any more
             self.end(descriptors[0])
-        else:
-            future.set_result((pid, descriptors.pop()))
+            return
+        future, instance = found
+        instance.pid, instance.watch = pid, descriptors.pop()
+        if instance.borrower is not None:
+            instance.borrower.pid = pid
+        self.instances[number] = instance  # before its exit is read
+        future.set_result(None)
 
     def _lost(self) -> None:
         if not self.alive:
@@ -426,7 +430,7 @@ class ProcessZygote:
         self._loop.remove_reader(self._control.fileno())
         self._control.close()
         self.sandbox.forget(self)
-        for future in self._spawning.values():
+        for future, _ in self._spawning.values():
             if not future.done():
                 future.set_exception(SandboxError(f"{self.code.name}: its zygote ended"))
         if not self._ready.done():
@@ -508,8 +512,6 @@ class ProcessZygote:
         logs = [os.pipe(), os.pipe()]
         begun = shared()
         number = self._asked = self._asked + 1
-        future: asyncio.Future[Born] = self._loop.create_future()
-        self._spawning[number] = future
         desk = socketpair(socket.SOCK_SEQPACKET) if lending is not None else None
         try:
             asked = Spawn(number, debug, desk is not None, bool(secrets), len(entries))
@@ -517,7 +519,6 @@ class ProcessZygote:
             descriptors += [desk[1].fileno()] if desk is not None else []
             socket.send_fds(self._control, [msgspec.msgpack.encode(asked)], descriptors)
         except OSError as error:
-            self._spawning.pop(number, None)
             self.ungroup(group)
             ours.close()
             for descriptor in (begun, *(read for read, _ in logs)):
@@ -536,8 +537,8 @@ class ProcessZygote:
         instance.secrets, instance.group = secrets, group
         if desk is not None and lending is not None:
             instance.borrower = Borrower(self.code.name, desk[0], lending, instance.hold)
-        # Registered as soon as the pid is known, in the same turn, so that no exit is missed.
-        future.add_done_callback(lambda done: self._register(number, done, instance))
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._spawning[number] = future, instance
         try:
             await self._forked(future)
         except BaseException:
@@ -552,7 +553,7 @@ class ProcessZygote:
             await instance.started(file_of(self.code))
         return instance
 
-    async def _forked(self, future: "asyncio.Future[Born]") -> None:
+    async def _forked(self, future: "asyncio.Future[None]") -> None:
         """Wait for F, which the author's code may have stopped. Raises SandboxError."""
         try:
             async with asyncio.timeout(FORK_TIMEOUT_S):
@@ -567,16 +568,6 @@ class ProcessZygote:
     ) -> ProcessInstance:
         """The host's end of one."""
         return ProcessInstance(self, sock, reads, on_messages, on_exit)
-
-    def _register(
-        self, number: int, done: "asyncio.Future[Born]", instance: "ProcessInstance"
-    ) -> None:
-        if done.cancelled() or done.exception() is not None:
-            return
-        instance.pid, instance.watch = done.result()
-        if instance.borrower is not None:
-            instance.borrower.pid = instance.pid
-        self.instances[number] = instance
 
     def end(self, watch: int) -> None:
         """SIGKILL for the process of a descriptor."""

@@ -308,3 +308,19 @@ def test_several_that_begin_at_once_leave_each_other_s_alone(tmp_path: Path) -> 
     for left in unheld(tmp_path, "own-"):
         remove(left)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_walk_without_room_for_another_open_file_leaves_none_open(tmp_path: Path) -> None:
+    top = os.open(tmp_path, DIRECTORY)
+    free = os.dup(top)
+    os.close(free)
+    opened = set(os.listdir("/proc/self/fd"))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, most[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            list(entries(top))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    assert len(os.listdir("/proc/self/fd")) == len(opened)
+    os.close(top)
