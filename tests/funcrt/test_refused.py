@@ -139,8 +139,9 @@ def test_one_that_gives_up_waiting_for_an_end_leaves_others_waiting(tmp_path: Pa
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("at_once", [0, 2], ids=["as read", "in one turn"])
 def test_an_instance_that_has_ended_by_the_time_it_is_heard_of_has_ended(
-    tmp_path: Path, run: Callable[[Any], None]
+    tmp_path: Path, run: Callable[[Any], None], at_once: int
 ) -> None:
     source = "import os\nos.register_at_fork(after_in_child=lambda: os._exit(3))\n"
     (tmp_path / "main.py").write_text(f"{source}def handler(event): ...\n")
@@ -158,6 +159,8 @@ def test_an_instance_that_has_ended_by_the_time_it_is_heard_of_has_ended(
             while not zygote.busy:
                 await asyncio.sleep(0)
             time.sleep(0.3)
+            for _ in range(at_once):  # both, as a loop may that reads before it calls what is due
+                zygote._readable()
             with contextlib.suppress(SandboxError):
                 await spawning
             assert (await asyncio.wait_for(ended.get(), 5)).code == 3
