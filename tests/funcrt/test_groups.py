@@ -114,8 +114,6 @@ def run(
     **more: Any,
 ) -> None:
     (tmp_path / "main.py").write_text(source)
-    for each in (tmp_path, *tmp_path.parents[:3]):
-        each.chmod(0o755)
 
     async def main() -> None:
         sandbox = ProcessSandbox(policy=Policy(forced=level), grouped=with_groups)

@@ -368,7 +368,6 @@ def test_an_import_that_starts_a_program_is_told_why_it_cannot(
         "try:\n    import subprocess\n    subprocess.run(['git'])\n"
         "except OSError as error:\n    raise ImportError('no git') from error\n"
     )
-    opened(tmp_path)
 
     async def main() -> None:
         sandbox = ProcessSandbox(policy=Policy(forced=level))
@@ -390,12 +389,6 @@ def test_an_import_that_starts_a_program_is_told_why_it_cannot(
     asyncio.run(main())
 
 
-def opened(path: Path) -> None:
-    """To the users of functions."""
-    for each in (path, *path.parents[:3]):
-        each.chmod(0o755)
-
-
 def took(came: "asyncio.Queue[Any]", lines: list[str]) -> Callable[[Any, Sequence[Any]], None]:
     """Sorts what an instance says."""
 
@@ -412,7 +405,6 @@ def took(came: "asyncio.Queue[Any]", lines: list[str]) -> Callable[[Any, Sequenc
 def told(level: Level, path: Path, lines: list[str]) -> dict[str, Any]:
     """What came of each; and what was printed."""
     (path / "main.py").write_text(SOURCE)
-    opened(path)
     found: dict[str, Any] = {}
     table = SOURCE.split("DO = {")[1].split("def handler", maxsplit=1)[0]
     names = re.findall(r'^    "(.+)": ', table, re.M)
