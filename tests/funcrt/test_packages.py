@@ -282,6 +282,8 @@ def test_downloads_are_counted_once_something_was_installed(
     """It takes a while where there are many, and each deployment sweeps."""
     wheel(wheels, "paint", "1.0")
     counted: list[Path] = []
+    sweeps = 0
+    """That counted."""
 
     def counts(directory: Path, most: Taken) -> Taken:
         counted.append(directory)
@@ -292,8 +294,10 @@ def test_downloads_are_counted_once_something_was_installed(
     for line, times in (("paint", 1), ("paint", 1), ("paint>0", 2)):
         get(packages, line)
         for _ in range(2):
+            counted.clear()
             asyncio.run(packages.swept([]))
-        assert len(counted) == times
+            sweeps += bool(counted)
+        assert sweeps == times
 
 
 def test_a_load_error_is_what_a_user_reads(tmp_path: Path, wheels: Path) -> None:
