@@ -95,7 +95,7 @@ def test_an_index_of_the_hosts_own_is_reached(
         fetched = [path for path in server.asked[before:] if path.endswith(".whl")]
         # By the same installer, which is another where tests beside this have the first.
         caches = len(list((tmp_path / "packages").glob(".cache*")))
-        assert len(fetched) < caches, "downloads are kept"
+        assert fetched == [] or caches > 1, "downloads are kept"
 
 
 @pytest.mark.parametrize("kind", KINDS)
