@@ -144,7 +144,7 @@ class Demo:
             ("function", "left"), ("state", "left"), ("instances", "left"), ("depth", "right"),
             ("done", "right"), ("out", "right"), ("why", "left"),
         ):  # fmt: skip
-            width = None if name == "why" else len("warming")
+            width = None if name == "why" else max(len(name), len("warming"))
             table.add_column(name, justify=where, no_wrap=True, min_width=width)  # type: ignore[arg-type]
         for row in self.rows:
             bar = "■" * row["instances"] + "·" * max(self.most[row["name"]] - row["instances"], 0)
