@@ -155,8 +155,9 @@ class Pool:
             return False
         if not self.scaler.spec.max:
             return False
+        self.scaler.arrived(self.clock.monotonic(), 0)  # or it were idle before they are there
         self._start()
-        self._check_in(1.0)
+        self.rescale()
         return True
 
     def give_back(self) -> None:

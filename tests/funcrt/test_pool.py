@@ -126,6 +126,37 @@ def test_an_instance_that_was_begun_for_events_that_never_came_ends() -> None:
     run(clock, main())
 
 
+def test_an_instance_that_was_there_before_its_event_is_idle_after_that() -> None:
+    """Not before, although the last event was long ago; and it ends in time."""
+    clock = VirtualClock()
+
+    async def main() -> None:
+        sandbox = SimSandbox(random.Random(1), {"f": Manner()}, set(), lambda *told: None)
+        code = Code(name="f", version="1", path=Path("/"))
+        pool = Pool(
+            code, SimZygote(sandbox, code).info, Zygotes(sandbox), ScaleSpec(max=4, idle_s=0.5),
+            clock, failed=lambda _: None,
+        )  # fmt: skip
+        for number in range(5):
+            assert pool.wake()
+            await asyncio.sleep(0.4)  # while the disk is slow
+            (member,) = pool.members.values()
+            done = asyncio.get_running_loop().create_future()
+            call = Call(number, "t", [Event(str(number), "/s", "t")], 1, 3, 30.0)
+            pool.submit([Pending(call, (), lambda _, result, d=done: d.set_result(result),
+                                 lambda _: None)])  # fmt: skip
+            assert member.calls, "it is the one that was begun"
+            assert (await done).status == "ok"
+            await asyncio.sleep(0.4)
+            assert pool.members
+            await asyncio.sleep(0.4)
+            assert not pool.members
+            await asyncio.sleep(number * 0.37)
+        await pool.drain(0.0)
+
+    run(clock, main())
+
+
 async def until_held(pool: Pool, count: int) -> Any:
     """The one instance, once it holds so many calls."""
     for _ in range(1000):
