@@ -23,14 +23,13 @@ async def missing() -> dict[Level, str]:
         await sandbox.close()
 
 
-MISSING = asyncio.run(missing())
+MISSING: dict[str, str] = {**asyncio.run(missing())}
 
 
 def needs(level: str) -> None:
     """Skip the test where the level cannot be had."""
-    for each, why in MISSING.items():
-        if each == level:
-            pytest.skip(f"isolation {level!r} cannot be had here: {why}")
+    if why := MISSING.get(level):
+        pytest.skip(f"isolation {level!r} cannot be had here: {why}")
 
 
 sandboxed = pytest.mark.skipif(

@@ -23,6 +23,7 @@ from funcrt.sandbox.levels import Level, Policy
 from funcrt.sandbox.process import ProcessSandbox, ProcessZygote
 from funcrt.sandbox.protocol import Call, Log, Result
 from mesh import Event
+from tests.levels import needs
 
 
 def lacking() -> str:
@@ -119,8 +120,7 @@ def run(
         sandbox = ProcessSandbox(policy=Policy(forced=level), grouped=with_groups)
         await sandbox.start()
         try:
-            if why := (await sandbox.probed()).get(level):
-                pytest.skip(f"isolation {level!r} cannot be had here: {why}")
+            needs(level)
             # A user of its own: without groups its processes are counted by user.
             name = f"{tmp_path.name}-{with_groups}"
             zygote = await sandbox.load(Code(name=name, version="1", path=tmp_path, **more))

@@ -18,6 +18,7 @@ from funcrt.sandbox.levels import Level, Policy
 from funcrt.sandbox.process import ProcessSandbox
 from funcrt.sandbox.protocol import Call, Log, Result
 from mesh import Event
+from tests.levels import needs
 
 SOURCE = """
 import asyncio
@@ -373,8 +374,7 @@ def test_an_import_that_starts_a_program_is_told_why_it_cannot(
         sandbox = ProcessSandbox(policy=Policy(forced=level))
         await sandbox.start()
         try:
-            if why := (await sandbox.probed()).get(level):
-                pytest.skip(f"isolation {level!r} cannot be had here: {why}")
+            needs(level)
             with pytest.raises(LoadError) as refused:
                 await sandbox.load(Code(name="f", version="1", path=tmp_path))
             assert refused.value.problem.line == 5
@@ -413,8 +413,7 @@ def told(level: Level, path: Path, lines: list[str]) -> dict[str, Any]:
         sandbox = ProcessSandbox(policy=Policy(forced=level))
         await sandbox.start()
         try:
-            if why := (await sandbox.probed()).get(level):
-                pytest.skip(f"isolation {level!r} cannot be had here: {why}")
+            needs(level)
             zygote = await sandbox.load(Code(name="f", version="1", path=path))
             came: asyncio.Queue[Any] = asyncio.Queue()
             for number, name in enumerate(names, 1):

@@ -25,7 +25,7 @@ from funcrt.sandbox.protocol import HEADER, Call, Log, Result
 from funcrt.sandbox.worker import FLUSH_S, Worker
 from funcrt.testing import load
 from mesh import Event
-from tests.levels import sandboxed
+from tests.levels import needs, sandboxed
 
 
 class Running:
@@ -519,8 +519,7 @@ def test_a_runtime_without_room_refuses_and_goes_on(tmp_path: Path, level: Level
         sandbox.grouping.close()  # no group is made ready for an instance
         code = Code(name="f", version="1", path=tmp_path)
         try:
-            if why := (await sandbox.probed()).get(level):
-                pytest.skip(f"isolation {level!r} cannot be had here: {why}")
+            needs(level)
             await (await sandbox.load(code)).stop()
             assert sandbox.keeper.process is not None
             pid = sandbox.keeper.process.pid
