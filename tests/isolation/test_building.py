@@ -2,7 +2,6 @@
 docs/dependencies.md."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.isolation.builds import ATTACKS, BUILDS
-from tests.isolation.test_isolation import INSIDE, ROOT, USER, WORD, for_others, pytestmark, table
+from tests.isolation.test_isolation import (
+    INSIDE,
+    ROOT,
+    USER,
+    WORD,
+    by,
+    for_others,
+    pytestmark,
+    table,
+)
 
 __all__ = ["pytestmark"]
 
@@ -21,9 +29,7 @@ def told(level: str, kind: str, directory: Path, user: int) -> dict[str, str]:
     for_others(level, user)
     directory.chmod(0o755)
     run = [sys.executable, "-m", "tests.isolation.building", level, kind, str(directory)]
-    if user:
-        os.chown(directory, user, user)
-        run = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *run]
+    run = by(user, directory, run)
     later = 'echo 300 > /proc/sys/kernel/ns_last_pid; "$@"; exit $?'
     done = subprocess.run(
         [*INSIDE, "--kill-child", "sh", "-c", later, "sh", *run], cwd=ROOT, capture_output=True,

@@ -43,6 +43,14 @@ def for_others(level: str, user: int) -> None:
         pytest.skip(f"other users cannot run this Python: {CLOSED} is closed to them")
 
 
+def by(user: int, directory: Path, run: list[str]) -> list[str]:
+    """A command as a user, whose the directory is; 0 for root, as which it is."""
+    if not user:
+        return run
+    os.chown(directory, user, user)
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *run]
+
+
 def told(
     level: str,
     directory: Path,
@@ -57,9 +65,7 @@ def told(
     if python is not None:
         (directory / "python.json").write_bytes(msgspec.json.encode(python))
     run = [sys.executable, "-m", "tests.isolation.run", level, str(directory), "", *network]
-    if user:
-        os.chown(directory, user, user)
-        run = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *run]
+    run = by(user, directory, run)
     # Numbers of processes that a namespace made inside has not, too.
     later = 'echo 300 > /proc/sys/kernel/ns_last_pid; "$@"; exit $?'
     done = subprocess.run(

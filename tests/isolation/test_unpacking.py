@@ -1,7 +1,6 @@
 """What a wheel reaches as it is unpacked: real attacks, and the table of docs/dependencies.md."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.isolation.archives import ATTACKS
-from tests.isolation.test_isolation import ROOT, USER, WORD, for_others, pytestmark
+from tests.isolation.test_isolation import ROOT, USER, WORD, by, for_others, pytestmark
 
 __all__ = ["pytestmark"]
 
@@ -20,9 +19,7 @@ def told(level: str, kind: str, directory: Path, user: int) -> dict[str, str]:
     for_others(level, user)
     directory.chmod(0o755)
     run = [sys.executable, "-m", "tests.isolation.unpacking", level, kind, str(directory)]
-    if user:
-        os.chown(directory, user, user)
-        run = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *run]
+    run = by(user, directory, run)
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(line) for line in done.stdout.splitlines())
