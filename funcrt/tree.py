@@ -255,7 +255,7 @@ def hold(directory: Path, how: int) -> int:
 def held_anew(make: Callable[[], str]) -> tuple[Path, int]:
     """A directory that `make` makes, and a descriptor: while that is open, at most until this
     process ends, `unheld` leaves it alone. Raises OSError."""
-    for _ in range(10):
+    for _ in range(1000):  # who looks for what is left takes it, where it looks before the lock
         made = Path(make())
         if (held := hold(made, fcntl.LOCK_EX)) >= 0:
             return made, held
