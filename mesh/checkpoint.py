@@ -23,6 +23,9 @@ COMMITS = 32
 ROOM_BYTES = 4 << 20
 """The log is lengthened by this much at a time, once it is as long: a commit that makes a file
 longer waits for the file system's journal as well, and takes twice as long."""
+PIECE_BYTES = 64 << 10
+"""Written at once. Linux keeps that in one piece of its cache if it can, and a small write into it,
+of which a commit makes dozens, takes the longer the larger the piece is."""
 ROOM_OF_DISK = 16
 """No more of the disk's free space than one part in so many is taken for that."""
 
@@ -93,7 +96,8 @@ class Checkpoints:
             if more > 0 and more * ROOM_OF_DISK < disk.f_bavail * disk.f_frsize:
                 with self.log.open("r+b", buffering=0) as log:
                     log.seek(size)
-                    log.write(bytes(more))
+                    for start in range(0, more, PIECE_BYTES):
+                        log.write(bytes(min(PIECE_BYTES, more - start)))
         except OSError:
             pass  # commits make the log longer themselves, and say what is wrong
 
