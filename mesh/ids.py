@@ -1,9 +1,7 @@
 """The deduplication window: which (source, id) a topic has seen lately, in little memory."""
 
 import hashlib
-import struct
-from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = ["DIGEST_BYTES", "WINDOWS", "IdWindow", "digest"]
 
@@ -11,7 +9,6 @@ DIGEST_BYTES = 16
 WINDOWS = 2
 """How many windows back the file's ids are read: as much as a process that went on remembers. With
 one, a wall clock set forward by an hour would end the window of what came a second ago."""
-_STORED = struct.Struct("<QQ")
 _BEGUN = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
 
@@ -25,64 +22,82 @@ def digest(source: str, event_id: str) -> bytes:
     return state.digest()
 
 
-class _Table:
-    """An open-addressing set of 128-bit keys: 32 bytes a key at a load of one half."""
+EACH = 8
+"""Keys in a bucket where it has been split, on average; four times as many at the most before."""
 
-    __slots__ = ("count", "high", "low", "mask")
+
+class _Ids:
+    """A set of digests in about 25 bytes a key, which grows a bucket at a time (W. Litwin, "Linear
+    hashing", VLDB 1980; here a bucket becomes four).
+
+    A bucket is its digests one after another, and a search of its bytes finds one: that something
+    matches across two of them is as likely as two digests that are the same. Which bucket is told
+    by the process's own hash, whose seed nobody knows who could choose ids that meet in one.
+    """
+
+    __slots__ = ("buckets", "large", "room", "small", "split")
 
     def __init__(self, expected: int = 0) -> None:
-        self.count = 0
-        self._allot(max(8, 1 << (expected * 2).bit_length()))
+        count = 1
+        while EACH * count < expected:
+            count *= 4
+        self.buckets = [b""] * count
+        self._level(count)
+        self.room = EACH * count
+        """Keys that it takes before the next bucket is split."""
 
-    def _allot(self, slots: int) -> None:
-        self.mask = slots - 1
-        self.low = array("Q", bytes(8 * slots))
-        self.high = array("Q", bytes(8 * slots))
+    def _level(self, count: int) -> None:
+        self.small, self.large, self.split = count - 1, 4 * count - 1, 0
 
-    def grow(self) -> None:
-        """Make room: four times as much while it is small, so that most ids are moved once."""
-        old = zip(self.low, self.high, strict=True)
-        self._allot((self.mask + 1) * (4 if self.mask < SMALL else 2))
-        lows, highs, mask = self.low, self.high, self.mask
-        for low, high in old:
-            if low:
-                slot = low & mask
-                while lows[slot]:
-                    slot = (slot + 1) & mask
-                lows[slot] = low
-                highs[slot] = high
+    def __contains__(self, key: bytes) -> bool:
+        number = hash(key)
+        at = number & self.small
+        if at < self.split:
+            at = number & self.large
+        return key in self.buckets[at]
+
+    def add(self, keys: Sequence[bytes]) -> None:
+        """Add what is not in it."""
+        buckets, small, large, split = self.buckets, self.small, self.large, self.split
+        for key in keys:  # in line, without a call an id: this is done for every event and output
+            number = hash(key)
+            at = number & small
+            buckets[number & large if at < split else at] += key
+        self.room -= len(keys)
+        while self.room < 0:
+            self._grow()
+
+    def _grow(self) -> None:
+        buckets, large = self.buckets, self.large
+        if not self.split:
+            buckets += [b""] * (large - self.small)
+        keys, buckets[self.split] = buckets[self.split], b""
+        for key in _each(keys):
+            buckets[hash(key) & large] += key
+        self.split += 1
+        self.room += 3 * EACH
+        if self.split > self.small:
+            self._level(large + 1)
 
 
-SHARDS = 256
-SMALL = 1024
-
-
-class _Tables(dict[int, _Table]):
-    """A table a shard, made when it is first needed: most topics have few ids."""
-
-    def __init__(self, expected: int) -> None:
-        self.each = expected // SHARDS
-
-    def __missing__(self, shard: int) -> _Table:
-        table = self[shard] = _Table(self.each)
-        return table
+def _each(digests: bytes) -> list[bytes]:
+    return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
 
 
 class _Generation:
-    """Ids seen since a moment, spread over tables so that growing one never takes long."""
+    """Ids seen since a moment."""
 
-    __slots__ = ("count", "latest", "since", "tables")
+    __slots__ = ("count", "ids", "latest", "since")
 
-    def __init__(self, since: float, tables: _Tables) -> None:
+    def __init__(self, since: float, expected: int) -> None:
         self.since = since
         self.latest = since
         self.count = 0
-        self.tables = tables
+        self.ids = _Ids(expected)
 
 
-_EMPTY = _Tables(0)
-"""Of a generation without ids, which most topics have two of; nothing is added to it."""
-_NOTHING = _Generation(0.0, _EMPTY)
+_NOTHING = _Generation(0.0, 0)
+"""Of a topic without ids, as most are; nothing is added to it."""
 
 
 class IdWindow:
@@ -98,63 +113,35 @@ class IdWindow:
         self._new = self._old = _NOTHING
 
     def __contains__(self, key: bytes) -> bool:
-        low, high = _STORED.unpack(key)
-        low = low or 1  # 0 marks an empty slot
-        shard = high % SHARDS
-        for generation in (self._new, self._old):
-            table = generation.tables.get(shard)
-            if table is not None:
-                lows, mask = table.low, table.mask
-                slot = low & mask
-                while found := lows[slot]:
-                    if found == low and table.high[slot] == high:
-                        return True
-                    slot = (slot + 1) & mask
-        return False
+        return key in self._new.ids or (self._old.count > 0 and key in self._old.ids)
 
     def add(self, keys: Iterable[bytes], now: float) -> None:
         """Remember `keys`, seen at wall-clock `now` and not in the window yet."""
-        self._add(_STORED.iter_unpack(b"".join(keys)), now, 0)
+        self._add(list(keys), now, 0)
 
     def add_stored(self, rows: Iterable[tuple[float, bytes]], expected: int) -> None:
         """Remember ids as they are stored: (wall-clock time, digest after digest), oldest first;
         `expected` in all, at the most."""
         for at, digests in rows:
-            self._add(_STORED.iter_unpack(digests), at, expected)
+            self._add(_each(digests), at, expected)
             expected -= len(digests) // DIGEST_BYTES
 
-    def _add(self, pairs: Iterable[tuple[int, ...]], now: float, expected: int) -> None:
+    def _add(self, keys: Sequence[bytes], now: float, expected: int) -> None:
         """All of one commit, whose ids belong together. Room for `expected` saves growing."""
         new = self._new
         if not new.count or new.count >= self.most or now - new.since > self.seconds:
             if new.count:
                 self._old = new
-            new = self._new = _Generation(now, _Tables(min(expected, self.most)))
+            new = self._new = _Generation(now, min(expected, self.most))
         new.latest = now
-        tables = new.tables
-        for low, high in pairs:
-            # In line, without a call an id: this is done for every event and output.
-            low = low or 1  # noqa: PLW2901
-            table = tables[high % SHARDS]
-            lows, mask = table.low, table.mask
-            slot = low & mask
-            while found := lows[slot]:
-                if found == low and table.high[slot] == high:
-                    break
-                slot = (slot + 1) & mask
-            else:
-                lows[slot] = low
-                table.high[slot] = high
-                table.count += 1
-                if table.count * 2 > mask:
-                    table.grow()
-            new.count += 1
+        new.ids.add(keys)
+        new.count += len(keys)
 
     def expire(self, now: float) -> None:
         """Forget all, where nothing was added for as long as a clock may be wrong about `seconds`:
         a topic that nobody writes to any more costs nothing."""
         if now >= self.expires():
-            self._old, self._new = _NOTHING, _Generation(now, _EMPTY)
+            self._old, self._new = _NOTHING, _Generation(now, 0)
 
     def expires(self) -> float:
         """Wall-clock time at which all is forgotten, if nothing is added."""
