@@ -2,6 +2,7 @@
 writer, and has room ahead of what is written."""
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -16,8 +17,14 @@ __all__ = ["FULL", "Checkpoints"]
 
 FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 """What SQLite says of a disk without room."""
+LATER = (*FULL, "SQLITE_BUSY", "SQLITE_CANTOPEN")
+LATER_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+"""What only delays a checkpoint."""
 PAGES = 16_384
 """64 MB: a checkpoint's sync delays the commits beside it, so they are made seldom."""
+ROUNDS = 2
+"""Of copying beside the writer: what comes during the first takes a while to sync, too, and the
+last copy, between two commits, is to find little."""
 COMMITS = 32
 """The log's size is looked at once in so many commits."""
 ROOM_BYTES = 4 << 20
@@ -38,7 +45,7 @@ class Checkpoints:
         path: str,
         db: sqlite3.Connection,
         write: Callable[[Callable[[Batch], None]], Awaitable[None]],
-        stop: Callable[[sqlite3.Error], None],
+        stop: Callable[[sqlite3.Error | OSError], None],
         *,
         inline: bool = False,
     ) -> None:
@@ -107,10 +114,11 @@ class Checkpoints:
         try:
             if not self.inline:
                 point("checkpoint.before")
-                await asyncio.get_running_loop().run_in_executor(None, checkpoint, self.path)
+                for _ in range(ROUNDS):
+                    await asyncio.get_running_loop().run_in_executor(None, checkpoint, self.path)
                 point("checkpoint.copied")
             await self.write(lambda batch: batch.after.append(self._finish))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._failed(error)
         except MeshError:
             pass  # the mesh is closed or full: the log keeps it all
@@ -126,8 +134,10 @@ class Checkpoints:
             self.done = self._size()
             point("checkpoint.after")
 
-    def _failed(self, error: sqlite3.Error) -> None:
+    def _failed(self, error: sqlite3.Error | OSError) -> None:
         """The log keeps what could not be copied, so a full disk only delays it, and so does a
         process that has too many files open; what a failed sync leaves is unknown."""
-        if getattr(error, "sqlite_errorname", "") not in (*FULL, "SQLITE_BUSY", "SQLITE_CANTOPEN"):
+        name = getattr(error, "sqlite_errorname", "")
+        later = name in LATER or (isinstance(error, OSError) and error.errno in LATER_ERRNO)
+        if not later:
             self.stop(error)

@@ -68,13 +68,32 @@ def open_database(path: str) -> sqlite3.Connection:
 
 
 def checkpoint(path: str) -> None:
-    """Copy what the write-ahead log holds into the file, beside its writer, and sync it."""
+    """Copy what the write-ahead log holds into the file, beside its writer, and sync it. SQLite
+    itself syncs the file only where the writer has added nothing meanwhile, and would leave the
+    whole of it to the checkpoint that finds all copied. Raises sqlite3.Error, OSError."""
     db = open_database(path)
     try:
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        _sync(path)
     finally:
         db.close()
+
+
+def _sync(path: str) -> None:
+    """Sync a file by a descriptor that SQLite has of it: to open it, and close that, would give up
+    this process's locks on it."""
+    if not os.path.isdir("/dev/fd"):  # noqa: PTH112
+        return  # there is no /proc: the last checkpoint syncs it all, as SQLite does
+    own = os.stat(path)  # noqa: PTH116
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208
+        try:
+            mine = os.path.samestat(own, os.fstat(int(name)))
+        except OSError:
+            continue  # it was closed meanwhile
+        if mine:
+            os.fsync(int(name))
+            return
 
 
 class Store(Catalogue, DoneKeys):

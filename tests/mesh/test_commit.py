@@ -1,6 +1,7 @@
 """Where commits run, and the room that the log has ahead of them."""
 
 import asyncio
+import errno
 import itertools
 import os
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import mesh.checkpoint
 import mesh.commit
 from mesh import Event
 from mesh.checkpoint import COMMITS, PAGES, ROOM_BYTES
@@ -148,5 +150,44 @@ def test_who_was_told_of_a_commit_has_his_next_work_in_the_one_after_it(tmp_path
         await stored
         assert gathered == [(0, 1), (1, 1)]
         await mesh.close()
+
+    asyncio.run(body())
+
+
+def test_the_file_is_synced_beside_the_writer_and_a_sync_that_fails_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the whole of it is synced between two commits, on the loop: 40 ms for 64 MB."""
+    synced: list[tuple[bool, bool]] = []
+    fsync, broken = os.fsync, 0
+
+    def spy(fd: int) -> None:
+        mine = os.path.samestat(os.fstat(fd), (tmp_path / "mesh.db").stat())
+        synced.append((mine, threading.current_thread() is threading.main_thread()))
+        if broken:
+            raise OSError(broken, os.strerror(broken))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    monkeypatch.setattr(mesh.checkpoint, "PAGES", 1000)
+
+    async def body() -> None:
+        nonlocal broken
+        transport = await open_transport(f"embedded://{tmp_path}/mesh.db", "default", host=True)
+        engine = transport.engine_or_raise()
+        await publish(transport, 0)
+        await engine._checkpoints.wait()
+        assert synced
+        assert set(synced) == {(True, False)}
+        for broken in (errno.ENOSPC, errno.EMFILE, errno.EIO):
+            synced.clear()
+            number = COUNT * (broken + 1)
+            while not synced:
+                await transport.publish("in", [Event(str(number), "/t", "t", data=bytes(60_000))])
+                number += 1
+            await engine._checkpoints.wait()
+            assert (engine.fatal is not None) == (broken == errno.EIO)
+        broken = 0
+        await transport.close()
 
     asyncio.run(body())
