@@ -198,6 +198,7 @@ class Embedded(Admin):
         await engine.write(engine.refresh)
         if not engine.inline:
             self._server = Server(self, self.path + ".sock")
+            engine.on_confirmed = self._server.flush
             await self._server.start()
             await engine.doorbell()
 

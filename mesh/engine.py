@@ -72,6 +72,10 @@ CLOSED = Receipt("refused", reason="the mesh is closed", error="closed")
 FAILED = Receipt("ambiguous", reason="the mesh's writer failed")
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Publish(msgspec.Struct, gc=False):
     topic: str
     events: Sequence[Event]
@@ -110,6 +114,8 @@ class Engine:
         self.replies: dict[str, Callable[[list[Event] | None], None]] = {}
         self.fatal: BaseException | None = None
         self.on_fatal: Callable[[BaseException], None] | None = None
+        self.on_confirmed: Callable[[], None] = _nothing
+        """Called when all receipts of a transaction were given."""
         self.settler = Settler(self)
         self._publishes: deque[_Publish] = deque()
         self._work: deque[_Work] = deque()
@@ -178,7 +184,8 @@ class Engine:
         done: Callable[[list[Receipt]], None],
         reply_to: str = "",
     ) -> None:
-        """Store events; `done` gets their receipts after the commit."""
+        """Store events; `done` gets their receipts after the commit. What it does at once may not
+        count on what memory has of them: that follows in the same turn of the loop."""
         if self.closing or self.fatal:
             done([CLOSED] * len(events))
             return
@@ -292,11 +299,15 @@ class Engine:
             self._version = -1  # what others wrote is not routed yet: look again
             raise
         self._made.clear()
+        # First: who publishes has the next ready while memory follows here, in this turn.
+        for publish, given in zip(publishes, receipts, strict=True):
+            self._told(publish, given)
+        publishes.clear()  # whatever happens now, they are stored
+        self.on_confirmed()
+        point("transaction.confirmed")
         batch.applied()
         self._looked_at.update(batch.counts)
         point("transaction.applied")
-        for publish, given in zip(publishes, receipts, strict=True):
-            self._told(publish, given)
         for item, (result, error) in zip(work, results, strict=True):
             if item.future.done():
                 continue

@@ -94,6 +94,7 @@ class _Client:
         if self.waiting <= OUTSTANDING // 2 and self.channel.transport is not None:
             self.channel.transport.resume_reading()
         self.channel.send(Published(key, [receipt_row(receipt) for receipt in receipts]))
+        self.server.confirmed.add(self.channel)
 
     async def tail(self, message: Tail) -> None:
         try:
@@ -197,6 +198,8 @@ class Server:
         self.mesh = mesh
         self.path = path
         self.clients: set[_Client] = set()
+        self.confirmed: set[Channel] = set()
+        """With receipts that are to be sent."""
         self._server: asyncio.AbstractServer | None = None
 
     def _connected(self) -> Channel:
@@ -206,6 +209,12 @@ class Server:
         client = _Client(self)
         self.clients.add(client)
         return client.channel
+
+    def flush(self) -> None:
+        """Send the receipts that there are at once."""
+        for channel in self.confirmed:
+            channel.flush()
+        self.confirmed.clear()
 
     async def start(self) -> None:
         """Listen. The caller holds the host's lock, so a socket that is there is a dead host's."""

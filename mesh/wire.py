@@ -192,10 +192,11 @@ class Channel(asyncio.Protocol):
         if self.closed:
             return
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._out.append(message)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what waits for the end of the turn now."""
         out, self._out = self._out, []
         if out and self.transport is not None and not self.closed:
             self._send(out)
@@ -236,7 +237,7 @@ class Channel(asyncio.Protocol):
     def close(self) -> None:
         """Flush and close. Twice is harmless."""
         if not self.closed:
-            self._flush()
+            self.flush()
             self.closed = True
             if self.transport is not None:
                 self.transport.close()

@@ -15,6 +15,7 @@ import pytest
 import mesh.checkpoint
 import mesh.commit
 from mesh import Event
+from mesh.batch import Batch
 from mesh.checkpoint import COMMITS, PAGES, ROOM_BYTES
 from mesh.commit import PROBE, Committer
 from mesh.embedded import open_transport
@@ -189,5 +190,48 @@ def test_the_file_is_synced_beside_the_writer_and_a_sync_that_fails_ends_it(
             assert (engine.fatal is not None) == (broken == errno.EIO)
         broken = 0
         await transport.close()
+
+    asyncio.run(body())
+
+
+def test_receipts_are_sent_before_memory_follows_and_hold_whatever_becomes_of_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who publishes has more by the time that the host looks again. What is durable is stored."""
+    applied, order = Batch.applied, list[str]()
+
+    def follow(batch: Batch) -> None:
+        order.append("applied")
+        if broken:
+            raise RuntimeError("a bug")
+        applied(batch)
+
+    monkeypatch.setattr(Batch, "applied", follow)
+    broken = False
+
+    async def body() -> None:
+        nonlocal broken
+        path = f"embedded://{tmp_path}/mesh.db"
+        host = await open_transport(path, "default", host=True)
+        client = await open_transport(path, "default")
+        engine = host.engine_or_raise()
+        send = engine.on_confirmed
+        engine.on_confirmed = lambda: (order.append("sent"), send())[1]
+        for broken in (False, True):
+            order.clear()
+            receipt, *more = await client.publish("in", [Event(f"{broken}", "/t", "t")])
+            assert (receipt.status, more) == ("stored", [])
+            assert order[:2] == ["sent", "applied"]
+            assert [item.event.id for item in await client.read("in", "earliest", 9)] == ["False"]
+        assert isinstance(engine.fatal, RuntimeError)
+        await client.close()
+        await host.close()
+        broken = False
+        found = await open_transport(path, "default", host=True)
+        assert [item.event.id for item in await found.read("in", "earliest", 9)] == [
+            "False",
+            "True",
+        ]
+        await found.close()
 
     asyncio.run(body())
