@@ -22,6 +22,7 @@ from mesh.errors import MeshCorrupt
 from mesh.failpoint import point
 from mesh.records import Chunk, Record, encode_records
 from mesh.schema import FORMAT, migrate
+from mesh.sync import sync_file
 
 __all__ = [
     "SHIFT",
@@ -75,25 +76,9 @@ def checkpoint(path: str) -> None:
     try:
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        _sync(path)
+        sync_file(path)
     finally:
         db.close()
-
-
-def _sync(path: str) -> None:
-    """Sync a file by a descriptor that SQLite has of it: to open it, and close that, would give up
-    this process's locks on it."""
-    if not os.path.isdir("/dev/fd"):  # noqa: PTH112
-        return  # there is no /proc: the last checkpoint syncs it all, as SQLite does
-    own = os.stat(path)  # noqa: PTH116
-    for name in os.listdir("/dev/fd"):  # noqa: PTH208
-        try:
-            mine = os.path.samestat(own, os.fstat(int(name)))
-        except OSError:
-            continue  # it was closed meanwhile
-        if mine:
-            os.fsync(int(name))
-            return
 
 
 class Store(Catalogue, DoneKeys):

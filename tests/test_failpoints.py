@@ -36,7 +36,7 @@ ALLOWED = {
     " for it needs a damaged file",
     "mesh/store.py __init__": "makes an empty file: what it holds comes with the migration",
     "mesh/store.py checkpoint": "run by Checkpoints._run between its points",
-    "mesh/store.py _sync": "run by `checkpoint`, of what that has copied",
+    "mesh/sync.py sync_file": "run by `store.checkpoint`, of what that has copied",
     "funcrt/tree.py write_tree": "below a temporary directory, by bundle.unpack between its points",
     "funcrt/tree.py _write_file": "by write_tree",
     "funcrt/tree.py _uproot": "takes away what nobody may keep",
