@@ -2,7 +2,6 @@
 writer, and has room ahead of what is written."""
 
 import asyncio
-import errno
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -12,13 +11,13 @@ from mesh.batch import Batch
 from mesh.errors import MeshError
 from mesh.failpoint import point
 from mesh.store import checkpoint
+from mesh.sync import copy_anew
 
 __all__ = ["FULL", "Checkpoints"]
 
 FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 """What SQLite says of a disk without room."""
 LATER = (*FULL, "SQLITE_BUSY", "SQLITE_CANTOPEN")
-LATER_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 """What only delays a checkpoint."""
 PAGES = 16_384
 """64 MB: a checkpoint's sync delays the commits beside it, so they are made seldom."""
@@ -45,7 +44,7 @@ class Checkpoints:
         path: str,
         db: sqlite3.Connection,
         write: Callable[[Callable[[Batch], None]], Awaitable[None]],
-        stop: Callable[[sqlite3.Error | OSError], None],
+        stop: Callable[[sqlite3.Error], None],
         *,
         inline: bool = False,
     ) -> None:
@@ -118,7 +117,7 @@ class Checkpoints:
                     await asyncio.get_running_loop().run_in_executor(None, checkpoint, self.path)
                 point("checkpoint.copied")
             await self.write(lambda batch: batch.after.append(self._finish))
-        except (sqlite3.Error, OSError) as error:
+        except sqlite3.Error as error:
             self._failed(error)
         except MeshError:
             pass  # the mesh is closed or full: the log keeps it all
@@ -134,10 +133,10 @@ class Checkpoints:
             self.done = self._size()
             point("checkpoint.after")
 
-    def _failed(self, error: sqlite3.Error | OSError) -> None:
+    def _failed(self, error: sqlite3.Error) -> None:
         """The log keeps what could not be copied, so a full disk only delays it, and so does a
-        process that has too many files open; what a failed sync leaves is unknown."""
-        name = getattr(error, "sqlite_errorname", "")
-        later = name in LATER or (isinstance(error, OSError) and error.errno in LATER_ERRNO)
-        if not later:
+        process that has too many files open; what a failed sync leaves is unknown, also where it
+        failed for want of room: the kernel may have dropped it, and SQLite counts it as copied."""
+        if getattr(error, "sqlite_errorname", "") not in LATER:
+            copy_anew(self.path)
             self.stop(error)

@@ -71,12 +71,14 @@ def open_database(path: str) -> sqlite3.Connection:
 def checkpoint(path: str) -> None:
     """Copy what the write-ahead log holds into the file, beside its writer, and sync it. SQLite
     itself syncs the file only where the writer has added nothing meanwhile, and would leave the
-    whole of it to the checkpoint that finds all copied. Raises sqlite3.Error, OSError."""
+    whole of it to the checkpoint that finds all copied. Raises sqlite3.Error."""
     db = open_database(path)
     try:
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         sync_file(path)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"its sync failed: {error.strerror}") from error
     finally:
         db.close()
 

@@ -3,8 +3,9 @@
 import ctypes
 import errno
 import os
+import struct
 
-__all__ = ["sync_file"]
+__all__ = ["copy_anew", "sync_file"]
 
 PIECE_BYTES = 1 << 20
 """Written before the next is begun: a commit's sync waits for what the disk was given before it."""
@@ -12,23 +13,44 @@ PIECES = 256
 """At most, of a large file, whose pieces are larger."""
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4  # sync_file_range(2)
 _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.ESPIPE, errno.EPERM)
+_INDEX_VERSION = struct.pack("=I", 3007000)
+_COPIED_AT = 96
+"""Of the log's index (https://www.sqlite.org/walformat.html): how much of it was copied."""
 
 
 def sync_file(path: str) -> None:
-    """Sync a file that SQLite has open in this process, by its descriptor: to open it, and close
-    that, would give up this process's locks on it. Raises OSError."""
-    if not os.path.isdir("/dev/fd"):  # noqa: PTH112
-        return  # there is no /proc: the last checkpoint syncs it all, as SQLite does
-    own = os.stat(path)  # noqa: PTH116
-    for name in os.listdir("/dev/fd"):  # noqa: PTH208
+    """Sync a file that SQLite has open in this process; where that cannot be told, the last
+    checkpoint syncs it all, as SQLite does. Raises OSError where the sync itself failed: what the
+    file holds is then unknown, whatever the error, and the next sync would not tell of it."""
+    fd = _descriptor(path)
+    if fd is not None:
+        _write_back(fd, os.fstat(fd).st_size)
+        os.fsync(fd)
+
+
+def copy_anew(path: str) -> None:
+    """Have SQLite copy the whole log of a file once more: it takes what it has copied for stored,
+    and the sync of that failed. The file's last connection does it as it closes, at the latest."""
+    index = _descriptor(path + "-shm")
+    if index is not None and os.pread(index, 4, 0) == _INDEX_VERSION:
+        os.pwrite(index, bytes(4), _COPIED_AT)
+
+
+def _descriptor(path: str) -> int | None:
+    """A descriptor that SQLite has of a file: to open it, and close that, would give up this
+    process's locks on it."""
+    try:
+        own = os.stat(path)  # noqa: PTH116
+        names = os.listdir("/dev/fd")  # noqa: PTH208
+    except OSError:
+        return None  # there is no /proc, no descriptor is left, or the file was moved
+    for name in names:
         try:
-            mine = os.path.samestat(own, os.fstat(int(name)))
+            if os.path.samestat(own, os.fstat(int(name))):
+                return int(name)
         except OSError:
-            continue  # it was closed meanwhile
-        if mine:
-            _write_back(int(name), own.st_size)
-            os.fsync(int(name))
-            return
+            pass  # it was closed meanwhile
+    return None
 
 
 def _write_back(fd: int, size: int) -> None:

@@ -36,6 +36,7 @@ ALLOWED = {
     " for it needs a damaged file",
     "mesh/store.py __init__": "makes an empty file: what it holds comes with the migration",
     "mesh/store.py checkpoint": "run by Checkpoints._run between its points",
+    "mesh/sync.py copy_anew": "after a sync that failed; the host ends",
     "mesh/sync.py sync_file": "run by `store.checkpoint`, of what that has copied",
     "funcrt/tree.py write_tree": "below a temporary directory, by bundle.unpack between its points",
     "funcrt/tree.py _write_file": "by write_tree",

@@ -60,3 +60,26 @@ def test_the_machine_s_own_takes_it(tmp_path: Any) -> None:
         file.write(bytes(3 * MB))
         file.flush()
         mesh.sync._write_back(file.fileno(), 3 * MB)
+
+
+def test_where_no_descriptor_is_to_be_had_the_last_checkpoint_syncs(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of that is a sync that failed, which would end the host."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        mesh.sync.sync_file(str(path))
+        assert synced == [file.fileno()]
+        mesh.sync.sync_file(str(tmp_path / "moved"))
+        for number in (errno.EMFILE, errno.ENOENT, errno.EACCES):
+
+            def listdir(_: str, number: int = number) -> list[str]:
+                raise OSError(number, os.strerror(number))
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "listdir", listdir)
+                mesh.sync.sync_file(str(path))
+    mesh.sync.sync_file(str(path))
+    assert len(synced) == 1
