@@ -211,6 +211,9 @@ class Channel(asyncio.Protocol):
             middle = len(messages) // 2
             self._send(messages[:middle])
             self._send(messages[middle:])
+        elif type(messages[0]) is Told:  # else who asked waits, and what else is sent now fails
+            why = f"the answer is {len(body)} bytes; at most {MAX_FRAME} cross to another process"
+            self._send([Failed(messages[0].id, "MeshError", why)])
         else:
             raise ValueError(f"{type(messages[0]).__name__} of {len(body)} bytes: not in pages")
 

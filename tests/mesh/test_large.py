@@ -14,7 +14,7 @@ from mesh import wire
 from mesh.embedded import Embedded
 from mesh.errors import MeshError
 from mesh.letters import dead_letter
-from mesh.transport import Dead, Output, Settled, Settlement, Subscription
+from mesh.transport import Dead, Done, Output, Settled, Settlement, Subscription
 from mesh.validation import MAX_EVENT_BYTES
 
 MANY = wire.MAX_FRAME // MAX_EVENT_BYTES + 6
@@ -168,6 +168,28 @@ def test_an_event_too_large_is_refused_through_the_socket_as_anywhere(tmp_path: 
             with pytest.raises(MeshError, match="at most 1048576"):
                 await client.request("in", bad, 5)
             assert ids(await client.read("in", "earliest", 9)) == ["1", "2", "3"]
+
+    run(work)
+
+
+def test_an_answer_too_large_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked for it would wait in vain, and receipts sent with it would fail the writer."""
+    monkeypatch.setattr(wire, "MAX_FRAME", 1 << 20)
+
+    async def work() -> None:
+        async with pair(tmp_path) as (host, client):
+            feed = await host.subscribe(Subscription(function="f", trigger="t", topic="in"))
+            asked = asyncio.ensure_future(client.request("in", event(0, 10), 5))
+            (delivery,) = await feed.pull(1, 5)
+            outputs = [
+                Output("", event(n, 400_000), reply_to=delivery.reply_to) for n in range(1, 4)
+            ]
+            settled = (Settled(delivery, Done()),)
+            await host.commit([Settlement(delivery.subscription, settled, tuple(outputs))])
+            with pytest.raises(MeshError, match="at most 1048576 cross"):
+                await asked
 
     run(work)
 
