@@ -1,7 +1,7 @@
 """The embedded mesh's topics as the engine holds them, and reading them when a file is opened."""
 
 import gc
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING
 
 from mesh.ids import WINDOWS, IdWindow
@@ -61,6 +61,10 @@ def _load(engine: "Engine") -> None:
     for number, some in groupby(rows, lambda row: row[0] >> SHIFT):
         topic = held.get(number)
         if topic is not None:
-            topic.window.add_stored(((at, digests) for _, at, digests in some), topic.row.next)
+            first = next(some)
+            # Not all that it ever had: of many topics with a few ids room for those took it all.
+            expected = (number << SHIFT | topic.row.next) - first[0]
+            stored = ((at, digests) for _, at, digests in chain([first], some))
+            topic.window.add_stored(stored, expected)
     for topic in held.values():
         topic.seen = topic.row.next
