@@ -124,7 +124,9 @@ def _parse(url: str) -> tuple[str, dict[str, str]]:
         if where == "":
             raise UrlInvalid(url, "no path; use embedded:///path/to/mesh.db or embedded::memory:")
         return ":memory:", asked
-    return str(Path(where).absolute()), asked
+    path = str(Path(where).absolute())
+    # SQLite has its log beside the file that a link leads to; there the lock and the socket are.
+    return os.path.realpath(path) if os.path.islink(path) else path, asked  # noqa: PTH114
 
 
 def take_lock(path: str) -> int:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -393,3 +394,23 @@ def test_a_tail_misses_nothing_that_others_wrote_to_the_file(run_file: Any) -> N
         assert [item.event.id for item in await t.read("in", "earliest", 9)] == ["1", "2", "3"]
 
     run_file(body)
+
+
+def test_a_file_has_one_host_by_whatever_link_it_is_opened(tmp_path: Path) -> None:
+    """Its lock, its log and its socket are beside the file itself, where SQLite looks as well."""
+
+    async def body() -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link.db").symlink_to(tmp_path / "real" / "mesh.db")
+        host: Any = await mesh.connect(f"embedded://{tmp_path}/link.db", host=True)
+        with pytest.raises(MeshBusy):
+            await mesh.connect(f"embedded://{tmp_path}/real/mesh.db", host=True)
+        client: Any = await mesh.connect(f"embedded://{tmp_path}/real/mesh.db")
+        assert (await client.publish("in", [event(1)]))[0].status == "stored"
+        assert client._file is None
+        assert host.engine._checkpoints._size() > 0
+        await client.close()
+        await host.close()
+        assert {path.name for path in tmp_path.iterdir()} == {"real", "link.db"}
+
+    asyncio.run(body())
