@@ -72,10 +72,6 @@ CLOSED = Receipt("refused", reason="the mesh is closed", error="closed")
 FAILED = Receipt("ambiguous", reason="the mesh's writer failed")
 
 
-def _nothing() -> None:
-    pass
-
-
 class _Publish(msgspec.Struct, gc=False):
     topic: str
     events: Sequence[Event]
@@ -114,7 +110,7 @@ class Engine:
         self.replies: dict[str, Callable[[list[Event] | None], None]] = {}
         self.fatal: BaseException | None = None
         self.on_fatal: Callable[[BaseException], None] | None = None
-        self.on_confirmed: Callable[[], None] = _nothing
+        self.on_confirmed: Callable[[], None] = lambda: None
         """Called when all receipts of a transaction were given."""
         self.settler = Settler(self)
         self._publishes: deque[_Publish] = deque()
@@ -355,7 +351,10 @@ class Engine:
     def _told(self, publish: _Publish, receipts: list[Receipt]) -> None:
         self._pending -= len(publish.events)
         self._pending_bytes -= publish.size
-        publish.done(receipts)
+        try:
+            publish.done(receipts)
+        except Exception as error:  # a bug of ours: the others are told all the same, and once
+            self._stop(error)
 
     def _failed(self, error: Exception, publishes: list[_Publish], work: list[_Work]) -> None:
         """Nothing of the batch was stored. A sync that failed ends the process: what the file

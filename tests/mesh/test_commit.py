@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mesh.batch import Batch
 from mesh.checkpoint import COMMITS, PAGES, ROOM_BYTES
 from mesh.commit import PROBE, Committer
 from mesh.embedded import open_transport
+from mesh.transport import Receipt
 
 
 class Disk:
@@ -268,5 +270,29 @@ def test_receipts_are_sent_before_memory_follows_and_hold_whatever_becomes_of_th
             "True",
         ]
         await found.close()
+
+    asyncio.run(body())
+
+
+def test_who_cannot_be_told_ends_the_host_and_the_others_are_told_once(tmp_path: Path) -> None:
+    """Else nobody writes any more and nobody knows; and what is stored was told to be in doubt."""
+    told: list[tuple[str, list[str]]] = []
+    failed: list[BaseException] = []
+
+    def tell(who: str, receipts: list[Receipt]) -> None:
+        told.append((who, [receipt.status for receipt in receipts]))
+        if who == "bad":
+            raise ZeroDivisionError
+
+    async def body() -> None:
+        host = await open_transport(f"embedded://{tmp_path}/mesh.db", "default", host=True)
+        host.on_fatal = failed.append
+        for who in ("first", "bad", "last"):
+            host.publish_soon("in", [Event(who, "/t", "t")], 0, partial(tell, who))
+        async with asyncio.timeout(5):
+            await host.publish("in", [Event("own", "/t", "t")])
+            await host.close()
+        assert told == [("first", ["stored"]), ("bad", ["stored"]), ("last", ["stored"])]
+        assert [type(error) for error in failed] == [ZeroDivisionError]
 
     asyncio.run(body())
