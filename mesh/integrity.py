@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mesh.store import Store
 
 __all__ = [
+    "COPIED_AT",
     "WalMark",
     "bad_row",
     "blob_crc",
@@ -121,6 +122,11 @@ def _check_ends(store: "Store") -> None:
             )
 
 
+COPIED_AT = 96
+"""In the index of a write-ahead log (`-shm`): how many of its frames the file has, nBackfill
+(sqlite.org/walformat.html, section 2.1)."""
+
+
 class WalMark(msgspec.Struct, frozen=True):
     """How far a write-ahead log goes, by the index that SQLite keeps beside it (`-shm`).
 
@@ -150,7 +156,7 @@ def wal_mark(path: str) -> WalMark | None:
 def _mark(header: bytes) -> WalMark | None:
     if len(header) < 100 or header[:48] != header[48:96] or not header[12]:
         return None
-    (frames,), (copied,) = (struct.unpack_from("=I", header, at) for at in (16, 96))
+    (frames,), (copied,) = (struct.unpack_from("=I", header, at) for at in (16, COPIED_AT))
     return WalMark(frames, copied, header[32:40])
 
 

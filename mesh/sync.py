@@ -5,6 +5,8 @@ import errno
 import os
 import struct
 
+from mesh.integrity import COPIED_AT
+
 __all__ = ["copy_anew", "sync_file"]
 
 PIECE_BYTES = 1 << 20
@@ -14,8 +16,6 @@ PIECES = 256
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4  # sync_file_range(2)
 _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.ESPIPE, errno.EPERM)
 _INDEX_VERSION = struct.pack("=I", 3007000)
-_COPIED_AT = 96
-"""Of the log's index (https://www.sqlite.org/walformat.html): how much of it was copied."""
 
 
 def sync_file(path: str) -> None:
@@ -33,7 +33,7 @@ def copy_anew(path: str) -> None:
     and the sync of that failed. The file's last connection does it as it closes, at the latest."""
     index = _descriptor(path + "-shm")
     if index is not None and os.pread(index, 4, 0) == _INDEX_VERSION:
-        os.pwrite(index, bytes(4), _COPIED_AT)
+        os.pwrite(index, bytes(4), COPIED_AT)
 
 
 def _descriptor(path: str) -> int | None:
