@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,27 @@ from tests.sim.loop import VirtualClock, run
 from tests.sim.sandbox import Manner, SimSandbox, SimZygote
 
 
+def pool_of(
+    clock: VirtualClock,
+    scale: ScaleSpec,
+    manner: Manner | None = None,
+    concurrency: int = 1,
+    failed: Callable[[BaseException], None] = lambda _: None,
+) -> Pool:
+    """The instances of a function in a simulated sandbox."""
+    manners = {"f": manner or Manner()}
+    sandbox = SimSandbox(random.Random(1), manners, set(), lambda *told: None)
+    code = Code(name="f", version="1", path=Path("/"), concurrency=concurrency)
+    info = SimZygote(sandbox, code).info
+    return Pool(code, info, Zygotes(sandbox), scale, clock, failed=failed)
+
+
 def test_only_calls_that_had_started_are_charged_when_an_instance_dies() -> None:
     clock = VirtualClock()
 
     async def main() -> None:
-        manners = {"f": Manner(hang=1.0)}
-        sandbox = SimSandbox(random.Random(1), manners, set(), lambda *told: None)
-        code = Code(name="f", version="1", path=Path("/"), concurrency=2)
         failures: list[BaseException] = []
-        pool = Pool(
-            code, SimZygote(sandbox, code).info, Zygotes(sandbox), ScaleSpec(max=1), clock,
-            failed=failures.append,
-        )  # fmt: skip
+        pool = pool_of(clock, ScaleSpec(max=1), Manner(hang=1.0), 2, failures.append)
         charged: list[str] = []
         released: list[int] = []
 
@@ -78,13 +88,7 @@ def test_none_waits_behind_a_long_call_while_there_could_be_an_instance(known: f
     clock = VirtualClock()
 
     async def main() -> None:
-        manners = {"f": Manner(hang=1.0)}
-        sandbox = SimSandbox(random.Random(1), manners, set(), lambda *told: None)
-        code = Code(name="f", version="1", path=Path("/"))
-        pool = Pool(
-            code, SimZygote(sandbox, code).info, Zygotes(sandbox), ScaleSpec(max=4), clock,
-            failed=lambda _: None,
-        )  # fmt: skip
+        pool = pool_of(clock, ScaleSpec(max=4), Manner(hang=1.0))
         if known:  # what ended before was quick, and this is not
             pool.scaler.finished(0.0, known)
         for number in range(4):
@@ -103,12 +107,7 @@ def test_an_instance_that_was_begun_for_events_that_never_came_ends() -> None:
     clock = VirtualClock()
 
     async def main() -> None:
-        sandbox = SimSandbox(random.Random(1), {"f": Manner()}, set(), lambda *told: None)
-        code = Code(name="f", version="1", path=Path("/"))
-        pool = Pool(
-            code, SimZygote(sandbox, code).info, Zygotes(sandbox), ScaleSpec(max=4), clock,
-            failed=lambda _: None,
-        )  # fmt: skip
+        pool = pool_of(clock, ScaleSpec(max=4))
         assert [pool.wake(), pool.wake()] == [True, False]
         await asyncio.sleep(0.5)
         assert [len(pool.members), pool.wake()] == [1, False]
@@ -131,12 +130,7 @@ def test_an_instance_that_was_there_before_its_event_is_idle_after_that() -> Non
     clock = VirtualClock()
 
     async def main() -> None:
-        sandbox = SimSandbox(random.Random(1), {"f": Manner()}, set(), lambda *told: None)
-        code = Code(name="f", version="1", path=Path("/"))
-        pool = Pool(
-            code, SimZygote(sandbox, code).info, Zygotes(sandbox), ScaleSpec(max=4, idle_s=0.5),
-            clock, failed=lambda _: None,
-        )  # fmt: skip
+        pool = pool_of(clock, ScaleSpec(max=4, idle_s=0.5))
         for number in range(5):
             assert pool.wake()
             await asyncio.sleep(0.4)  # while the disk is slow
@@ -181,12 +175,7 @@ def test_what_a_call_may_not_send_ends_its_instance_and_charges_it(lie: Any) -> 
     clock = VirtualClock()
 
     async def main() -> None:
-        sandbox = SimSandbox(random.Random(1), {"f": Manner(hang=1.0)}, set(), lambda *told: None)
-        code = Code(name="f", version="1", path=Path("/"), concurrency=1)
-        pool = Pool(
-            code, SimZygote(sandbox, code).info, Zygotes(sandbox), ScaleSpec(max=1), clock,
-            failed=lambda error: None,
-        )  # fmt: skip
+        pool = pool_of(clock, ScaleSpec(max=1), Manner(hang=1.0))
         ends: list[str] = []
         call = Call(1, "t", [Event("1", "/s", "t")], 1, 3, 0.0)
         pool.submit(
@@ -228,11 +217,8 @@ def test_a_call_that_goes_over_its_time_ends_while_the_pool_drains_too() -> None
     clock = VirtualClock()
 
     async def main() -> None:
-        sandbox = SimSandbox(random.Random(1), {"f": Manner(hang=1.0)}, set(), lambda *told: None)
-        code = Code(name="f", version="1", path=Path("/"), concurrency=1)
-        info = SimZygote(sandbox, code).info
         failures: list[BaseException] = []
-        pool = Pool(code, info, Zygotes(sandbox), ScaleSpec(max=1), clock, failed=failures.append)
+        pool = pool_of(clock, ScaleSpec(max=1), Manner(hang=1.0), failed=failures.append)
         charged: list[str] = []
         pool.submit(
             [
